@@ -1,0 +1,1 @@
+"""Pure: no process, no git, no clock."""

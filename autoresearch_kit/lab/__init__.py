@@ -1,0 +1,1 @@
+"""Folders and processes: where agents edit (desk) and where attempts are measured (bench)."""

@@ -1,0 +1,1 @@
+"""Ledger in, text out: nothing here decides anything."""
