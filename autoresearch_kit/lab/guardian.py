@@ -1,0 +1,523 @@
+# ruff: noqa: PTH105, PTH108, PTH110, PTH119, PTH208
+# No pathlib: this program imports as little as it can.
+"""The guardian: a small program between `ark` and a command, which measures the command and ends it.
+
+    python -I -S guardian.py SITE_PACKAGES [--portable]      (standard input is a socket to `ark`; see processes.py)
+
+It promises, on Linux:
+- one command at a time, `/bin/sh -c`, in a new session without a terminal, with just the environment it was given;
+- when the command ends, or `ark` ends in any way, no process that the command started is left. Daemons too: the
+  guardian is a "child subreaper", so an orphan becomes its child, whatever it called. Only `waitpid` saying "no
+  children" counts as proof;
+- wall time, CPU time and peak memory of the whole tree; a log that never takes more than 64 MB on the disk.
+
+It does not promise:
+- to hold a command that kills or traces both `ark` and the guardian, or that asks a service (cron, docker, systemd) to
+  start something: that takes a sandbox with its own process numbers. Killing the guardian alone is seen by `ark`;
+- to end a process of another user (sudo), or one stuck in the kernel: after ten seconds it is reported;
+- exact memory. Samples miss a short peak of several processes together (a peak of one process is never missed, once
+  it is above the guardian's own few MB), and memory on a GPU is not seen;
+- the CPU time of a process whose parent ignores SIGCHLD: the kernel forgets it;
+- any of this on other systems than by best effort (`--portable`): there an orphan is found by a token in its
+  environment, by its session, or because a sample saw it before; one that sheds all three survives.
+"""
+
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterable
+from typing import Any
+
+MB = 1024 * 1024
+GRACE_SECONDS = 5.0  # from TERM to KILL at a time-out
+CANCEL_GRACE_SECONDS = 2.0  # the same when a person is waiting
+KILL_SECONDS = 10.0  # then a process that survives KILL is reported
+LOG_CAP = 64 * MB  # for a log and for a watched file
+LOG_TRIM_AT = 48 * MB  # while trimming, the old log and its tail are both on the disk
+LOG_KEEP = 16 * MB
+DISK_FLOOR = 200 * MB
+SLOWEST_SAMPLE_SECONDS = 1.0
+TOKEN = "ARK_RUN_TOKEN"  # only in the portable mode
+PAGE = resource.getpagesize()
+
+
+def become_subreaper() -> bool:
+    """Make orphaned descendants children of this process; False where the system has no such thing."""
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    return bool(ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def slurp(path: str) -> bytes:
+    """The first 64 KB of a file of /proc, or nothing when the process has ended."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(file, 65536)
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
+
+
+def send_signal(pids: Iterable[int], *signals: int) -> None:
+    for pid in pids:
+        for number in signals:
+            try:
+                os.kill(pid, number)
+            except OSError:  # gone meanwhile, or of another user: the caller looks again
+                break
+
+
+def oom_kills() -> int:
+    """How many processes the kernel's OOM killer has ended: in our control group if it says so, else everywhere."""
+    group = next((x[3:] for x in slurp("/proc/self/cgroup").decode().splitlines() if x.startswith("0::")), "")
+    counters = slurp(f"/sys/fs/cgroup{group}/memory.events") or slurp("/proc/vmstat")
+    return next((int(x.split()[1]) for x in counters.splitlines() if x.startswith(b"oom_kill ")), 0)
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return ""
+
+
+def classify(status: int, oom_killed: bool) -> dict[str, Any]:
+    """What a wait status means. A shell reports a signal n of its child as exit code 128 + n."""
+    code = os.waitstatus_to_exitcode(status)
+    name = signal_name(code - 128) if code > 128 else (signal_name(-code) or f"SIG{-code}") if code < 0 else ""
+    problem, detail = ("", "") if code == 0 else ("exit", f"exit code {code}")
+    if name:
+        problem, detail = "signal", f"killed by {name}" + (f" (exit code {code})" if code > 0 else "")
+    if name == "SIGKILL" and oom_killed:
+        problem, detail = "out_of_memory", "killed by the kernel, which ran out of memory"
+    return {"exit_code": code if code >= 0 else None, "signal": name, "problem": problem, "detail": detail}
+
+
+def trim(path: str, keep: int = LOG_KEEP) -> None:
+    """Replace a regular file by its last `keep` bytes. By renaming: a hard link elsewhere keeps its content."""
+    source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        state = os.fstat(source)
+        if not stat.S_ISREG(state.st_mode) or state.st_size <= keep:
+            return
+        end = os.pread(source, keep, state.st_size - keep)
+    finally:
+        os.close(source)
+    line = end.find(b"\n") + 1
+    note = f"[ark: {state.st_size - len(end) + line} bytes of earlier output were cut here]\n".encode()
+    short = path + ".trimmed"
+    if os.path.lexists(short):
+        os.unlink(short)
+    target = os.open(short, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, stat.S_IMODE(state.st_mode))
+    try:
+        write_all(target, note)
+        write_all(target, memoryview(end)[line:])
+    finally:
+        os.close(target)
+    os.replace(short, path)
+
+
+def write_all(file: int, data: bytes | memoryview) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+class CappedLog:
+    """A log that keeps its tail. What a full disk refuses is dropped: a run is not ended for what it prints."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = 0
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+
+    def write(self, data: bytes) -> None:
+        try:
+            write_all(self.file, data)
+            self.size += len(data)
+            if self.size >= LOG_TRIM_AT:
+                trim(self.path)
+                os.close(self.file)
+                self.file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+                self.size = os.fstat(self.file).st_size
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        os.close(self.file)
+
+
+class Family:
+    """All processes that the command started: found, measured, ended. Linux: the descendants of the guardian."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None  # the wait status of the command itself
+        self.child = 0
+        self.biggest = 0  # bytes, of any one process that was reaped
+        own_peak = slurp("/proc/self/status").partition(b"VmHWM:")[2].split()
+        self.floor = int(own_peak[0]) * 1024 if own_peak else 0
+
+    def pids(self) -> list[int]:
+        found: list[int] = []
+        todo = [os.getpid()]
+        while todo:
+            pid = todo.pop()
+            try:
+                tasks = os.listdir(f"/proc/{pid}/task")
+            except OSError:
+                continue
+            for task in tasks:
+                children = [int(x) for x in slurp(f"/proc/{pid}/task/{task}/children").split()]
+                found += children
+                todo += children
+        return found
+
+    def reap(self) -> bool:
+        """Collect the dead; True when there are no children left at all."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return False
+            if pid == self.child:
+                self.status = status
+            # A child that was started by vfork inherits the guardian's own peak as a floor.
+            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            if peak > self.floor:
+                self.biggest = max(self.biggest, peak)
+
+    def memory(self, above: int) -> int:
+        """Bytes in use now. Pages shared between forked workers count once, which is dear: only asked above `above`."""
+        pids = self.pids()
+        resident = {x: int((slurp(f"/proc/{x}/statm").split() or [b"", b"0"])[1]) * PAGE for x in pids}
+        if sum(resident.values()) <= above or sum(x > 8 * MB for x in resident.values()) < 2:
+            return sum(resident.values())
+        shares = {x: slurp(f"/proc/{x}/smaps_rollup").partition(b"\nPss:")[2].split() for x in pids}
+        return sum(int(shares[x][0]) * 1024 if shares[x] else resident[x] for x in pids)
+
+    def end(self, patience: float = KILL_SECONDS) -> list[int]:
+        """KILL everybody until nobody is left; the pids of those who do not die."""
+        deadline = time.monotonic() + patience
+        rounds = 0
+        while not self.reap():
+            pids = self.pids()
+            if rounds:  # someone forks as fast as we kill: stop them all first, so that nobody is left to fork
+                for _ in range(20):
+                    send_signal(pids, signal.SIGSTOP)
+                    seen, pids = set(pids), self.pids()
+                    if seen.issuperset(pids):
+                        break
+            send_signal(pids, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                return pids
+            time.sleep(min(0.0005 * 2**rounds, 0.02))
+            rounds += 1
+        return []
+
+
+class PortableFamily(Family):
+    """The same where no subreaper exists (macOS), by psutil. Best effort: see the head of this file."""
+
+    def __init__(self) -> None:
+        import psutil
+
+        self.psutil = psutil
+        self.status = None
+        self.child = 0
+        self.biggest = 0
+        self.floor = 64 * MB  # more than the guardian ever has
+        self.token = ""
+        self.known: dict[int, Any] = {}  # every process seen so far: psutil compares the time of creation
+
+    def alive(self, process: Any) -> bool:
+        try:
+            return bool(process.is_running() and process.status() != self.psutil.STATUS_ZOMBIE)
+        except self.psutil.Error:
+            return False
+
+    def look(self) -> list[int]:
+        roots = [self.psutil.Process(), *self.known.values()]
+        for root in roots:
+            try:
+                self.known.update((x.pid, x) for x in root.children(recursive=True))
+            except self.psutil.Error:
+                continue
+        self.known = {x: y for x, y in self.known.items() if self.alive(y)}
+        return list(self.known)
+
+    def pids(self) -> list[int]:
+        self.known.update((x.pid, x) for x in marked(self.token, self.child))
+        return self.look()
+
+    def reap(self) -> bool:
+        return super().reap() and not self.pids()
+
+    def memory(self, above: int) -> int:
+        total = 0
+        for pid in self.look():
+            try:
+                total += self.known[pid].memory_info().rss
+            except self.psutil.Error:
+                continue
+        return total
+
+
+def marked(token: str, session: int = 0) -> list[Any]:
+    """The processes with the token in their environment, or in the session: psutil.Process objects."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and (
+                (session and os.getsid(process.pid) == session) or process.environ().get(TOKEN) == token
+            ):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+class Guardian:
+    def __init__(self, channel: socket.socket, portable: bool) -> None:
+        self.channel = channel
+        self.portable = portable
+        self.family = Family()
+        self.parent = os.getppid()
+        self.inbox = b""
+        self.poll = select.poll()
+        self.poll.register(channel, select.POLLIN)
+        self.bell, ring = os.pipe()  # rings when a signal comes: above all SIGCHLD
+        for end in (self.bell, ring):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
+        self.poll.register(self.bell, select.POLLIN)
+
+    def wait(self, seconds: float) -> list[dict[str, Any]]:
+        """Sleep until something happens; the messages that came. When `ark` is gone: end everybody, and the program."""
+        messages = []
+        for file, _ in self.poll.poll(max(0, min(int(seconds * 1000) + 1, 1000))):
+            if file == self.bell:
+                os.read(self.bell, 4096)
+            elif file == self.channel.fileno():
+                data = self.channel.recv(1 << 20)
+                self.inbox += data
+                *lines, self.inbox = self.inbox.split(b"\n")
+                messages = [json.loads(x) for x in lines]
+                if not data:
+                    raise EOFError
+        if os.getppid() != self.parent:  # a forked copy of `ark` may still hold the other end of the channel
+            raise EOFError
+        return messages
+
+    def serve(self) -> None:
+        while True:
+            for message in self.wait(1.0):
+                if "command" in message:
+                    answer = {"id": message["id"], **self.run(message)}
+                    self.channel.sendall(json.dumps(answer).encode() + b"\n")
+
+    def start(self, order: dict[str, Any], pipe: int) -> "subprocess.Popen[bytes]":
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        stdin = os.open(order["stdin"] or os.devnull, flags)
+        try:
+            return subprocess.Popen(
+                ["/bin/sh", "-c", order["command"]],
+                cwd=order["cwd"],
+                env=order["env"],
+                stdin=stdin,
+                stdout=pipe,
+                stderr=pipe,
+                start_new_session=True,
+            )
+        finally:
+            os.close(stdin)
+
+    def run(self, order: dict[str, Any]) -> dict[str, Any]:
+        self.family = family = PortableFamily() if self.portable else Family()
+        if isinstance(family, PortableFamily):
+            family.token = order["token"]
+            order["env"][TOKEN] = order["token"]
+        oom_before = oom_kills()
+        used_before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        begin = time.monotonic()
+        result: dict[str, Any] = {"exit_code": None, "signal": "", "wall": 0.0, "cpu": 0.0, "peak": 0.0}
+        try:
+            log = CappedLog(order["log"])
+        except OSError as error:
+            return result | {"problem": "not_started", "detail": f"the log could not be opened: {error}"}
+        source, sink = os.pipe()
+        try:
+            process = self.start(order, sink)
+        except (OSError, ValueError) as error:
+            os.close(source)
+            log.close()
+            return result | {"problem": "not_started", "detail": f"the command could not be started: {error}"}
+        finally:
+            os.close(sink)
+        family.child = process.pid
+        try:
+            reason, peak, wall = self.attend(order, family, log, source, begin)
+            result["survivors"] = survivors = family.end()
+            self.drain(source, log, 4)
+        finally:
+            process.returncode = 0  # reaped by the family: no business of subprocess any more
+            os.close(source)
+            log.close()
+        if family.status is not None:
+            result |= classify(family.status, oom_kills() > oom_before)
+        if not reason["problem"] and self.flooded(order):  # faster than the ticks
+            reason = self.flood(order)
+        if self.flooded(order):
+            trim(order["watch"])
+        if reason["problem"]:
+            result |= reason
+        if survivors:
+            result["detail"] += f"; could not be killed: {', '.join(map(str, survivors))}"
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result["cpu"] = used.ru_utime + used.ru_stime - used_before.ru_utime - used_before.ru_stime
+        return result | {"wall": wall, "peak": max(peak, family.biggest) / MB}
+
+    def attend(
+        self, order: dict[str, Any], family: Family, log: CappedLog, source: int, begin: float
+    ) -> tuple[dict[str, str], int, float]:
+        """Drain, sample and look at the limits until the command has ended or must be ended."""
+        reason = {"problem": "", "detail": ""}
+        limit = (order["memory_mb"] or float("inf")) * MB
+        pace, slowest = 0.001, 0.1 if order["memory_mb"] else SLOWEST_SAMPLE_SECONDS
+        next_sample = next_watch = begin
+        next_disk = begin + 1.0
+        disk_watched = free_bytes(order["cwd"]) > DISK_FLOOR
+        term_at, term_why = begin + order["timeout"], ("timeout", f"no end after {order['timeout']:g} s")
+        kill_at, grace = float("inf"), GRACE_SECONDS
+        peak, wall = 0, 0.0
+        listening = True
+        self.poll.register(source, select.POLLIN)
+        os.set_blocking(source, False)
+        try:
+            while True:
+                empty = family.reap() if family.status is None or reason["problem"] else False
+                now = time.monotonic()
+                if family.status is not None:
+                    wall = wall or now - begin
+                    if empty or not reason["problem"]:
+                        break
+                if now >= kill_at:
+                    break
+                if now >= term_at and not reason["problem"]:
+                    reason = {"problem": term_why[0], "detail": term_why[1]}
+                    send_signal(family.pids(), signal.SIGTERM, signal.SIGCONT)  # a stopped process hears no TERM
+                    kill_at = now + grace
+                if now >= next_sample:
+                    used = family.memory(peak)
+                    peak = max(peak, used)
+                    if used > limit and not reason["problem"]:
+                        detail = f"used {used / MB:.0f} MB, the limit is {order['memory_mb']:g} MB"
+                        reason, kill_at = {"problem": "out_of_memory", "detail": detail}, now
+                    next_sample = now + max(pace, 50 * (time.monotonic() - now))  # at most 2 % of a core
+                    pace = min(pace * 1.3, slowest)
+                if order["watch"] and now >= next_watch:
+                    size = regular_size(order["watch"])
+                    next_watch = now + (0.005 if size > LOG_CAP // 4 else 0.025)
+                    if size > LOG_CAP and not reason["problem"]:
+                        reason, kill_at = self.flood(order), now
+                if disk_watched and now >= next_disk:
+                    next_disk = now + 1.0
+                    if free_bytes(order["cwd"]) < DISK_FLOOR and not reason["problem"]:
+                        detail = f"less than {DISK_FLOOR // MB} MB were free on the disk"
+                        reason, kill_at = {"problem": "disk_full", "detail": detail}, now
+                soonest = min(next_sample, term_at if not reason["problem"] else kill_at)
+                soonest = min(soonest, next_watch) if order["watch"] else soonest
+                for message in self.wait(soonest - time.monotonic()):
+                    if message.get("cancel") == order["id"]:
+                        term_at, term_why, grace = 0.0, ("cancelled", "cancelled"), CANCEL_GRACE_SECONDS
+                        kill_at = min(kill_at, time.monotonic() + grace)
+                if listening and self.drain(source, log, 1):  # nobody holds the other end: poll would ring for ever
+                    self.poll.unregister(source)
+                    listening = False
+        finally:
+            if listening:
+                self.poll.unregister(source)
+        return reason, peak, wall or time.monotonic() - begin
+
+    def flooded(self, order: dict[str, Any]) -> bool:
+        return bool(order["watch"]) and regular_size(order["watch"]) > LOG_CAP
+
+    def flood(self, order: dict[str, Any]) -> dict[str, str]:
+        detail = f"{os.path.basename(order['watch'])} grew above {LOG_CAP // MB} MB"
+        return {"problem": "log_flood", "detail": detail}
+
+    def drain(self, source: int, log: CappedLog, times: int) -> bool:
+        """Read what is there, at most so many times, for a flood must not keep us from the clock. True at the end."""
+        for _ in range(times):
+            try:
+                data = os.read(source, MB)
+            except BlockingIOError:
+                return False
+            if not data:
+                return True
+            log.write(data)
+        return False
+
+
+def regular_size(path: str) -> int:
+    try:
+        state = os.lstat(path)
+    except OSError:
+        return 0
+    return max(state.st_size, state.st_blocks * 512) if stat.S_ISREG(state.st_mode) else 0
+
+
+def free_bytes(folder: str) -> int:
+    try:
+        state = os.statvfs(folder)
+    except OSError:  # the command removed its own folder
+        return 1 << 62
+    return state.f_bavail * state.f_frsize
+
+
+def main() -> None:
+    channel = socket.socket(fileno=os.dup(0))  # not inheritable; and a socket cannot be opened through /proc/PID/fd
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    # A command starts with default signals: a handler is reset by exec, an ignored or blocked signal is not.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGPIPE, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    sys.path.append(sys.argv[1])
+    subreaper = become_subreaper() and os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+    portable = "--portable" in sys.argv or not subreaper
+    guardian = Guardian(channel, portable)
+    try:
+        guardian.serve()
+    except (EOFError, ConnectionError):
+        pass  # `ark` is gone
+    except Exception:
+        channel.sendall(json.dumps({"bug": traceback.format_exc()}).encode() + b"\n")
+    finally:
+        guardian.family.end()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

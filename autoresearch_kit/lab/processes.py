@@ -1,0 +1,306 @@
+"""Run a command, measure it, and leave nothing behind.
+
+`Supervisor.run` promises: it returns a `Finished` for whatever the command does; the time limit holds; when it
+returns, or when this process ends in any way, kill -9 included, no process of the command is left. The work is done by
+the guardian, a helper program (see `guardian.py`, also for what is not promised, above all outside Linux).
+
+A command may kill or stop its guardian, which it can see. Then its processes become children of this process, a
+"child subreaper" as well, and are ended here. They are told from the caller's own children by their session: a command
+starts in a new one and cannot join ours. The price: a program that another thread starts in a session of its own
+while a command runs is taken for one of them, but only when that command's guardian dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from autoresearch_kit.lab import guardian
+
+MARGIN_SECONDS = 20.0  # how late a healthy guardian on a thrashing machine may answer
+_guardians: set[int] = set()  # of all supervisors in this process
+_births = threading.Lock()  # held while a guardian is started or orphans are ended: neither may see the other half-done
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    command: str
+    """A line for `/bin/sh -c`."""
+    cwd: Path
+    """The folder it starts in."""
+    env: Mapping[str, str]
+    """Its whole environment: nothing is inherited."""
+    log: Path
+    """Gets stdout and stderr; at most 64 MB, the tail is kept."""
+    timeout_seconds: float
+    """Then TERM for every descendant, five seconds, KILL."""
+    stdin: Path | None = None
+    """A file for standard input; else there is none."""
+    watch: Path | None = None
+    """A file the command writes itself; above 64 MB the command is ended and the file cut to its tail."""
+    memory_mb: float | None = None
+    """Limit for the whole tree, by samples each tenth of a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    exit_code: int | None
+    """None when it ended by a signal or could not be started."""
+    signal: str
+    """Such as SIGSEGV; also when a shell reports one as exit code 128 + n."""
+    problem: str
+    """Empty when good, else timeout, exit, signal, out_of_memory, log_flood, disk_full, cancelled,
+    supervisor_killed or not_started."""
+    detail: str
+    """One sentence for a person."""
+    wall_seconds: float
+    """From the start to the end of the command itself."""
+    cpu_seconds: float
+    """User and system time of the whole tree."""
+    peak_memory_mb: float
+    """Of the whole tree; memory that workers share counts once."""
+
+
+class Supervisor:
+    """Runs commands one after another; for several at a time, have several. A context manager."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._sending = threading.RLock()
+        self._cancel_wanted = False
+        self._deadline = 0.0
+        self._number = 0
+        self._active = False
+        self._portable = not guardian.become_subreaper()
+        self._token = uuid.uuid4().hex
+        self._inbox = b""
+        self._channel: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._start()
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the guardian, and with it whatever it still runs."""
+        self._bury(_uptime())
+
+    def run(self, command: Command) -> Finished:
+        """Run to the end. An exception that arrives meanwhile (Ctrl-C) first ends the command; a second one at once."""
+        with self._turn:
+            begin, clock = _uptime(), time.monotonic()
+            self._cancel_wanted = False
+            try:
+                answer = self._ask(command)
+            except BaseException:
+                self._end_early(begin)
+                raise
+            finally:
+                self._active = False
+            if answer is None or answer.get("survivors"):
+                self._bury(begin)
+            if answer is None:
+                detail = "the process that watched the command was killed or stopped"
+                return Finished(None, "", "supervisor_killed", detail, time.monotonic() - clock, 0.0, 0.0)
+            if "bug" in answer:
+                raise RuntimeError(f"the guardian failed\n{answer['bug']}")
+            return Finished(
+                answer["exit_code"], answer["signal"], answer["problem"], answer["detail"],
+                answer["wall"], answer["cpu"], answer["peak"],
+            )  # fmt: skip
+
+    def cancel(self) -> None:
+        """From another thread: end the running command, if there is one, as `cancelled`."""
+        self._cancel_wanted = True
+        with self._sending:
+            if self._active and self._channel is not None:
+                seconds = guardian.CANCEL_GRACE_SECONDS + guardian.KILL_SECONDS + MARGIN_SECONDS
+                self._deadline = min(self._deadline, time.monotonic() + seconds)
+                with contextlib.suppress(OSError):  # the guardian is dead: `run` sees it too
+                    self._channel.sendall(json.dumps({"cancel": self._number}).encode() + b"\n")
+
+    def _ask(self, command: Command) -> dict[str, Any] | None:
+        """The guardian's answer, or None when it was killed or stopped."""
+        if self._process is None:
+            self._start()
+        seconds = command.timeout_seconds + guardian.GRACE_SECONDS + guardian.KILL_SECONDS + MARGIN_SECONDS
+        self._deadline = time.monotonic() + seconds
+        self._number += 1
+        order = {
+            "id": self._number,
+            "command": command.command,
+            "cwd": str(command.cwd),
+            "env": dict(command.env),
+            "log": str(command.log),
+            "timeout": command.timeout_seconds,
+            "stdin": str(command.stdin) if command.stdin else None,
+            "watch": str(Path(command.cwd, command.watch)) if command.watch else None,
+            "memory_mb": command.memory_mb,
+            "token": self._token,
+        }
+        assert self._channel is not None
+        try:
+            with self._sending:
+                self._channel.sendall(json.dumps(order).encode() + b"\n")
+                self._active = True
+            if self._cancel_wanted:
+                self.cancel()
+            return self._answer()
+        except ConnectionError:
+            return None
+
+    def _answer(self) -> dict[str, Any] | None:
+        assert self._channel is not None
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        while b"\n" not in self._inbox:
+            left = self._deadline - time.monotonic()
+            if left < 0:
+                return None
+            if poll.poll(min(left, 1.0) * 1000):  # `cancel` moves the deadline: look once a second
+                data = self._channel.recv(65536)
+                if not data:
+                    return None
+                self._inbox += data
+        line, _, self._inbox = self._inbox.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _end_early(self, begin: float) -> None:
+        try:
+            self.cancel()
+            if self._active and self._answer() is None:
+                self._bury(begin)
+        except BaseException:
+            self._bury(begin)
+            raise
+        finally:
+            if self._inbox:
+                self._bury(begin)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        site = Path(psutil.__file__).parent.parent
+        arguments = [sys.executable, "-I", "-S", "-X", "utf8", guardian.__file__, str(site)]
+        # A command can read the environment of its parent, so the guardian has none of ours but what starts Python.
+        env = {x: y for x, y in os.environ.items() if x.startswith(("LD_", "DYLD_", "LC_", "LANG"))}
+        with theirs, _births:
+            self._process = subprocess.Popen(
+                arguments + ["--portable"] * self._portable,
+                stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                cwd="/", env=env, start_new_session=True,
+            )  # fmt: skip
+            _guardians.add(self._process.pid)
+        self._channel, self._inbox = ours, b""
+
+    def _bury(self, begin: float) -> None:
+        """End the guardian, which ends its command; if it was killed or is stopped, do that here."""
+        process, channel = self._process, self._channel
+        if process is None or channel is None:
+            return
+        channel.close()  # a healthy guardian now kills everything and exits
+        try:
+            process.wait(guardian.KILL_SECONDS + 1 if self._healthy(process) else 0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        finally:
+            process.kill()
+            _guardians.discard(process.pid)
+            self._process = self._channel = None
+            self._inbox = b""
+        if process.returncode != 0:
+            with _births:
+                self._end_orphans(begin)
+
+    def _healthy(self, process: subprocess.Popen[bytes]) -> bool:
+        try:
+            return psutil.Process(process.pid).status() != psutil.STATUS_STOPPED
+        except psutil.Error:
+            return False
+
+    def _end_orphans(self, begin: float) -> None:
+        """KILL what the dead guardian leaves to us."""
+        deadline = time.monotonic() + guardian.KILL_SECONDS
+        while time.monotonic() < deadline:
+            orphans = guardian.marked(self._token) if self._portable else _adopted(begin)
+            for orphan in orphans:
+                try:
+                    family = orphan.children(recursive=True)
+                except psutil.Error:
+                    family = []
+                guardian.send_signal([orphan.pid, *(x.pid for x in family)], 9)
+                with contextlib.suppress(OSError):
+                    os.waitpid(orphan.pid, os.WNOHANG)
+            if not orphans:
+                return
+            time.sleep(0.002)
+
+
+def _adopted(begin: float) -> list[psutil.Process]:
+    """Our children that are not ours by birth: in other sessions, young, and no guardian."""
+    found = []
+    for child in psutil.Process().children():
+        try:
+            foreign = os.getsid(child.pid) != os.getsid(0) and child.pid not in _guardians
+            if foreign and _born(child.pid) > begin - 0.1:
+                found.append(child)
+        except OSError:
+            continue
+    return found
+
+
+def _uptime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+
+
+def _born(pid: int) -> float:
+    """When a process started, on the clock of `_uptime`. psutil's wall-clock time can be off by seconds."""
+    ticks = guardian.slurp(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return int(ticks[19]) / os.sysconf("SC_CLK_TCK") if ticks else 0.0
+
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # also what turns text around
+
+
+def tail(path: Path, max_bytes: int = 65536, max_lines: int = 50, max_columns: int = 500) -> str:
+    """The last lines of a log as plain text, or "" when it is no regular file."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        state = os.fstat(file)
+        if not stat.S_ISREG(state.st_mode):
+            return ""
+        start = max(0, state.st_size - max_bytes)
+        data = os.pread(file, max_bytes, start)
+    finally:
+        os.close(file)
+    if start:
+        data = data[data.find(b"\n") + 1 :]
+    lines = []
+    for line in _ESCAPES.sub("", data.decode(errors="replace")).rstrip().split("\n")[-max_lines:]:
+        shown = _CONTROLS.sub("", line.rstrip("\r").rpartition("\r")[2])  # a progress bar: its last state
+        lines.append(shown if len(shown) <= max_columns else shown[:max_columns] + " ...")
+    return "\n".join(lines)
