@@ -1,4 +1,4 @@
-# ruff: noqa: PTH105, PTH108, PTH110, PTH119, PTH208
+# ruff: noqa: PTH105, PTH108, PTH110, PTH119, PTH123, PTH208
 # No pathlib: this program imports as little as it can.
 """The guardian: a small program between `ark` and a command, which measures the command and ends it.
 
@@ -12,11 +12,12 @@ It promises, on Linux:
 - wall time, CPU time and peak memory of the whole tree; a log that never takes more than 64 MB on the disk.
 
 It does not promise:
-- to hold a command that kills or traces both `ark` and the guardian, or that asks a service (cron, docker, systemd) to
-  start something: that takes a sandbox with its own process numbers. Killing the guardian alone is seen by `ark`;
+- to hold a command that kills, stops or traces both `ark` and the guardian, or that asks a service (cron, docker,
+  systemd) to start something: that takes a sandbox. Killing or stopping the guardian alone is seen by `ark`;
 - to end a process of another user (sudo), or one stuck in the kernel: after ten seconds it is reported;
-- exact memory. Samples miss a short peak of several processes together (a peak of one process is never missed, once
-  it is above the guardian's own few MB), and memory on a GPU is not seen;
+- exact memory. Samples miss a short peak of several processes together. The peak of one process is never missed above
+  the guardian's own few MB (a child inherits those in its books), so small and short commands read low. Memory on a
+  GPU is not seen;
 - the CPU time of a process whose parent ignores SIGCHLD: the kernel forgets it;
 - any of this on other systems than by best effort (`--portable`): there an orphan is found by a token in its
   environment, by its session, or because a sample saw it before; one that sheds all three survives.
@@ -59,17 +60,12 @@ def become_subreaper() -> bool:
 
 
 def slurp(path: str) -> bytes:
-    """The first 64 KB of a file of /proc, or nothing when the process has ended."""
+    """A file of /proc, or nothing when the process has ended."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with open(path, "rb", buffering=0) as file:
+            return file.readall() or b""
     except OSError:
         return b""
-    try:
-        return os.read(file, 65536)
-    except OSError:
-        return b""
-    finally:
-        os.close(file)
 
 
 def send_signal(pids: Iterable[int], *signals: int) -> None:
@@ -107,28 +103,35 @@ def classify(status: int, oom_killed: bool) -> dict[str, Any]:
     return {"exit_code": code if code >= 0 else None, "signal": name, "problem": problem, "detail": detail}
 
 
-def trim(path: str, keep: int = LOG_KEEP) -> None:
-    """Replace a regular file by its last `keep` bytes. By renaming: a hard link elsewhere keeps its content."""
+def trim(path: str) -> None:
+    """Replace a regular file by its last 16 MB. By renaming: a hard link elsewhere keeps its content."""
     source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         state = os.fstat(source)
-        if not stat.S_ISREG(state.st_mode) or state.st_size <= keep:
+        if not stat.S_ISREG(state.st_mode) or state.st_size <= LOG_KEEP:
             return
-        end = os.pread(source, keep, state.st_size - keep)
+        start = os.lseek(source, -LOG_KEEP, os.SEEK_END)
+        piece = os.read(source, MB)
+        line = piece.find(b"\n") + 1
+        target = create(path + ".trimmed")
+        try:
+            write_all(target, f"[ark: {start + line} bytes of earlier output were cut here]\n".encode())
+            piece = piece[line:]
+            while piece:
+                write_all(target, piece)
+                piece = os.read(source, MB)
+        finally:
+            os.close(target)
     finally:
         os.close(source)
-    line = end.find(b"\n") + 1
-    note = f"[ark: {state.st_size - len(end) + line} bytes of earlier output were cut here]\n".encode()
-    short = path + ".trimmed"
-    if os.path.lexists(short):
-        os.unlink(short)
-    target = os.open(short, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, stat.S_IMODE(state.st_mode))
-    try:
-        write_all(target, note)
-        write_all(target, memoryview(end)[line:])
-    finally:
-        os.close(target)
-    os.replace(short, path)
+    os.replace(path + ".trimmed", path)
+
+
+def create(path: str) -> int:
+    """A new file, even where a link or a pipe lay in wait."""
+    if os.path.lexists(path):
+        os.unlink(path)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
 
 def write_all(file: int, data: bytes | memoryview) -> None:
@@ -143,7 +146,7 @@ class CappedLog:
     def __init__(self, path: str) -> None:
         self.path = path
         self.size = 0
-        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        self.file = create(path)
 
     def write(self, data: bytes) -> None:
         try:
@@ -337,6 +340,8 @@ class Guardian:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         stdin = os.open(order["stdin"] or os.devnull, flags)
         try:
+            if order["stdin"] and not stat.S_ISREG(os.fstat(stdin).st_mode):
+                raise OSError(f"{order['stdin']} is not a regular file")
             return subprocess.Popen(
                 ["/bin/sh", "-c", order["command"]],
                 cwd=order["cwd"],
@@ -505,8 +510,8 @@ def main() -> None:
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     sys.path.append(sys.argv[1])
-    subreaper = become_subreaper() and os.path.exists(f"/proc/self/task/{os.getpid()}/children")
-    portable = "--portable" in sys.argv or not subreaper
+    listed = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # not on every kernel
+    portable = "--portable" in sys.argv or not listed or not become_subreaper()
     guardian = Guardian(channel, portable)
     try:
         guardian.serve()

@@ -7,7 +7,8 @@ the guardian, a helper program (see `guardian.py`, also for what is not promised
 A command may kill or stop its guardian, which it can see. Then its processes become children of this process, a
 "child subreaper" as well, and are ended here. They are told from the caller's own children by their session: a command
 starts in a new one and cannot join ours. The price: a program that another thread starts in a session of its own
-while a command runs is taken for one of them, but only when that command's guardian dies.
+while a command runs is taken for one of them, but only when that command's guardian dies. And orphans of the caller's
+other children come to this process too; they are left alone.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ class Supervisor:
 
     def close(self) -> None:
         """End the guardian, and with it whatever it still runs."""
-        self._bury(_uptime())
+        self.cancel()
+        with self._turn:
+            self._bury(_uptime())
 
     def run(self, command: Command) -> Finished:
         """Run to the end. An exception that arrives meanwhile (Ctrl-C) first ends the command; a second one at once."""
@@ -116,8 +119,8 @@ class Supervisor:
                 raise
             finally:
                 self._active = False
-            if answer is None or answer.get("survivors"):
-                self._bury(begin)
+            if answer is None or "bug" in answer or answer.get("survivors"):
+                self._bury(begin)  # the next command gets a new one
             if answer is None:
                 detail = "the process that watched the command was killed or stopped"
                 return Finished(None, "", "supervisor_killed", detail, time.monotonic() - clock, 0.0, 0.0)
@@ -182,19 +185,19 @@ class Supervisor:
                     return None
                 self._inbox += data
         line, _, self._inbox = self._inbox.partition(b"\n")
+        self._active = False
         answer: dict[str, Any] = json.loads(line)
         return answer
 
     def _end_early(self, begin: float) -> None:
+        """Cancel and wait; if that fails or is not possible, end the guardian, which ends everything at once."""
+        clean = False
         try:
-            self.cancel()
-            if self._active and self._answer() is None:
-                self._bury(begin)
-        except BaseException:
-            self._bury(begin)
-            raise
+            if self._active:
+                self.cancel()
+                clean = self._answer() is not None and not self._inbox
         finally:
-            if self._inbox:
+            if not clean:
                 self._bury(begin)
 
     def _start(self) -> None:
@@ -234,7 +237,7 @@ class Supervisor:
 
     def _healthy(self, process: subprocess.Popen[bytes]) -> bool:
         try:
-            return psutil.Process(process.pid).status() != psutil.STATUS_STOPPED
+            return psutil.Process(process.pid).status() not in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
         except psutil.Error:
             return False
 
@@ -262,7 +265,7 @@ def _adopted(begin: float) -> list[psutil.Process]:
     for child in psutil.Process().children():
         try:
             foreign = os.getsid(child.pid) != os.getsid(0) and child.pid not in _guardians
-            if foreign and _born(child.pid) > begin - 0.1:
+            if foreign and _born(child.pid) > begin - 0.02:
                 found.append(child)
         except OSError:
             continue
