@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class ArkError(Exception):
-    """The user, or the machine, has to do something: `message` is one sentence without a full stop, `hint` what to do."""
+    """Somebody has to do something: `message` is one sentence without a full stop, `hint` says what."""
 
     exit_code = 1
 

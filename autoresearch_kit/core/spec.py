@@ -1,0 +1,369 @@
+"""The spec, `autoresearch-config.yaml`: the only list of keys and defaults.
+
+The starter file, the reference page and every message about a wrong spec are made from the fields below: their
+descriptions say what a key does, their examples what to write. `parse_spec` reports all mistakes of a file at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from autoresearch_kit.core.tunables import Tunable
+
+SPEC_NAME = "autoresearch-config.yaml"
+
+RUN_LOG = "run.log"
+RESULTS_NAME = "results.tsv"
+PROGRAM_NAME = "program.md"
+NOTES_FOLDER = ".ark"
+RESERVED_NAMES = (PROGRAM_NAME, RESULTS_NAME, RUN_LOG, NOTES_FOLDER)
+"""Names in the spec's folder that the engine writes or reads itself, so that they cannot be mutable."""
+
+_TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")
+_METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
+_CONSTRAINT = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_./-]*)\s*(<=|>=|<|>)\s*(\S+)\s*")
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can be a tag: letters, digits, `.`, `_`, `-`; one component of a ref as git allows it."""
+    return bool(_TAG.fullmatch(text)) and ".." not in text and not text.endswith(".lock")
+
+
+def _number(value: Any) -> Any:
+    # YAML 1.1 reads 1e-4 as a string and yes as a truth value: take the first, refuse the second.
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError("should be a number") from None
+    return value
+
+
+def _command(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty; write a shell command")
+    if "\0" in text:
+        raise ValueError("holds a NUL character")
+    return text
+
+
+def _path(text: str) -> str:
+    """A path below the spec's folder in normal form; a trailing slash, everything below, is kept."""
+    if not text.strip():
+        raise ValueError("is empty; write a path relative to the spec's folder")
+    if "\0" in text or "\n" in text or "\\" in text:
+        raise ValueError("holds a NUL, a newline or a backslash; write a plain path with forward slashes")
+    if text.startswith(("/", "~")):
+        raise ValueError("is absolute; write it relative to the spec's folder")
+    parts = PurePosixPath(text).parts
+    if ".." in parts:
+        raise ValueError("leads out of the spec's folder; move the spec up, or the file below it")
+    if not parts:
+        raise ValueError("is the folder itself; write `**` for everything in it")
+    if any(part.lower() == ".git" for part in parts):
+        raise ValueError("lies inside .git, which is never part of an attempt")
+    return "/".join(parts) + ("/" if text.endswith("/") else "")
+
+
+def _shared_path(text: str) -> str:
+    if text.startswith(("/", "~")):
+        raise ValueError("is absolute; write it relative to the spec's folder")
+    return text if text.startswith("../") else _path(text).rstrip("/")
+
+
+def _ref_name(text: str) -> str:
+    if not all(is_name(part) for part in text.split("/")):
+        raise ValueError("cannot be part of a branch name; use letters, digits, `.`, `_` and `-`")
+    return text
+
+
+def _metric_name(text: str) -> str:
+    if not _METRIC.fullmatch(text):
+        raise ValueError("is not a metric's name; use letters, digits, `_`, `.`, `/`, `-`, beginning with a letter")
+    return text
+
+
+def _pattern(text: str) -> str:
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    if groups != 1:
+        raise ValueError(f"has {groups} groups; write exactly one, around the number")
+    return text
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+Count = Annotated[int, BeforeValidator(_number), Field(ge=1)]
+Command = Annotated[str, AfterValidator(_command)]
+RelativePath = Annotated[str, AfterValidator(_path)]
+
+
+class Part(BaseModel):
+    """A piece of the spec: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Decision(Part):
+    """How a candidate's measurements are turned into a verdict."""
+
+    rule: Literal["first_better"] = Field(
+        "first_better", description="`first_better`: one run, kept when it is strictly better by `min_gain`."
+    )
+    min_gain: Annotated[float | str, Field(union_mode="left_to_right")] = Field(
+        0.0,
+        description="Smallest gain worth keeping: in units of the metric, or in percent of the head's value (`0.5%`).",
+        examples=["0.001", "0.5%"],
+    )
+
+    @field_validator("min_gain", mode="before")
+    @classmethod
+    def _gain(cls, value: Any) -> Any:
+        number = _number(value[:-1] if isinstance(value, str) and value.endswith("%") else value)
+        if not isinstance(number, int | float) or not math.isfinite(number) or number < 0:
+            raise ValueError("should be a number of at least 0, or a percentage such as `0.5%`")
+        return value if isinstance(value, str) and value.endswith("%") else float(number)
+
+    def threshold(self, value: float) -> float:
+        """The smallest gain worth keeping over `value`, in units of the metric."""
+        if isinstance(self.min_gain, str):
+            return abs(value) * float(self.min_gain[:-1]) / 100
+        return self.min_gain
+
+
+class Agent(Part):
+    """Who proposes changes: a name of the kit, or any command."""
+
+    name: str | None = Field(None, description="An agent of the kit: `search`.")
+    command: Command | None = Field(
+        None, description="Any shell command; the prompt comes on its standard input.", examples=["my-agent --once"]
+    )
+    timeout_minutes: Positive = Field(30.0, description="Hard limit for one turn of the agent.")
+
+    @property
+    def label(self) -> str:
+        """What the ledger calls it."""
+        return self.name or "command"
+
+
+class Budget(Part):
+    """When the whole run stops; each limit by itself, none set means never."""
+
+    attempts: Count | None = Field(None, description="Attempts in all, the baseline not counted.", examples=["100"])
+    hours: Positive | None = Field(None, description="Wall time of one call of `ark run`.", examples=["8"])
+    target: Number | None = Field(None, description="Stop when the best value has reached this.", examples=["0.95"])
+    patience: Count | None = Field(None, description="Stop after so many attempts without a keep.", examples=["30"])
+    money: Positive | None = Field(
+        None, description="Stop when the agents have reported this much cost; agents that report none count as zero."
+    )
+
+
+class Input(Part):
+    """A file outside git that the number depends on."""
+
+    path: str = Field(description="Relative to the spec's folder, or absolute, or below `~`.", min_length=1)
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] = Field(description="Its digest in hexadecimal.")
+
+
+class Check(Part):
+    """A command that must pass on the bench before a keep."""
+
+    command: Command = Field(description="A shell command; exit code 0 passes.")
+    timeout_minutes: Positive = Field(10.0, description="Hard limit for it.")
+
+
+class Constraint(Part):
+    """A hard limit on a metric that the run prints or the engine measures."""
+
+    metric: str = Field(description="Name of the metric.")
+    sign: Literal["<=", ">=", "<", ">"] = Field(description="How it compares to the limit.")
+    limit: Number = Field(description="The limit.")
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` satisfies it."""
+        return {
+            "<=": value <= self.limit,
+            ">=": value >= self.limit,
+            "<": value < self.limit,
+            ">": value > self.limit,
+        }[self.sign]
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.sign} {self.limit:g}"
+
+
+class Resources(Part):
+    """What one measurement may take."""
+
+    memory_mb: Positive | None = Field(
+        None, description="A run whose process tree takes more is killed and counts as out of memory."
+    )
+
+
+class Spec(Part):
+    """One measurable problem: what may change, how to run it, how to measure, and for how long."""
+
+    name: Annotated[str, Field(min_length=1)] = Field(
+        "unnamed", description="What the project is called in tables and reports.", examples=['"my-project"']
+    )
+    metric: Annotated[str, AfterValidator(_metric_name)] = Field(
+        description="The one number that decides, by the name under which it is printed.", examples=['"val_bpb"']
+    )
+    metric_direction: Literal["minimize", "maximize"] = Field(
+        description="Whether lower or higher is better.", examples=['"minimize"']
+    )
+    mutable_files: Annotated[list[RelativePath], Field(min_length=1)] = Field(
+        description="Files that an attempt may change, add or delete; globs are allowed, everything else is immutable.",
+        examples=['["train.py"]'],
+    )
+    immutable_files: list[RelativePath] = Field(
+        [], description="Files that are named to the agent as fixed; a file in neither list is fixed too."
+    )
+    run_command: Command = Field(
+        description="The experiment, a shell command run in the spec's folder on the bench.",
+        examples=['"python train.py > run.log 2>&1"'],
+    )
+    eval_command: Command | None = Field(
+        None,
+        description="Prints the metric after the run; without it the metric is read from the output of the run.",
+        examples=["\"grep '^val_bpb:' run.log\""],
+    )
+    budget_minutes: Positive = Field(
+        5.0, description="Time meant for one run; the command sees it as ARK_BUDGET_SECONDS.", examples=["5"]
+    )
+    branch_prefix: Annotated[str, AfterValidator(_ref_name)] = Field(
+        "autoresearch", description="Kept attempts go to the branch `<branch_prefix>/<tag>`."
+    )
+    rules: list[str] = Field([], description="Sentences for the agent, copied into program.md.")
+
+    goal: str = Field("", description="A paragraph for the agent on what is wanted and why.")
+    context: str = Field("", description="Further text for program.md: background, ideas, literature.")
+    timeout_minutes: Positive | None = Field(
+        None, description="Hard limit for one run; twice the budget unless given.", examples=["10"]
+    )
+    eval_timeout_minutes: Positive | None = Field(
+        None, description="Hard limit for one evaluation; as the run's unless given.", examples=["10"]
+    )
+    setup_command: Command | None = Field(
+        None, description="Run once per machine before the baseline, in the spec's folder on the bench."
+    )
+    artifacts: list[RelativePath] = Field(
+        [], description="Files that survive from run to evaluation besides run.log; globs are allowed."
+    )
+    link: list[Annotated[str, AfterValidator(_shared_path)]] = Field(
+        [],
+        description="Untracked paths, such as `.venv` or data, that bench and desk share with your folder by symlink.",
+        examples=['[".venv"]'],
+    )
+    inputs: list[Input] = Field([], description="Files outside git that are pinned by their hash.")
+    metric_pattern: Annotated[str, AfterValidator(_pattern)] | None = Field(
+        None, description="A regular expression with one group that finds the metric, for unusual output."
+    )
+    constraints: list[Constraint] = Field(
+        [], description="Hard limits on other metrics, or on peak_memory_mb, wall_seconds and cpu_seconds."
+    )
+    checks: list[Check] = Field([], description="Commands that must pass on the bench before a keep.")
+    holdout_command: Command | None = Field(
+        None, description="A second evaluation on data that no decision has seen; run by `ark verify` only."
+    )
+    decision: Decision = Field(Decision(), description="How a verdict is made: a rule's name or a mapping.")
+    agent: Agent | None = Field(
+        None, description="Who proposes changes: a name or a mapping; `search` when there are tunables."
+    )
+    tunables: list[Tunable] = Field([], description="Constants that the search agent may turn.")
+    budget: Budget = Field(Budget(), description="When the whole run stops.")
+    sandbox: Literal["none"] = Field(
+        "none",
+        description="How commands are confined; `none` is the only one so far: run, agent and eval are your user.",
+    )
+    env: dict[str, str] = Field({}, description="Environment variables for all commands.")
+    resources: Resources = Field(Resources(), description="What one measurement may take.")
+
+    @field_validator("decision", mode="before")
+    @classmethod
+    def _decision(cls, value: Any) -> Any:
+        return {"rule": value} if isinstance(value, str) else value
+
+    @field_validator("agent", mode="before")
+    @classmethod
+    def _agent(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and ("name" in value) == ("command" in value):
+            raise ValueError("should have either `name` or `command`")
+        return value
+
+    @field_validator("checks", mode="before")
+    @classmethod
+    def _checks(cls, value: Any) -> Any:
+        return [{"command": item} if isinstance(item, str) else item for item in value] if _is_list(value) else value
+
+    @field_validator("constraints", mode="before")
+    @classmethod
+    def _constraints(cls, value: Any) -> Any:
+        return [_constraint(item) if isinstance(item, str) else item for item in value] if _is_list(value) else value
+
+    @field_validator("env", mode="before")
+    @classmethod
+    def _env(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)):
+                raise ValueError(f"`{name}` is not the name of an environment variable")
+            if str(name).startswith(("ARK_", "GIT_")):
+                raise ValueError(f"`{name}`: names that begin with ARK_ or GIT_ belong to the engine")
+        return {k: json.dumps(v) if isinstance(v, bool) else str(v) if isinstance(v, int | float) else v
+                for k, v in value.items()}  # fmt: skip
+
+    @property
+    def maximize(self) -> bool:
+        """Whether higher values are better."""
+        return self.metric_direction == "maximize"
+
+    @property
+    def timeout_seconds(self) -> float:
+        """Hard limit for one run."""
+        return 60 * (self.timeout_minutes or 2 * self.budget_minutes)
+
+    @property
+    def eval_timeout_seconds(self) -> float:
+        """Hard limit for one evaluation."""
+        return 60 * self.eval_timeout_minutes if self.eval_timeout_minutes else self.timeout_seconds
+
+    @property
+    def agent_or_default(self) -> Agent | None:
+        """The agent of the spec, else the search agent when there is something for it to turn."""
+        return self.agent or (Agent.model_validate({"name": "search"}) if self.tunables else None)
+
+    @property
+    def yardstick(self) -> str:
+        """Digest of the keys that fix the number; `ledger` adds the digest of the immutable tree."""
+        keys = {
+            "metric", "metric_direction", "metric_pattern", "mutable_files", "run_command", "eval_command",
+            "setup_command", "budget_minutes", "artifacts", "link", "inputs", "env", "resources",
+        }  # fmt: skip
+        text = json.dumps(self.model_dump(mode="json", include=keys), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _constraint(text: str) -> dict[str, str]:
+    match = _CONSTRAINT.fullmatch(text)
+    if not match:
+        raise ValueError(f"`{text}` should read like `peak_vram_mb <= 80000`")
+    return {"metric": match[1], "sign": match[2], "limit": match[3]}

@@ -1,0 +1,227 @@
+"""One measurement: run on a clean bench, scrub, evaluate, read the metric.
+
+Between run and evaluation the bench is made the commit again; only run.log and the declared artifacts survive. Each
+command has a fresh TMPDIR, a fresh seed, and the environment of the user without git's and the engine's own variables.
+What it cannot keep from a run: the user's home, the network, the clock, and other processes of the same user.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoresearch_kit.core.globs import compile_globs, is_glob
+from autoresearch_kit.core.metrics import Reading, decode, read_metrics
+from autoresearch_kit.core.records import Measurement
+from autoresearch_kit.core.spec import RUN_LOG, Spec
+from autoresearch_kit.lab.folder import Folder
+from autoresearch_kit.lab.machine import machine
+from autoresearch_kit.lab.processes import Command, Finished, Supervisor, tail
+from autoresearch_kit.ledger.git import Entry, Repository
+
+SETUP_SECONDS = 2 * 3600.0
+"""Hard limit for the set-up command: downloads may be slow, but a night must not be lost to one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What is going on now, for whoever watches."""
+
+    name: str
+    """`agent`, `setup`, `run`, `eval` or `check`."""
+    limit_seconds: float
+    """What it is meant to take at most: the budget for a run."""
+    log: Path
+    """Where its output goes."""
+
+
+Watcher = Callable[[Phase], None]
+
+
+def command_environment(spec: Spec, **ark: str | int) -> dict[str, str]:
+    """The user's environment with the spec's `env`, without GIT_* and ARK_*, and with the given ARK_ variables."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "ARK_"))}
+    return {**inherited, **spec.env, **{f"ARK_{name.upper()}": str(value) for name, value in ark.items()}}
+
+
+class Scratch:
+    """A folder for temporary files that is fresh for each command. Its path is short: sockets have 108 bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def fresh(self) -> dict[str, str]:
+        """Empty it, and return the environment that points to it."""
+        self.remove()
+        self._path.mkdir(parents=True, mode=0o700)
+        return {"TMPDIR": str(self._path)}
+
+    def remove(self) -> None:
+        """Delete it with all that commands left there."""
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+class Bench:
+    """Where attempts are measured, one at a time."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        root: Path,
+        base: str,
+        prefix: str,
+        spec: Spec,
+        links: Mapping[str, Path],
+        logs: Path,
+        scratch: Scratch,
+        watch: Watcher,
+    ) -> None:
+        self.folder = root / prefix if prefix else root
+        self._spec = spec
+        self._prefix = prefix
+        self._bench = Folder(repository, root, base, links)
+        self._logs = logs
+        self._scratch = scratch
+        self._watch = watch
+        self._supervisor: Supervisor | None = None
+        self._tracked: Mapping[str, Entry] = {}
+        self._artifacts = compile_globs([*spec.artifacts, RUN_LOG])
+        self._named = {name for name in [*spec.artifacts, RUN_LOG] if not is_glob(name)}
+
+    def close(self) -> None:
+        """End the helper process."""
+        if self._supervisor is not None:
+            self._supervisor.close()
+            self._supervisor = None
+
+    def measure(self, files: Mapping[str, Entry], number: int, tag: str) -> Measurement:
+        """One run and its evaluation of the tree `files`. Whatever the experiment does, it is a Measurement."""
+        spec = self._spec
+        seed = secrets.randbelow(2**31)
+        env = self._environment(tag, number, seed)
+        self._tracked = {path: entry for path, entry in files.items() if path != self._prefix + RUN_LOG}
+        self._bench.lay(self._tracked)
+        log = self._logs / f"{number:04d}.run.log"
+        run = self._command("run", spec.run_command, spec.timeout_seconds, log, env, spec.budget_minutes * 60)
+        own_log = self.folder / RUN_LOG
+        engine = {
+            "wall_seconds": round(run.wall_seconds, 4),
+            "cpu_seconds": round(run.cpu_seconds, 4),
+            "peak_memory_mb": round(run.peak_memory_mb, 2),
+        }
+        if run.problem:
+            last = "\n".join(text for text in (tail(own_log), tail(log)) if text)
+            problem = f"{run.problem}: {run.detail}"
+            return Measurement(None, engine, problem, run.wall_seconds, last, seed, machine())
+
+        seconds = run.wall_seconds
+        if spec.eval_command is None:
+            text = "\n".join(_read(path) for path in (log, own_log))
+            reading = read_metrics(text, spec.metric, pattern=spec.metric_pattern)
+            last = tail(own_log) or tail(log)
+        else:
+            if not _is_file(own_log):
+                _replace_by_copy(log, own_log)
+            self._bench.lay(self._tracked, self._survives)
+            eval_log = self._logs / f"{number:04d}.eval.log"
+            done = self._command("eval", spec.eval_command, spec.eval_timeout_seconds, eval_log, env)
+            seconds += done.wall_seconds
+            last = "\n".join(text for text in (tail(own_log), tail(eval_log)) if text)
+            reading = read_metrics(
+                _read(eval_log), spec.metric, pattern=spec.metric_pattern, bare_number=spec.metric_pattern is None
+            )
+            reading = _with_exit(reading, done)
+        also = {**reading.also, **engine}
+        return Measurement(
+            None if reading.problem else reading.value,
+            also,
+            reading.problem,
+            seconds,
+            last if reading.problem else "",
+            seed,
+            machine(),
+        )
+
+    def failed_check(self, number: int, tag: str) -> str:
+        """Run the spec's checks on what was measured last; the first failure as a sentence, empty when all pass."""
+        env = self._environment(tag, number, secrets.randbelow(2**31))
+        for check in self._spec.checks:
+            self._bench.lay(self._tracked, self._survives)
+            log = self._logs / f"{number:04d}.check.log"
+            done = self._command("check", check.command, check.timeout_minutes * 60, log, env)
+            if done.problem:
+                return f"check `{check.command}` failed: {done.detail}"
+        return ""
+
+    def set_up(self, files: Mapping[str, Entry], tag: str) -> str:
+        """Run the spec's set-up command; what went wrong as a sentence, empty when nothing did."""
+        if self._spec.setup_command is None:
+            return ""
+        self._bench.lay(files)
+        log = self._logs / "setup.log"
+        env = self._environment(tag, 0, 0)
+        done = self._command("setup", self._spec.setup_command, SETUP_SECONDS, log, env)
+        return f"{done.detail}; the log is {log}" if done.problem else ""
+
+    def _environment(self, tag: str, number: int, seed: int) -> dict[str, str]:
+        budget = f"{self._spec.budget_minutes * 60:g}"
+        return command_environment(self._spec, budget_seconds=budget, seed=seed, attempt=number, tag=tag)
+
+    def _command(
+        self, name: str, line: str, limit: float, log: Path, env: Mapping[str, str], meant: float | None = None
+    ) -> Finished:
+        self._watch(Phase(name, meant or limit, log))
+        if self._supervisor is None:
+            self._supervisor = Supervisor()
+        return self._supervisor.run(
+            Command(
+                line,
+                cwd=self.folder,
+                env={**env, **self._scratch.fresh()},
+                log=log,
+                timeout_seconds=limit,
+                watch=self.folder / RUN_LOG if name == "run" else None,
+                memory_mb=self._spec.resources.memory_mb,
+            )
+        )
+
+    def _survives(self, path: str) -> bool:
+        """Whether a file that a run left is kept for the evaluation; a glob never lets it replace a committed file."""
+        if not path.startswith(self._prefix):
+            return False
+        inner = path[len(self._prefix) :]
+        return self._artifacts.matches(inner) and (inner in self._named or path not in self._tracked)
+
+
+def _with_exit(reading: Reading, done: Finished) -> Reading:
+    """An evaluation that failed has no value, whatever it printed before."""
+    if not done.problem:
+        return reading
+    if done.problem == "exit" and reading.problem.startswith("no_metric"):
+        return Reading(None, reading.also, f"{reading.problem}; the evaluation ended with {done.detail}")
+    return Reading(None, reading.also, f"{done.problem}: the evaluation ended with {done.detail}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _read(path: Path) -> str:
+    """A log as text; empty when it is no plain file."""
+    return decode(path.read_bytes()) if _is_file(path) else ""
+
+
+def _replace_by_copy(source: Path, target: Path) -> None:
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
+    shutil.copyfile(source, target)

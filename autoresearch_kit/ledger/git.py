@@ -1,0 +1,348 @@
+"""The user's repository, as far as `ark` needs it: objects, trees, commits and refs. GitPython does the work.
+
+Promises: nothing here touches the user's checkout, index, stash or HEAD; git is started only with the user's own
+repository as its git folder, never inside a folder that an agent can write; the user's hooks, fsmonitor and
+environment (`GIT_DIR` and the like) play no part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import git
+from git.objects.fun import tree_to_stream
+from gitdb import IStream
+from gitdb.exc import BadName, BadObject
+
+from autoresearch_kit.core.errors import ArkError
+
+ROOT = "refs/ark/"
+"""Below it lie the attempts of all runs."""
+ZERO = "0" * 40
+GITLINK = 0o160000
+SYMLINK = 0o120000
+FOLDER = 0o040000
+DISK_HINT = "free some space on the disk; `ark clean` removes desks, benches and caches"
+WRITE_HINT = "make the repository writable for this user, or clone it to a place that is"
+# Nothing that the user configured may run here, nor may a look at the checkout refresh the user's index.
+_SAFE = ["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0"]
+_ENVIRONMENT = {
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_COMMITTER_NAME": "ark",
+    "GIT_COMMITTER_EMAIL": "ark@localhost",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a tree."""
+
+    mode: int
+    """As git knows it: 0o100644, 0o100755, 0o120000 (symlink) or 0o160000 (submodule)."""
+    oid: str
+    """Hash of the blob."""
+
+
+class RefMoved(ArkError):
+    """A ref did not have the value that was expected; nothing was changed."""
+
+
+class Repository:
+    """A git repository with at least one commit."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the repository around `folder`; ArkError when there is none that can be used."""
+        _forget_git_environment()
+        try:
+            self._repo = git.Repo(folder, search_parent_directories=True)
+        except git.NoSuchPathError:
+            raise ArkError(f"{folder} does not exist") from None
+        except (git.InvalidGitRepositoryError, ValueError):
+            raise ArkError(f"{folder} is not in a git repository", _start_hint(folder)) from None
+        except (git.GitCommandNotFound, ImportError):
+            raise ArkError("git is not installed", "install git 2.30 or newer") from None
+        if self._repo.bare or self._repo.working_tree_dir is None:
+            raise ArkError(f"{self._repo.git_dir} is a bare repository", "clone it and run `ark` in the clone")
+        self.root = Path(self._repo.working_tree_dir)
+        self.common = Path(self._repo.common_dir).absolute()
+        self._check_format()
+
+    def _check_format(self) -> None:
+        with self._repo.config_reader("repository") as config:
+            if str(config.get_value("extensions", "objectformat", "sha1")).lower() != "sha1":
+                raise ArkError("the repository uses SHA-256 objects, which `ark` cannot read", "use a SHA-1 repository")
+
+    def close(self) -> None:
+        """End the helper processes of git."""
+        self._repo.close()
+        self._repo.git.clear_cache()
+
+    # Reading
+
+    @property
+    def objects(self) -> Path:
+        """The folder of the object database."""
+        return self.common / "objects"
+
+    def head(self) -> str:
+        """Full hash of the commit that is checked out; ArkError when there is no commit yet."""
+        found = self.commit_of("HEAD")
+        if found is None:
+            branch = "" if self._repo.head.is_detached else f" on branch {self._repo.head.ref.name}"
+            raise ArkError(f"{self.root} has no commit yet{branch}", "commit your files first: git add . && git commit")
+        return found
+
+    def commit_of(self, name: str) -> str | None:
+        """Full hash of the commit that `name` stands for, or None."""
+        found = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", ok=(0, 1, 128))
+        return found.strip() or None
+
+    def branch(self) -> str:
+        """Name of the branch that is checked out, empty when HEAD is detached."""
+        return "" if self._repo.head.is_detached else self._repo.head.ref.name
+
+    def tree_of(self, commit: str) -> str:
+        """Full hash of the commit's tree."""
+        return self._repo.commit(commit).tree.hexsha
+
+    def files(self, commit: str) -> dict[str, Entry]:
+        """Every file below the tree of `commit` by its path from the root of the repository."""
+        listing = self._git("ls-tree", "-r", "-z", "--full-tree", commit)
+        entries = {}
+        for line in listing.split("\0"):
+            if line:
+                head, path = line.split("\t", 1)
+                mode, _, oid = head.split()
+                entries[path] = Entry(int(mode, 8), oid)
+        return entries
+
+    def sizes(self, commit: str) -> dict[str, int]:
+        """Size in bytes of every blob below the tree of `commit`, by path."""
+        listing = self._git("ls-tree", "-r", "-z", "-l", "--full-tree", commit)
+        rows = (line.split("\t", 1) for line in listing.split("\0") if line)
+        return {path: int(head.split()[3]) for head, path in rows if head.split()[3] != "-"}
+
+    def blob(self, oid: str) -> bytes:
+        """Content of a blob."""
+        try:
+            return bytes(self._repo.odb.stream(bytes.fromhex(oid)).read())
+        except (BadObject, BadName, ValueError):
+            raise ArkError(f"object {oid} is missing from the repository", "`git fsck` shows what is damaged") from None
+
+    def file_at(self, commit: str, path: str) -> bytes | None:
+        """Content of the file `path` (from the root) in `commit`, or None."""
+        try:
+            found = self._repo.commit(commit).tree / path
+        except (KeyError, ValueError, BadName, BadObject):
+            return None
+        return self.blob(found.hexsha) if found.type == "blob" else None
+
+    def refs(self, prefix: str, *fields: str) -> list[list[str]]:
+        """The given `for-each-ref` fields of every ref below `prefix`, in order of their names; one process."""
+        if any("\0" in field for field in fields):
+            raise ValueError("a field holds NUL")
+        pattern = "%00".join(f"%({field})" for field in fields) + "%00%00"
+        text = self._git("for-each-ref", f"--format={pattern}", prefix)
+        return [record.lstrip("\n").split("\0") for record in text.split("\0\0") if record.strip("\n")]
+
+    def ref(self, name: str) -> str | None:
+        """What a full ref name points to, or None."""
+        for found, oid in self.refs(name, "refname", "objectname"):
+            if found == name:
+                return oid
+        return None
+
+    def ignored(self, paths: Iterable[str]) -> set[str]:
+        """Those of `paths` (from the root) that the user's ignore rules cover."""
+        paths = [str(self.root / path) for path in paths]
+        if not paths:
+            return set()
+        found = self._git("check-ignore", "-z", "--no-index", "--stdin", stdin="\0".join(paths), ok=(0, 1))
+        return {os.path.relpath(path, self.root) for path in found.split("\0") if path}
+
+    def changed(self, folder: str) -> list[str]:
+        """Paths below `folder` whose state on disk is not the one committed, untracked ones too, ignored ones not."""
+        text = self._git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", folder or ".")
+        return [line[3:] for line in text.split("\0") if line]
+
+    def diff(self, old: str, new: str, paths: Iterable[str] = ()) -> str:
+        """The change between two commits as a patch."""
+        return self._git(
+            "diff-tree", "-p", "-M", "--no-color", "--no-ext-diff", "--no-textconv", old, new, "--", *paths
+        )
+
+    def checked_out(self, ref: str) -> str | None:
+        """The git folder of the checkout, main or linked, that has the branch `ref` checked out, or None."""
+        for head in (self.common / "HEAD", *self.common.glob("worktrees/*/HEAD")):
+            with contextlib.suppress(OSError):
+                if head.read_text().strip() == f"ref: {ref}":
+                    return str(head.parent)
+        return None
+
+    def identity(self) -> tuple[str, str]:
+        """Whether the user has a name and address configured; empty strings where not."""
+        with self._repo.config_reader() as config:
+            return str(config.get_value("user", "name", "")), str(config.get_value("user", "email", ""))
+
+    # Writing objects: no process, no ref, no file of the user's
+
+    def store_blob(self, data: bytes) -> str:
+        """Write a blob with exactly these bytes: no filter sees them."""
+        return self._store("blob", data)
+
+    def store_tree(self, base: str, changes: Mapping[str, Entry | None]) -> str:
+        """Write the tree of commit or tree `base` with files replaced, added or (None) removed; returns its hash."""
+        oid = self._patch_tree(self._repo.tree(base), _nest(changes))
+        return oid if oid is not None else self._store("tree", b"")
+
+    def _patch_tree(self, tree: git.Tree | None, changes: Mapping[str, Any]) -> str | None:
+        """Write `tree` with nested `changes` applied; None when nothing is left in it."""
+        entries = {name: (oid, mode) for oid, mode, name in (tree._cache if tree is not None else ())}
+        for name, change in changes.items():
+            if isinstance(change, dict):
+                below = tree / name if tree is not None and name in entries and entries[name][1] == FOLDER else None
+                oid = self._patch_tree(below if isinstance(below, git.Tree) else None, change)
+                change = Entry(FOLDER, oid) if oid else None
+            if change is None:
+                entries.pop(name, None)
+            else:
+                entries[name] = (bytes.fromhex(change.oid), change.mode)
+        if not entries:
+            return None
+        # Git sorts a folder as if its name ended in a slash.
+        ordered = sorted(entries.items(), key=lambda e: _name(e[0]) + (b"/" if e[1][1] == FOLDER else b""))
+        stream = io.BytesIO()
+        # Bytes, because names in git need not be UTF-8.
+        rows: list[Any] = [(oid, mode, _name(name)) for name, (oid, mode) in ordered]
+        tree_to_stream(rows, stream.write)
+        return self._store("tree", stream.getvalue())
+
+    def store_commit(self, tree: str, parents: Iterable[str], message: str, author: tuple[str, str], when: int) -> str:
+        """Write a commit by committer `ark`; `when` in seconds since 1970. Returns its hash."""
+        lines = [f"tree {tree}", *(f"parent {parent}" for parent in parents)]
+        lines += [f"author {author[0]} <{author[1]}> {when} +0000", f"committer ark <ark@localhost> {when} +0000"]
+        return self._store("commit", ("\n".join(lines) + "\n\n" + message).encode())
+
+    def _store(self, kind: str, data: bytes) -> str:
+        try:
+            stream = self._repo.odb.store(IStream(kind.encode(), len(data), io.BytesIO(data)))
+        except OSError as error:
+            hint = DISK_HINT if error.errno == errno.ENOSPC else WRITE_HINT
+            raise ArkError(f"{self.objects} cannot be written: {error.strerror}", hint) from None
+        return str(stream.hexsha.decode())
+
+    # Refs
+
+    def update_refs(self, changes: Mapping[str, tuple[str, str]]) -> None:
+        """Move refs in one transaction, `{name: (new, old)}`; `ZERO` as old expects absence, as new deletes.
+
+        All of them or none: RefMoved when one has another value than `old`, ArkError when refs cannot be written.
+        """
+        lines = []
+        for name, (new, old) in changes.items():
+            lines.append(f"delete {name} {old}" if new == ZERO else f"update {name} {new} {old}")
+        try:
+            self._git("update-ref", "--no-deref", "--stdin", stdin="\n".join(lines) + "\n")
+        except ArkError as error:
+            for name, (_, old) in changes.items():
+                now = self.ref(name) or ZERO
+                if now != old:
+                    raise RefMoved(f"{name} is {short(now)} and not {short(old)} as expected") from None
+            raise error
+
+    def drop_stale_locks(self, prefix: str) -> None:
+        """Remove lock files that a killed git left on refs below `prefix`; for refs that only `ark` writes."""
+        for path in (self.common / prefix).rglob("*.lock"):
+            path.unlink(missing_ok=True)
+
+    # Checking out, with the user's filters and attributes, into folders that git does not know
+
+    def read_index(self, commit: str, index: Path) -> None:
+        """Make `index` an index of `commit`."""
+        index.unlink(missing_ok=True)
+        self._git("read-tree", commit, env={"GIT_INDEX_FILE": str(index)})
+
+    def check_out(self, index: Path, folder: Path, paths: Iterable[str] | None = None) -> None:
+        """Write files of `index` below `folder` as a checkout would, all of them or just `paths`."""
+        env = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(folder)}
+        if paths is None:
+            self._git("checkout-index", "--all", "--force", "--quiet", env=env)
+        else:
+            self._git("checkout-index", "--force", "--quiet", "-z", "--stdin", stdin="\0".join(paths), env=env)
+
+    # Starting git
+
+    def _git(
+        self, *args: str, stdin: str | None = None, ok: tuple[int, ...] = (0,), env: Mapping[str, str] | None = None
+    ) -> str:
+        """Run git to its end and return what it printed; ArkError with git's own last words when it fails."""
+        places = {"GIT_DIR": str(self._repo.git_dir), "GIT_WORK_TREE": str(self.root)}
+        with tempfile.TemporaryFile() as feed:
+            feed.write((stdin or "").encode("utf-8", "surrogateescape"))
+            feed.seek(0)
+            status, out, err = self._repo.git.execute(
+                [git.Git.GIT_PYTHON_GIT_EXECUTABLE or "git", *_SAFE, *args],
+                istream=feed,
+                with_extended_output=True,
+                with_exceptions=False,
+                stdout_as_string=False,
+                strip_newline_in_stdout=False,
+                env={**_ENVIRONMENT, **places, **(env or {})},
+            )
+        if status not in ok:
+            raise _git_error(args[0], int(status), err)
+        return bytes(out).decode("utf-8", "surrogateescape")
+
+
+def _git_error(verb: str, status: int, err: str | bytes) -> ArkError:
+    text = err.decode("utf-8", "replace") if isinstance(err, bytes) else str(err)
+    last = (text.strip().splitlines() or [f"exit code {status}"])[-1].removeprefix("fatal: ").removeprefix("error: ")
+    hint = ""
+    if "No space left" in text:
+        hint = DISK_HINT
+    elif "Permission denied" in text or "Read-only file system" in text:
+        hint = WRITE_HINT
+    elif ".lock'" in text:
+        hint = "if no other git is at work, remove the lock file that it names"
+    return ArkError(f"git {verb} failed: {last}", hint)
+
+
+def _nest(changes: Mapping[str, Entry | None]) -> dict[str, Any]:
+    """`{"a/b": x}` as `{"a": {"b": x}}`."""
+    nested: dict[str, Any] = {}
+    for path, entry in changes.items():
+        *folders, name = path.split("/")
+        level = nested
+        for folder in folders:
+            level = level.setdefault(folder, {})
+        level[name] = entry
+    return nested
+
+
+def _name(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _start_hint(folder: Path) -> str:
+    return f"start one: git init {folder} && git -C {folder} add . && git -C {folder} commit -m start"
+
+
+def _forget_git_environment() -> None:
+    """Drop GIT_DIR and its kin, which a hook or an alias may have left and which would redirect every git."""
+    for name in list(os.environ):
+        if name.startswith("GIT_") and not name.startswith("GIT_PYTHON_"):
+            del os.environ[name]
+
+
+def short(oid: str) -> str:
+    """A hash as people write it."""
+    return "absent" if oid == ZERO else oid[:10]

@@ -1,0 +1,192 @@
+"""The ledger: every attempt of a run is a commit, and git is the only store.
+
+    refs/heads/<branch_prefix>/<tag>    baseline - kept - kept     only kept commits, linear
+    refs/ark/<tag>/0000 ... 0041        every attempt; its parent is the head it was measured against
+
+An attempt is reserved before it is measured and closed after. Reserving creates its ref expecting absence, so a number
+needs no lock. Closing replaces that ref and, on keep, advances the branch, in one transaction. Nothing that was
+measured is ever unreachable.
+"""
+
+from __future__ import annotations
+
+import calendar
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from autoresearch_kit.core.errors import ArkError, UsageError
+from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Proposal, Verdict
+from autoresearch_kit.core.spec import is_name
+from autoresearch_kit.ledger.git import ROOT, ZERO, RefMoved, Repository, short
+from autoresearch_kit.ledger.lock import Lock
+from autoresearch_kit.ledger.message import read_message, write_message
+
+_FIELDS = ("refname", "objectname", "parent", "tree", "contents")
+
+
+def check_tag(tag: str) -> str:
+    """`tag` itself when it can be one; UsageError otherwise."""
+    if not is_name(tag):
+        raise UsageError(
+            f"`{tag}` cannot be a tag",
+            "use up to 80 letters, digits, `.`, `_` and `-`, beginning with a letter or digit",
+        )
+    return tag
+
+
+def utc_now() -> str:
+    """Now, ISO 8601 in UTC with milliseconds."""
+    now = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
+
+
+def seconds_of(moment: str) -> int:
+    """Seconds since 1970 of a time that `utc_now` wrote."""
+    return calendar.timegm(time.strptime(moment[:19], "%Y-%m-%dT%H:%M:%S"))
+
+
+def tags(repository: Repository) -> list[str]:
+    """Every tag that has attempts, the one active last at the end."""
+    rows = repository.refs(ROOT, "refname", "committerdate:unix")
+    latest: dict[str, int] = {}
+    for name, date in rows:
+        tag, _, number = name.removeprefix(ROOT).partition("/")
+        if number.isdigit():
+            latest[tag] = max(latest.get(tag, 0), int(date or 0))
+    return sorted(latest, key=lambda tag: (latest[tag], tag))
+
+
+class Ledger:
+    """The attempts of one run."""
+
+    def __init__(self, repository: Repository, branch_prefix: str, tag: str) -> None:
+        self.repository = repository
+        self.tag = check_tag(tag)
+        self.branch = f"{branch_prefix}/{tag}"
+        self._branch_ref = f"refs/heads/{self.branch}"
+        self._root = f"{ROOT}{tag}/"
+
+    def lock(self) -> Lock:
+        """The lock that one engine at a time holds on this run, not yet taken."""
+        name = self.branch.replace("/", "+") + ".lock"
+        return Lock(self.repository.common / "ark" / name, f"run {self.tag}")
+
+    def ref(self, number: int) -> str:
+        """Full name of an attempt's ref."""
+        return f"{self._root}{number:04d}"
+
+    def read(self) -> list[Attempt]:
+        """Every attempt in order of its number; one process of git whatever their count."""
+        return sorted(self._read(self._root), key=lambda attempt: attempt.number)
+
+    def read_one(self, number: int) -> Attempt | None:
+        """One attempt, or None."""
+        return next((a for a in self._read(self.ref(number)) if a.number == number), None)
+
+    def _read(self, prefix: str) -> Iterable[Attempt]:
+        for name, commit, parents, tree, contents in self.repository.refs(prefix, *_FIELDS):
+            number = name.removeprefix(self._root)
+            if number.isdigit():
+                parent = parents.split(" ")[0]
+                yield read_message(contents, number=int(number), commit=commit, parent=parent, tree=tree)
+
+    def head(self) -> str | None:
+        """Where the branch points, or None before the baseline."""
+        return self.repository.ref(self._branch_ref)
+
+    def reserve(self, number: int, proposal: Proposal, *, tree: str, parent: str, yardstick: str) -> Attempt:
+        """Record that an attempt begins, under `number` or the next free one; its outcome is `running`."""
+        while True:
+            attempt = Attempt(number, "", parent, tree, proposal, (), None, utc_now(), yardstick)
+            attempt = self._commit(attempt)
+            try:
+                self.repository.update_refs({self.ref(number): (attempt.commit, ZERO)})
+            except RefMoved:
+                number += 1
+                continue
+            return attempt
+
+    def begin_again(self, attempt: Attempt) -> Attempt:
+        """Take up an attempt whose supervisor died, under its own number."""
+        again = replace(attempt, measurements=(), verdict=None, started=utc_now(), repeats=attempt.repeats + 1)
+        return self._replace(attempt, again)
+
+    def close(self, attempt: Attempt, measurements: Sequence[Measurement], verdict: Verdict) -> Attempt:
+        """Record how a running attempt ended and, on keep, advance the branch: both or neither.
+
+        RefMoved when somebody moved the branch or the attempt's ref since; the caller decides what becomes of it.
+        """
+        return self._replace(attempt, replace(attempt, measurements=tuple(measurements), verdict=verdict))
+
+    def withdraw(self, attempt: Attempt) -> None:
+        """Remove a baseline that could not be measured, so that nothing is changed by a run that never began."""
+        self.repository.update_refs({self.ref(attempt.number): (ZERO, attempt.commit)})
+
+    def advance(self, attempt: Attempt) -> None:
+        """Finish a close whose second half a power failure swallowed: move the branch to a kept attempt."""
+        self.repository.update_refs({self._branch_ref: (attempt.commit, attempt.parent)})
+
+    def drop_stale_locks(self) -> None:
+        """Remove locks on attempts' refs that a killed git left; only for the holder of this run's lock."""
+        self.repository.drop_stale_locks(self._root)
+
+    def check_free(self) -> None:
+        """ArkError when the branch is checked out somewhere: moving it would change what that checkout means."""
+        where = self.repository.checked_out(self._branch_ref)
+        if where:
+            raise ArkError(
+                f"branch {self.branch} is checked out ({where}), so the run cannot move it",
+                "switch that checkout to another branch: git switch -; read the run with `git log` instead",
+            )
+
+    def moved(self, expected: str) -> ArkError:
+        """The error for a branch that is not where the run left it."""
+        now = self.head()
+        where = f"now at {short(now)}" if now else "gone"
+        return ArkError(
+            f"branch {self.branch} was moved by somebody else: from {short(expected)}, where the run left it, and is {where}",
+            f"to go on from where the run was: git branch -f {self.branch} {short(expected)}; "
+            f"to go on from another commit, start a new run there: git switch --detach COMMIT && ark run --tag NAME",
+        )
+
+    def _replace(self, old: Attempt, new: Attempt) -> Attempt:
+        new = self._commit(new)
+        changes = {self.ref(new.number): (new.commit, old.commit)}
+        if new.outcome is Outcome.KEEP:
+            self.check_free()
+            changes[self._branch_ref] = (new.commit, ZERO if new.number == 0 else new.parent)
+        self.repository.update_refs(changes)
+        return new
+
+    def _commit(self, attempt: Attempt) -> Attempt:
+        agent = attempt.proposal.agent or "ark"
+        name = "".join(c for c in agent if c not in "<>\n") or "ark"
+        author = (name, f"{''.join(c if c.isascii() and c.isalnum() else '-' for c in name)}@localhost")
+        parents = [attempt.parent] if attempt.parent else []
+        when = max(int(time.time()), seconds_of(attempt.started))
+        commit = self.repository.store_commit(attempt.tree, parents, write_message(attempt), author, when)
+        return replace(attempt, commit=commit)
+
+
+def first_free(attempts: Sequence[Attempt]) -> int:
+    """The number for the next attempt."""
+    return max((attempt.number for attempt in attempts), default=-1) + 1
+
+
+def last_kept(attempts: Sequence[Attempt]) -> Attempt | None:
+    """The head of the run according to the ledger."""
+    return next((a for a in reversed(attempts) if a.outcome is Outcome.KEEP), None)
+
+
+def pick(repository: Repository, branch_prefix: str, name: str) -> Attempt:
+    """The attempt called `TAG/N`; UsageError when there is none."""
+    tag, _, number = name.rpartition("/")
+    if tag and number.isdigit():
+        with contextlib.suppress(UsageError):
+            found = Ledger(repository, branch_prefix, tag).read_one(int(number))
+            if found:
+                return found
+    known = ", ".join(tags(repository)[-5:]) or "none yet"
+    raise UsageError(f"there is no attempt {name}", f"write TAG/N; the tags are: {known}")

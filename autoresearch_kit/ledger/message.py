@@ -1,0 +1,140 @@
+"""A record as a commit message, and back.
+
+People read title, reason, the verdict's sentence and, after a crash, the end of the log. Programs read the closing
+block of `Ark-` trailers. Only the last paragraph counts and only the engine writes it, so no title and no log can forge
+a record; `Ark-Lines` says how the text above it is cut, so that it reads back exactly as it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from autoresearch_kit.core.errors import ArkError
+from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict
+
+INDENT = "    "
+
+
+def write_message(attempt: Attempt) -> str:
+    """The commit message that records `attempt`."""
+    proposal, verdict = attempt.proposal, attempt.verdict
+    tail = next((m.log_tail for m in reversed(attempt.measurements) if m.problem), "")
+    why = proposal.why.split("\n") if proposal.why else []
+    reason = [verdict.reason] if verdict else []
+    log = [INDENT + line for line in tail.split("\n")] if tail else []
+    paragraphs = [[proposal.title], why, reason, log]
+    body = "\n\n".join("\n".join(lines) for lines in paragraphs if lines)
+
+    trailers: list[tuple[str, str]] = [
+        ("Attempt", str(attempt.number)),
+        ("Outcome", attempt.outcome),
+        ("Values", " ".join(repr(value) for value in attempt.values)),
+        ("Seconds", f"{attempt.seconds:.3f}"),
+        ("Started", attempt.started),
+        ("Agent", proposal.agent),
+        ("Cost", _compact({k: v for k in Cost.__slots__ if (v := getattr(proposal.cost, k)) is not None})),
+        ("Yardstick", attempt.yardstick),
+        ("Machine", attempt.machine),
+    ]
+    if attempt.repeats:
+        trailers.append(("Repeats", str(attempt.repeats)))
+    if verdict:
+        trailers.append(("Verdict", _compact({"gain": verdict.gain, "noise": verdict.noise})))
+    trailers += [("Measurement", _compact(_measurement_fields(m))) for m in attempt.measurements]
+    trailers.append(("Lines", f"{len(why)} {len(reason)} {len(log)}"))
+    return body + "\n\n" + "".join(f"Ark-{name}: {value}".rstrip() + "\n" for name, value in trailers)
+
+
+def read_message(text: str, *, number: int, commit: str, parent: str, tree: str) -> Attempt:
+    """The attempt that `text` records; ArkError when it is no record."""
+    try:
+        return _read(text, number, commit, parent, tree)
+    except (ValueError, KeyError, IndexError, TypeError):
+        message = f"commit {commit[:10]} is not a record of `ark`"
+        raise ArkError(message, "refs below refs/ark/ belong to `ark`; move yours elsewhere") from None
+
+
+def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attempt:
+    body, _, block = text.rstrip("\n").rpartition("\n\n")
+    fields: dict[str, str] = {}
+    samples: list[str] = []
+    for line in block.split("\n"):
+        name, _, value = line.partition(":")
+        if name == "Ark-Measurement":
+            samples.append(value)
+        else:
+            fields[name.removeprefix("Ark-")] = value.strip()
+    if int(fields["Attempt"]) != number:
+        raise ValueError("another attempt's record")
+
+    why_count, reason_count, log_count = (int(count) for count in fields["Lines"].split())
+    lines = body.split("\n")
+    title, at = lines[0], 2
+    why = "\n".join(lines[at : at + why_count])
+    at += why_count + bool(why_count)
+    reason = "\n".join(lines[at : at + reason_count])
+    at += reason_count + bool(reason_count)
+    tail = "\n".join(line.removeprefix(INDENT) for line in lines[at : at + log_count])
+
+    measurements = [_measurement(json.loads(sample), fields.get("Machine", "")) for sample in samples]
+    for index in range(len(measurements) - 1, -1, -1):
+        if measurements[index].problem:
+            measurements[index] = _with_tail(measurements[index], tail)
+            break
+    outcome = Outcome(fields["Outcome"])
+    verdict = None
+    if outcome is not Outcome.RUNNING:
+        numbers = json.loads(fields.get("Verdict") or "{}")
+        verdict = Verdict(outcome, reason, numbers.get("gain"), numbers.get("noise"))
+    return Attempt(
+        number=number,
+        commit=commit,
+        parent=parent,
+        tree=tree,
+        proposal=Proposal(title, why, fields.get("Agent", ""), Cost(**json.loads(fields.get("Cost") or "{}"))),
+        measurements=tuple(measurements),
+        verdict=verdict,
+        started=fields["Started"],
+        yardstick=fields["Yardstick"],
+        repeats=int(fields.get("Repeats", "0")),
+    )
+
+
+def _measurement_fields(measurement: Measurement) -> dict[str, Any]:
+    return {
+        "value": measurement.value,
+        "also": dict(measurement.also),
+        "problem": measurement.problem,
+        "seconds": round(measurement.seconds, 3),
+        "seed": measurement.seed,
+        "machine": measurement.machine,
+    }
+
+
+def _measurement(fields: Mapping[str, Any], machine: str) -> Measurement:
+    return Measurement(
+        value=fields["value"],
+        also=fields.get("also", {}),
+        problem=fields.get("problem", ""),
+        seconds=fields.get("seconds", 0.0),
+        seed=fields.get("seed", 0),
+        machine=fields.get("machine", machine),
+    )
+
+
+def _with_tail(measurement: Measurement, tail: str) -> Measurement:
+    return Measurement(
+        measurement.value,
+        measurement.also,
+        measurement.problem,
+        measurement.seconds,
+        tail,
+        measurement.seed,
+        measurement.machine,
+    )
+
+
+def _compact(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,127 @@
+"""A spec and the repository around it: what a folder on the command line stands for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoresearch_kit.core.errors import ArkError, SpecError
+from autoresearch_kit.core.globs import compile_globs, is_glob
+from autoresearch_kit.core.spec import SPEC_NAME, Spec
+from autoresearch_kit.core.specfile import load_spec
+from autoresearch_kit.lab.desk import Place
+from autoresearch_kit.ledger.git import GITLINK, SYMLINK, Entry, Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """One spec in one repository."""
+
+    spec: Spec
+    """What to do."""
+    folder: Path
+    """The spec's folder in the user's checkout."""
+    repository: Repository
+    """The user's repository."""
+    place: Place
+    """The spec's folder and mutable files as seen from the root of the repository."""
+
+    @property
+    def spec_path(self) -> Path:
+        """The file that was read."""
+        return self.folder / self.place.spec_name
+
+    def yardstick(self, files: Mapping[str, Entry]) -> str:
+        """Digest of everything that fixes the number except the mutable files and the spec's other keys."""
+        digest = hashlib.sha256(self.spec.yardstick.encode())
+        spec_path = self.place.prefix + self.place.spec_name
+        for path in sorted(files):
+            if path != spec_path and not self.place.is_mutable(path):
+                digest.update(f"{files[path].mode:o} {files[path].oid} {path}\0".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()[:16]
+
+
+def find_spec(where: Path) -> Path:
+    """The spec that `where`, a folder or the file itself, stands for."""
+    if where.is_dir():
+        return where / SPEC_NAME
+    if where.suffix in {".yaml", ".yml"}:
+        return where
+    raise SpecError([f"{where} is neither a folder nor a spec"], "give the folder that holds the spec")
+
+
+def open_project(where: Path) -> Project:
+    """Read the spec and open the repository around it; ArkError with a hint for whatever is wrong."""
+    path = find_spec(where)
+    spec = load_spec(path)
+    folder = path.parent.resolve()
+    if spec.name == "unnamed":
+        spec = spec.model_copy(update={"name": folder.name})
+    repository = Repository(folder)
+    root = repository.root.resolve()
+    prefix = folder.relative_to(root).as_posix() + "/"
+    place = Place("" if prefix == "./" else prefix, path.name, compile_globs(spec.mutable_files))
+    return Project(spec, folder, repository, place)
+
+
+def check_files(project: Project, files: Mapping[str, Entry], where: str) -> None:
+    """Hold the spec's file lists against a commit; SpecError with every mismatch."""
+    spec, prefix, problems = project.spec, project.place.prefix, []
+    inner = {path[len(prefix) :]: entry for path, entry in files.items() if path.startswith(prefix)}
+    for name in [*spec.mutable_files, *spec.immutable_files]:
+        if not is_glob(name) and name not in inner:
+            below = any(path.startswith(f"{name}/") for path in inner)
+            advice = f"write `{name}/` for everything in that folder" if below else "commit it, or correct the list"
+            problems.append(f"{project.spec_path}: `{name}` is not a file in {where}; {advice}")
+    immutable = compile_globs(spec.immutable_files)
+    for path, entry in inner.items():
+        if project.place.is_mutable(prefix + path):
+            if immutable.matches(path):
+                problems.append(f"{project.spec_path}: `{path}` is both mutable and immutable; narrow one of the lists")
+            if entry.mode in (SYMLINK, GITLINK):
+                kind = "a symbolic link" if entry.mode == SYMLINK else "a submodule"
+                problems.append(f"{project.spec_path}: `{path}` is mutable and {kind}; plain files only")
+    if problems:
+        raise SpecError(problems)
+
+
+def check_submodules(project: Project, files: Mapping[str, Entry], links: Mapping[str, Path]) -> None:
+    """ArkError for submodules that a bench would lack: their content is not in this repository."""
+    missing = [path for path, entry in files.items() if entry.mode == GITLINK and path not in links]
+    if missing:
+        up = "../" * project.place.prefix.count("/")
+        entry = json.dumps([up + path for path in missing])
+        raise ArkError(
+            f"the repository has submodules whose files a bench would lack: {', '.join(missing)}",
+            f"share your checkout of them with the run, by this line in {project.place.spec_name}: link: {entry}",
+        )
+
+
+def check_inputs(project: Project) -> None:
+    """ArkError for the first pinned input that is missing or has another hash."""
+    for item in project.spec.inputs:
+        path = project.folder / Path(item.path).expanduser()
+        try:
+            with path.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise ArkError(
+                f"input {item.path} cannot be read: {error.strerror}", "get it, or correct `inputs`"
+            ) from None
+        if found != item.sha256.lower():
+            raise ArkError(
+                f"input {item.path} is not the pinned one: its SHA-256 is {found}",
+                "restore the file, or write the new hash into `inputs`; numbers from before are then not comparable",
+            )
+
+
+def count_lines(repository: Repository, files: Mapping[str, Entry], changes: Mapping[str, Entry | None]) -> int:
+    """How many non-blank lines the files in `changes` lost against `files`."""
+
+    def lines(entry: Entry | None) -> int:
+        return 0 if entry is None else sum(1 for line in repository.blob(entry.oid).split(b"\n") if line.strip())
+
+    return sum(lines(files.get(path)) - lines(entry) for path, entry in changes.items())

@@ -1,0 +1,508 @@
+"""The loop, and `Run.attempt`: the one choke point through which every change must go.
+
+    an agent edits the desk -> attempt: compose, reserve, measure, decide, close -> the desk is laid anew
+
+Start reading here. `Run` is one run of one spec: it takes the lock, repairs what a dead supervisor left, measures the
+baseline, and then takes attempts. `loop` asks an agent for changes until a budget is spent. Nothing here knows what an
+experiment is about, and no agent ever carries a number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from autoresearch_kit.core.decide import Case, decide, number
+from autoresearch_kit.core.errors import ArkError, UsageError
+from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict
+from autoresearch_kit.lab import cache
+from autoresearch_kit.lab.desk import Desk, Refused, read_links
+from autoresearch_kit.lab.machine import machine
+from autoresearch_kit.lab.measure import Bench, Phase, Scratch
+from autoresearch_kit.ledger.git import Entry, RefMoved
+from autoresearch_kit.ledger.ledger import Ledger, first_free, last_kept, pick
+from autoresearch_kit.ledger.results import ResultsFile
+from autoresearch_kit.project import Project, check_files, check_inputs, check_submodules, count_lines
+
+IDLE_TURNS = 5
+"""So many turns in a row without a new tree end the run."""
+FIRST_PAUSE_SECONDS = 2.0
+"""After an agent that failed; doubled with each further failure."""
+TAILS_KEPT = 10
+"""Logs of so many attempts stay in memory; the ledger has them all."""
+UNFAIR = frozenset({"disk_full", "supervisor_killed", "not_started", "cancelled"})
+"""Problems of the machine rather than of the idea: such a tree may be tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something a person should read: a new baseline, a repaired ledger, an agent that failed."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An attempt was closed."""
+
+    attempt: Attempt
+
+
+Event = Phase | Note | Judged
+Watch = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class NoAttempt:
+    """What lies on the desk was not measured; it takes no number."""
+
+    kind: str
+    """`no_change`, `duplicate` or `refused`."""
+    reason: str
+    """One sentence for the agent and for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The agent has nothing left to propose."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The agent itself failed: nothing is measured, it is asked again after a pause."""
+
+    reason: str
+
+
+class Agent(Protocol):
+    """Whoever edits the desk. `propose` lays the desk with what the agent needs, lets it work, and says what it did."""
+
+    def propose(self, run: Run) -> Proposal | Finished | Failed: ...
+
+    def close(self) -> None: ...
+
+
+class Run:
+    """One run: a tag of a project, held by this process. A context manager; `open` before anything else."""
+
+    def __init__(self, project: Project, tag: str, watch: Watch = lambda event: None) -> None:
+        self.project = project
+        self.spec = project.spec
+        self.ledger = Ledger(project.repository, self.spec.branch_prefix, tag)
+        self.tag = tag
+        self.attempts: list[Attempt] = []
+        self._watch = watch
+        self._lock = self.ledger.lock()
+        self._bench: Bench | None = None
+        self._desk: Desk | None = None
+        self._results: ResultsFile | None = None
+        self._base = ""
+        self._head_files: Mapping[str, Entry] = {}
+        self._head_of = ""
+        self._yardstick = ""
+        self._measured: dict[str, int] = {}
+        self.told = ""
+        """Why the last turn brought no attempt, for the next prompt; empty when it did."""
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Opening
+
+    def open(self, start_from: str | None = None) -> None:
+        """Take the lock, check everything that needs no measurement, and lay bench and desk; changes nothing else.
+
+        `start_from` is `TAG/N`: the attempt whose files a new run begins with. ArkError when the run cannot be held.
+        """
+        repository = self.project.repository
+        repository.head()
+        self._lock.acquire()
+        self.ledger.check_free()
+        self.attempts = [_light(attempt) for attempt in self.ledger.read()]
+        if self.attempts and self.attempts[0].number != 0:
+            raise ArkError(
+                f"run {self.tag} has no baseline at {self.ledger.ref(0)}", "restore it, or use another --tag"
+            )
+        if start_from and self.attempts:
+            raise UsageError(f"run {self.tag} exists already, so --from means nothing", "give a new name: --tag NAME")
+        if self.attempts:
+            self._base = self.attempts[0].parent
+        else:
+            self._base = (
+                pick(repository, self.spec.branch_prefix, start_from).commit if start_from else repository.head()
+            )
+        files = repository.files(self._base)
+        links = read_links(repository.root, self.project.place.prefix, self.spec.link)
+        check_files(self.project, files, "the commit that the run starts from")
+        check_submodules(self.project, files, links)
+        check_inputs(self.project)
+
+        folder = self.cache
+        cache.make_private(folder / "logs")
+        scratch = Scratch(cache.scratch_path(folder))
+        place = self.project.place
+        self._bench = Bench(
+            repository,
+            folder / "bench",
+            self._base,
+            place.prefix,
+            self.spec,
+            links,
+            folder / "logs",
+            scratch,
+            self._watch,
+        )
+        self._desk = Desk(repository, folder / "desk", self._base, place, links)
+        self._results = ResultsFile(repository, self.project.folder, self.spec.metric)
+
+    def close(self) -> None:
+        """End helper processes and give the lock back; safe to call twice."""
+        if self._bench is not None:
+            self._bench.close()
+            self._bench = None
+        self._lock.release()
+
+    def ready(self) -> None:
+        """Repair what a dead supervisor left, and see to a baseline from this machine; ArkError when there is none."""
+        bench, results = self._held()
+        files = self.project.repository.files(self._base)
+        self._yardstick = self.project.yardstick(files)
+        self.ledger.drop_stale_locks()
+        self._mend_branch()
+        if problem := self._set_up(bench, files):
+            raise ArkError(
+                f"the set-up command failed: {problem}", f"it is `{self.spec.setup_command}`; run it by hand"
+            )
+        results.add([attempt for attempt in self.attempts if attempt.verdict])
+        interrupted = [attempt for attempt in self.attempts if attempt.verdict is None]
+        for attempt in interrupted:
+            self._take_up(attempt)
+        if last_kept(self.attempts) is None:
+            self._baseline("Baseline", "The files as they were committed.")
+        head = self.head
+        if (head.machine, head.yardstick) != (machine(), self._yardstick):
+            what = "machine" if head.machine != machine() else "way of measuring"
+            now = f"this is {machine()}" if what == "machine" else "the spec was changed"
+            self._watch(Note(f"Another {what} than the head's, so it is measured anew: {now}"))
+            self._baseline(f"Baseline again: another {what}", f"Its last value, {number(head.value or 0)}, was from "
+                           f"{head.machine} with yardstick {head.yardstick}.")  # fmt: skip
+        for attempt in self.attempts:
+            self._remember_tree(attempt)
+
+    def _set_up(self, bench: Bench, files: Mapping[str, Entry]) -> str:
+        """Run the set-up command unless this machine has run it for this yardstick."""
+        stamp = self.cache / f"setup.{self._yardstick}"
+        if self.spec.setup_command is None or stamp.exists():
+            return ""
+        if problem := bench.set_up(files, self.tag):
+            return problem
+        stamp.write_text(machine())
+        return ""
+
+    def _mend_branch(self) -> None:
+        """Hold the branch against the ledger: finish a half-made close, refuse one that somebody moved."""
+        kept, head = last_kept(self.attempts), self.ledger.head()
+        if kept is None:
+            if head is not None:
+                raise ArkError(
+                    f"branch {self.ledger.branch} exists already and is not a run of `ark`",
+                    f"give the run another name: --tag NAME, or rename the branch: git branch -m {self.ledger.branch} OLD",
+                )
+        elif head == kept.parent and kept.number != 0:
+            self.ledger.advance(kept)
+            self._watch(
+                Note(f"Finished what a dead supervisor began: branch {self.ledger.branch} is at {kept.commit[:10]}")
+            )
+        elif head != kept.commit:
+            raise self.ledger.moved(kept.commit)
+
+    def _take_up(self, attempt: Attempt) -> None:
+        """An attempt whose supervisor died is measured again, once; else it is closed as lost."""
+        head = last_kept(self.attempts)
+        same = head is None or (attempt.parent, attempt.yardstick) == (head.commit, self._yardstick)
+        if attempt.repeats == 0 and same and (head is None or head.machine == machine()):
+            self._watch(Note(f"Attempt {attempt.number} was cut short; it is measured again"))
+            again = self.ledger.begin_again(attempt)
+            self._forget(attempt)
+            self._finish(again)
+        elif attempt.number == 0:
+            self.ledger.withdraw(attempt)
+            self._forget(attempt)
+        else:
+            why = "twice" if attempt.repeats else "and the head has changed since"
+            self._forget(attempt)
+            self._note_closed(self.ledger.close(attempt, (), _lost(f"the supervisor died {why}")))
+
+    def _baseline(self, title: str, why: str) -> None:
+        """Measure the head as it is. A baseline that crashes leaves nothing behind and is the user's to mend."""
+        head = last_kept(self.attempts)
+        parent = head.commit if head else self._base
+        tree = self.project.repository.tree_of(parent)
+        zero = next((attempt for attempt in self.attempts if attempt.number == 0 and not head), None)
+        if zero is not None:  # closed as lost when somebody stopped it
+            self._forget(zero)
+            attempt = self.ledger.begin_again(zero)
+        else:
+            proposal = Proposal(title, why, "ark")
+            attempt = self.ledger.reserve(
+                first_free(self.attempts), proposal, tree=tree, parent=parent, yardstick=self._yardstick
+            )
+        self._finish(attempt, baseline=True)
+
+    # Attempts
+
+    @property
+    def cache(self) -> Path:
+        """Where this run's desk, bench and logs are."""
+        return cache.run_cache(self.project.repository.common, self.ledger.branch)
+
+    @property
+    def desk(self) -> Desk:
+        """Where the agent works; lay it before use."""
+        assert self._desk is not None, "open the run first"
+        return self._desk
+
+    @property
+    def head(self) -> Attempt:
+        """The attempt that all others are measured against."""
+        head = last_kept(self.attempts)
+        assert head is not None, "make the run ready first"
+        return head
+
+    @property
+    def baseline(self) -> Attempt:
+        """What the head's gain is counted from: the last attempt that was a baseline."""
+        kept = [a for a in self.attempts if a.outcome is Outcome.KEEP]
+        return next(a for a in reversed(kept) if a.verdict is not None and a.verdict.gain is None)
+
+    def results_text(self) -> str:
+        """The content of results.tsv."""
+        return self._held()[1].text()
+
+    def lay_desk(self, extra: Mapping[str, bytes]) -> None:
+        """Make the desk a clean clone of the head, with further files in the spec's folder."""
+        self._refresh_head_files()
+        self.desk.lay(self.head.commit, self.ledger.branch, self._head_files, extra)
+
+    def attempt(self, proposal: Proposal) -> Attempt | NoAttempt:
+        """Measure what lies on the desk and close the attempt. NoAttempt when there is nothing new to measure.
+
+        ArkError when the ledger or the machine cannot go on; a failed experiment is an attempt like any other.
+        """
+        result = self._attempt(proposal)
+        self.told = result.reason if isinstance(result, NoAttempt) else ""
+        return result
+
+    def _attempt(self, proposal: Proposal) -> Attempt | NoAttempt:
+        repository = self.project.repository
+        try:
+            changes = self.desk.compose()
+        except Refused as refusal:
+            return NoAttempt("refused", f"Refused: {refusal}")
+        head = self.head
+        if not changes:
+            return NoAttempt("no_change", "No change: the mutable files are those of the head")
+        tree = repository.store_tree(head.commit, changes)
+        if tree == head.tree:
+            return NoAttempt("no_change", "No change: the mutable files are those of the head")
+        if (known := self._measured.get(tree)) is not None:
+            before = next(a for a in self.attempts if a.number == known)
+            reason = before.verdict.reason if before.verdict else ""
+            return NoAttempt("duplicate", f"The same files were measured before, as attempt {known}: {reason}")
+        if proposal.title == "untitled":
+            proposal = replace(proposal, title=f"Change {', '.join(sorted(changes))}")
+        attempt = self.ledger.reserve(
+            first_free(self.attempts), proposal, tree=tree, parent=head.commit, yardstick=self._yardstick
+        )
+        return self._finish(attempt, changes)
+
+    def _finish(
+        self, attempt: Attempt, changes: Mapping[str, Entry | None] | None = None, baseline: bool = False
+    ) -> Attempt:
+        """Measure a reserved attempt, decide, and close it."""
+        baseline = baseline or attempt.number == 0
+        repository = self.project.repository
+        head = None if baseline else self.head
+        self._refresh_head_files()
+        if changes is None or baseline:
+            files: Mapping[str, Entry] = repository.files(attempt.tree)
+            old = self._head_files
+            changes = {path: files.get(path) for path in {*files, *old} if files.get(path) != old.get(path)}
+        else:
+            files = {**self._head_files, **{path: entry for path, entry in changes.items() if entry}}
+            for path in (path for path, entry in changes.items() if entry is None):
+                del files[path]
+        measurements: list[Measurement] = []
+        bench = self._held()[0]
+        try:
+            measurements.append(bench.measure(files, attempt.number, self.tag))
+            less = 0 if head is None else count_lines(repository, self._head_files, changes)
+            case = Case(self.spec.maximize, self.spec.decision, self.spec.constraints, head, measurements, less)
+            verdict = decide(case)
+            if verdict.outcome is Outcome.KEEP and (problem := bench.failed_check(attempt.number, self.tag)):
+                outcome = Outcome.CRASH if baseline else Outcome.DISCARD
+                verdict = Verdict(outcome, f"{outcome.capitalize()}: {problem}", verdict.gain)
+        except KeyboardInterrupt:
+            self._note_closed(self.ledger.close(attempt, measurements, _lost("stopped by the user")))
+            raise
+        except ArkError as error:
+            with contextlib.suppress(ArkError):  # a full disk may refuse this too; the next start repairs it
+                self._give_up(attempt, measurements, error.message, baseline)
+            raise
+        if baseline and verdict.outcome is not Outcome.KEEP:
+            self._give_up(attempt, measurements, verdict.reason, baseline)
+            raise self._baseline_error(attempt, measurements, verdict)
+        return self._close(attempt, measurements, verdict)
+
+    def _close(self, attempt: Attempt, measurements: Sequence[Measurement], verdict: Verdict) -> Attempt:
+        try:
+            closed = self.ledger.close(attempt, measurements, verdict)
+        except RefMoved as moved:
+            if self.ledger.head() != (attempt.parent if attempt.number else None):
+                lost = _lost(f"the branch was moved meanwhile; the verdict would have been: {verdict.reason}")
+                self._note_closed(self.ledger.close(attempt, measurements, lost))
+                raise self.ledger.moved(attempt.parent) from None
+            raise ArkError(moved.message, "somebody else writes to this run's refs; stop them and run again") from None
+        self._note_closed(closed)
+        return closed
+
+    def _give_up(self, attempt: Attempt, measurements: Sequence[Measurement], reason: str, baseline: bool) -> None:
+        if baseline:
+            self.ledger.withdraw(attempt)
+        else:
+            self._note_closed(self.ledger.close(attempt, measurements, _lost(reason)))
+
+    def _baseline_error(self, attempt: Attempt, measurements: Sequence[Measurement], verdict: Verdict) -> ArkError:
+        last = measurements[-1].log_tail.strip().split("\n")[-1].strip()
+        said = f"; its last words: {last[:200]}" if last else ""
+        reason = verdict.reason.removeprefix("Crash: ")
+        return ArkError(
+            f"the baseline failed: {reason}{said}",
+            f"make `{self.spec.run_command}` work in {self.project.folder}, commit, and run again; "
+            f"the logs are {self.cache / 'logs'}/{attempt.number:04d}.*",
+        )
+
+    # Books
+
+    def _held(self) -> tuple[Bench, ResultsFile]:
+        assert self._bench is not None and self._results is not None, "open the run first"
+        return self._bench, self._results
+
+    def _refresh_head_files(self) -> None:
+        head = last_kept(self.attempts)
+        commit = head.commit if head else self._base
+        if self._head_of != commit:
+            self._head_files = self.project.repository.files(commit)
+            self._head_of = commit
+
+    def _note_closed(self, attempt: Attempt) -> None:
+        self.attempts.append(attempt)
+        self.attempts.sort(key=lambda a: a.number)
+        if len(self.attempts) > TAILS_KEPT:
+            self.attempts[-1 - TAILS_KEPT] = _light(self.attempts[-1 - TAILS_KEPT])
+        self._remember_tree(attempt)
+        self._held()[1].add([attempt])
+        self._watch(Judged(attempt))
+
+    def _remember_tree(self, attempt: Attempt) -> None:
+        """A tree with a verdict from this machine and this yardstick is not measured again."""
+        fair = attempt.outcome in (Outcome.KEEP, Outcome.DISCARD, Outcome.CRASH)
+        fair = fair and not any(m.kind in UNFAIR for m in attempt.measurements)
+        if fair and (attempt.machine, attempt.yardstick) == (machine(), self._yardstick):
+            self._measured[attempt.tree] = attempt.number
+
+    def _forget(self, attempt: Attempt) -> None:
+        self.attempts = [other for other in self.attempts if other.number != attempt.number]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one call, beside those of the spec."""
+
+    attempts: int | None = None
+    """New attempts, the baseline not counted."""
+    hours: float | None = None
+    """Wall time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a loop ended."""
+
+    reason: str
+    """One sentence."""
+    exit_code: int
+    """0 done, 1 the agent could not go on, 3 a budget of the spec is spent."""
+
+
+def loop(run: Run, agent: Agent, limits: Limits, watch: Watch, pause_seconds: float = FIRST_PAUSE_SECONDS) -> Ending:
+    """Ask the agent for changes and put each through `Run.attempt` until a limit is reached."""
+    started, made, idle, failures = time.monotonic(), 0, 0, 0
+    while True:
+        if ending := _ending(run, limits, made, (time.monotonic() - started) / 3600):
+            return ending
+        turn = time.monotonic()
+        answer = agent.propose(run)
+        if isinstance(answer, Finished):
+            return Ending(answer.reason, 0)
+        if isinstance(answer, Failed):
+            reason, failures = answer.reason, failures + 1
+        else:
+            cost = answer.cost if answer.cost.seconds is not None else Cost(round(time.monotonic() - turn, 3))
+            result = run.attempt(replace(answer, cost=cost))
+            if isinstance(result, Attempt):
+                made, idle, failures = made + 1, 0, 0
+                continue
+            reason, failures = result.reason, 0
+        idle += 1
+        if idle >= IDLE_TURNS:
+            return Ending(f"{IDLE_TURNS} turns in a row brought nothing new to measure; the last: {reason}", 1)
+        watch(Note(f"{reason} (turn {idle} of {IDLE_TURNS} without a new tree)"))
+        if failures:
+            time.sleep(pause_seconds * 2 ** (failures - 1))
+
+
+def _ending(run: Run, limits: Limits, made: int, hours: float) -> Ending | None:
+    """The limit that has been reached, if any."""
+    budget = run.spec.budget
+    tried = [a for a in run.attempts if a.outcome is Outcome.CRASH or (a.verdict and a.verdict.gain is not None)]
+    best = run.head.value
+    if budget.target is not None and best is not None:
+        reached = best >= budget.target if run.spec.maximize else best <= budget.target
+        if reached:
+            return Ending(f"the target {number(budget.target)} is reached: {number(best)}", 0)
+    if limits.attempts is not None and made >= limits.attempts:
+        return Ending(f"{made} attempts made, as asked", 0)
+    if limits.hours is not None and hours >= limits.hours:
+        return Ending(f"{limits.hours:g} hours are over, as asked", 0)
+    if budget.attempts is not None and len(tried) >= budget.attempts:
+        return Ending(f"the budget of {budget.attempts} attempts is spent", 3)
+    if budget.hours is not None and hours >= budget.hours:
+        return Ending(f"the budget of {budget.hours:g} hours is spent", 3)
+    since = sum(1 for a in tried if a.number > run.head.number)
+    if budget.patience is not None and since >= budget.patience:
+        return Ending(f"{since} attempts in a row without a keep: patience is spent", 3)
+    money = sum(a.proposal.cost.money or 0.0 for a in run.attempts)
+    if budget.money is not None and money >= budget.money:
+        return Ending(f"the agents have cost {money:.2f}: the budget of {budget.money:g} is spent", 3)
+    return None
+
+
+def _lost(reason: str) -> Verdict:
+    return Verdict(Outcome.LOST, f"Lost: {reason}")
+
+
+def _light(attempt: Attempt) -> Attempt:
+    """Without the log: a long run must not grow."""
+    if not any(m.log_tail for m in attempt.measurements):
+        return attempt
+    return replace(attempt, measurements=tuple(replace(m, log_tail="") for m in attempt.measurements))
