@@ -263,6 +263,8 @@ def test_toml(table: str, name: str, old: Value, new: Value, comment: str, eol: 
 def test_yaml(table: str, name: str, old: Value, new: Value, comment: str, eol: str) -> None:
     assume(comment.isprintable())
     shown = f"'{old}'" if isinstance(old, str) else plain(old)
+    if isinstance(old, float) and "." not in shown:  # PyYAML itself reads 1e+22 as a string
+        shown = shown.replace("e", ".0e")
     head = f"# {comment}{eol}{table}:{eol}  First: 'Stra\u00dfe'{eol}  {name}:   "
     tail = f"  # {comment}{eol}  Last: [1, {{{name}: 2}}]{eol}"
     after = turn((head, shown, tail), "t.yaml", f"{table}.{name}", old, new)
