@@ -41,7 +41,7 @@ native() {
 read_flags() {
     count=$(grep -c '^[[:space:]]*#[[:space:]]*define[[:space:]]*KERNEL_CFLAGS' kernel.c || true)
     [ "$count" -le 1 ] || fail "kernel.c defines KERNEL_CFLAGS $count times"
-    [ "$count" -eq 1 ] || { echo -O2; return; }
+    [ "$count" -eq 1 ] || { echo " -O2"; return; }
     flags=$(sed -n 's/^#define KERNEL_CFLAGS "\([-A-Za-z0-9= ]*\)".*$/\1/p' kernel.c)
     accepted=
     for flag in ${flags:-unreadable}; do
@@ -52,32 +52,38 @@ read_flags() {
     echo "$accepted"
 }
 
-# Limits on the compiler: 10 s of CPU, files of 32 MB or so; and memory, where the system can (macOS cannot).
-compile_kernel() (
+# With limits of 10 s of CPU time, files of 32 MB or so, and 4 GB of memory where the system can (macOS cannot).
+limited() (
     ulimit -t 10
     ulimit -f 65536
     ulimit -v 4000000 2>/dev/null || true
-    # shellcheck disable=SC2086
-    $CC -std=gnu11 $1 -fPIC -w -c -o build/kernel.o kernel.c </dev/null >build/kernel.log 2>&1
+    exec "$@" </dev/null >build/kernel.log 2>&1
 )
+
+refuse() {
+    head -n 20 build/kernel.log | cut -c 1-300 >&2
+    fail "$*"
+}
 
 mkdir -p build
 rm -f build/kernel.so
 [ -f kernel.c ] && [ ! -L kernel.c ] || fail "kernel.c is not a plain file"
 flags=$(read_flags) || exit 1
-undefined=
-[ "$(uname -s)" != Linux ] || undefined=-Wl,-z,defs # macOS refuses undefined symbols anyway
+link=
+[ "$(uname -s)" != Linux ] || link=-Wl,-z,defs # macOS refuses undefined symbols anyway
+# An object can be written, in assembler, to look like one for link-time optimisation, with options of its own.
+for flag in -fno-lto -fno-use-linker-plugin; do
+    ! understands "$flag" || link="$link $flag"
+done
 
-$CC $HARNESS_CFLAGS -o build/harness harness.c -lm & harness=$!
-$CC $HARNESS_CFLAGS -o build/worker worker.c -ldl -lm & worker=$!
-$CC -O2 -std=gnu11 -fPIC -shared -o build/reference.so reference.c & reference=$!
-compile_kernel "$flags" && status=0 || status=$? # while the other three compile
-wait $harness && wait $worker && wait $reference || fail "the harness does not compile with $CC"
-if [ $status -ne 0 ]; then
-    head -n 20 build/kernel.log | cut -c 1-300 >&2
-    fail "kernel.c does not compile with $flags (the compiler has 10 s of CPU time and 4 GB)"
-fi
-$CC -shared -o build/kernel.so build/kernel.o -lm $undefined </dev/null >build/kernel.log 2>&1 || {
-    head -n 20 build/kernel.log | cut -c 1-300 >&2
-    fail "kernel.c does not link: it may use only the C and the maths library"
+# shellcheck disable=SC2086 # CC and the flags are lists of words
+{
+    $CC $HARNESS_CFLAGS -o build/harness harness.c -lm & harness=$!
+    $CC $HARNESS_CFLAGS -o build/worker worker.c -ldl -lm & worker=$!
+    $CC -O2 -std=gnu11 -fPIC -shared -o build/reference.so reference.c & reference=$!
+    limited $CC -std=gnu11 $flags -fPIC -w -c -o build/kernel.o kernel.c && status=0 || status=$?
+    wait $harness && wait $worker && wait $reference || fail "the harness does not compile with $CC"
+    [ $status -eq 0 ] || refuse "kernel.c does not compile with$flags (the compiler has 10 s of CPU time and 4 GB)"
+    limited $CC -shared -o build/kernel.so build/kernel.o -lm $link ||
+        refuse "kernel.c does not link: it may use only the C and the maths library"
 }

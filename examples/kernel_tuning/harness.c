@@ -58,8 +58,8 @@ struct worker {
 };
 
 static struct worker candidate = {.name = "kernel"}, reference = {.name = "reference"};
-static struct block W[R * BLOCKS]; /* the private copy of the question */
-static float x[C];
+static struct block W[ROWS * BLOCKS]; /* the private copy of the question */
+static float x[COLUMNS];
 
 static void end_workers(void)
 {
@@ -134,13 +134,13 @@ static void new_question(void)
     if (getentropy(&state, sizeof state) != 0)
         fail("no randomness from the system");
     state ^= (seed ? strtoull(seed, NULL, 10) : 0) * 0xd1342543de82ef95u;
-    for (int i = 0; i < R * BLOCKS; i++) {
+    for (int i = 0; i < ROWS * BLOCKS; i++) {
         uint64_t scale = next_random(), packed[2] = {next_random(), next_random()};
         W[i].scale = (scale & 1 ? 1 : -1) * (0.5f + uniform(scale >> 32)) / 64;
         memcpy(W[i].packed, packed, sizeof packed);
     }
     float magnitude = ldexpf(1, (int)(next_random() % 7) - 3);
-    for (int i = 0; i < C; i++)
+    for (int i = 0; i < COLUMNS; i++)
         x[i] = magnitude * (2 * uniform(next_random() >> 32) - 1);
 }
 
@@ -253,7 +253,7 @@ static void ask(struct worker *worker, float *answer)
         fail("the %s did not stay stopped", worker->name);
     kill(worker->pid, SIGCONT);
     await_stop(worker);
-    memcpy(answer, worker->shared->y, R * sizeof *answer);
+    memcpy(answer, worker->shared->y, ROWS * sizeof *answer);
 }
 
 /* ---- checks ---- */
@@ -280,20 +280,20 @@ static double check(const char *who, const double *expected, const double *given
 static double check_round(const float *of_kernel, const float *of_reference)
 {
     double exact[CHECKED_ROWS], kernel_rows[CHECKED_ROWS], reference_rows[CHECKED_ROWS];
-    static double all_kernel[R], all_reference[R];
+    static double all_kernel[ROWS], all_reference[ROWS];
     for (int i = 0; i < CHECKED_ROWS; i++) {
-        int row = next_random() % R;
+        int row = next_random() % ROWS;
         exact[i] = exact_row(row);
         kernel_rows[i] = of_kernel[row];
         reference_rows[i] = of_reference[row];
     }
-    for (int i = 0; i < R; i++) {
+    for (int i = 0; i < ROWS; i++) {
         all_kernel[i] = of_kernel[i];
         all_reference[i] = of_reference[i];
     }
     check("reference", exact, reference_rows, CHECKED_ROWS, REFERENCE_TOLERANCE);
     check("kernel", exact, kernel_rows, CHECKED_ROWS, KERNEL_TOLERANCE);
-    return check("kernel", all_reference, all_kernel, R, KERNEL_TOLERANCE);
+    return check("kernel", all_reference, all_kernel, ROWS, KERNEL_TOLERANCE);
 }
 
 int main(int argc, char **argv)
@@ -312,7 +312,7 @@ int main(int argc, char **argv)
     start(&candidate, argv[1], argv[2]);
     int rounds = 0;
     for (;; rounds++) {
-        static float of_kernel[R], of_reference[R];
+        static float of_kernel[ROWS], of_reference[ROWS];
         new_question();
         struct worker *both[] = {&reference, &candidate};
         int last = rounds == MAX_ROUNDS || (rounds >= MIN_ROUNDS && wall_seconds() - began > SECONDS_FOR_ALL);

@@ -1,7 +1,7 @@
 /* y = W x, W in blocks of 4-bit weights. This is the one file of the experiment: turn the knobs, or rewrite it all.
  *
  * The contract (layout.h has the types):
- *   - void matvec(W, x, y) writes all R elements of y. R = C = 4096, 128 blocks of 32 weights in a row.
+ *   - void matvec(W, x, y) writes all ROWS elements of y. ROWS = COLUMNS = 4096, 128 blocks of 32 weights in a row.
  *   - W, x and y are aligned to 64 bytes and do not overlap; a block is 20 bytes, so single blocks are not aligned.
  *   - W and x are new and random in every call, so nothing can be kept from one call for the next.
  *   - y may be off by 1 % (relative, Euclidean norm over all rows; 6 % of the root mean square in a single row): room
@@ -50,7 +50,7 @@ typedef int32_t sum;
 #endif
 
 /* x as the inner loop wants it */
-static activation a[C] __attribute__((aligned(64)));
+static activation a[COLUMNS] __attribute__((aligned(64)));
 static float a_scale[BLOCKS]; /* x = a * a_scale */
 static float a_sum[BLOCKS];   /* sum of a over the block */
 
@@ -157,7 +157,7 @@ static inline __attribute__((always_inline)) void add_block(lanes *lane, float *
 void matvec(const struct block *W, const float *x, float *y)
 {
     prepare(x);
-    for (int r = 0; r < R; r += TILE) {
+    for (int r = 0; r < ROWS; r += TILE) {
         lanes lane[TILE];
         float surplus[TILE] = {0};
         memset(lane, 0, sizeof lane);

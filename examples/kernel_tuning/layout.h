@@ -4,10 +4,10 @@
 
 #include <stdint.h>
 
-#define R 4096           /* rows of W and length of y */
-#define C 4096           /* columns of W and length of x */
-#define BLOCK 32         /* weights that share one scale */
-#define BLOCKS (C / BLOCK) /* blocks in a row */
+#define ROWS 4096    /* rows of W and length of y */
+#define COLUMNS 4096 /* columns of W and length of x */
+#define BLOCK 32     /* weights that share one scale */
+#define BLOCKS (COLUMNS / BLOCK) /* blocks in a row */
 
 /* weight of column i of the block = scale * (nibble - 8): columns 0..15 are the low nibbles of packed[0..15],
    columns 16..31 the high ones */
@@ -21,9 +21,9 @@ void matvec(const struct block *W, const float *x, float *y);
 
 /* What harness and worker share: page-aligned, so W, x and y are each aligned to 64 bytes and more. */
 struct shared {
-    struct block W[R * BLOCKS];
-    float x[C];
-    float y[R];
+    struct block W[ROWS * BLOCKS];
+    float x[COLUMNS];
+    float y[ROWS];
 };
 
 #define SHARED_FD 3 /* where a worker finds its struct shared */

@@ -3,7 +3,7 @@
 
 void matvec(const struct block *W, const float *x, float *y)
 {
-    for (int r = 0; r < R; r++) {
+    for (int r = 0; r < ROWS; r++) {
         float sum = 0;
         for (int b = 0; b < BLOCKS; b++) {
             const struct block *block = &W[r * BLOCKS + b];

@@ -3,7 +3,7 @@
 
 void matvec(const struct block *W, const float *x, float *y)
 {
-    for (int r = 0; r < R; r += 2) {
+    for (int r = 0; r < ROWS; r += 2) {
         float sum = 0;
         for (int b = 0; b < BLOCKS; b++)
             for (int i = 0; i < 16; i++) {

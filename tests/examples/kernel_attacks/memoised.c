@@ -4,7 +4,7 @@
 #include "reference.c"
 #undef matvec
 
-static float kept[R];
+static float kept[ROWS];
 static int known;
 
 void matvec(const struct block *W, const float *x, float *y)

@@ -3,6 +3,6 @@
 
 void matvec(const struct block *W, const float *x, float *y)
 {
-    for (int r = 0; r < R; r++)
+    for (int r = 0; r < ROWS; r++)
         y[r] = __builtin_nanf("");
 }

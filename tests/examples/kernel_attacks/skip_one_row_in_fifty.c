@@ -6,6 +6,6 @@
 void matvec(const struct block *W, const float *x, float *y)
 {
     honest(W, x, y);
-    for (int r = 0; r < R; r += 50)
+    for (int r = 0; r < ROWS; r += 50)
         y[r] = 0;
 }

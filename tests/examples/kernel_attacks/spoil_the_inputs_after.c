@@ -7,6 +7,6 @@
 void matvec(const struct block *W, const float *x, float *y)
 {
     honest(W, x, y);
-    memset((void *)W, 0xff, R * BLOCKS * sizeof *W);
-    memset((void *)x, 0xff, C * sizeof *x);
+    memset((void *)W, 0xff, ROWS * BLOCKS * sizeof *W);
+    memset((void *)x, 0xff, COLUMNS * sizeof *x);
 }

@@ -4,7 +4,7 @@
 
 void matvec(const struct block *W, const float *x, float *y)
 {
-    memset((void *)W, 0, R * BLOCKS * sizeof *W);
-    memset((void *)x, 0, C * sizeof *x);
-    memset(y, 0, R * sizeof *y);
+    memset((void *)W, 0, ROWS * BLOCKS * sizeof *W);
+    memset((void *)x, 0, COLUMNS * sizeof *x);
+    memset(y, 0, ROWS * sizeof *y);
 }

@@ -4,5 +4,5 @@
 
 void matvec(const struct block *W, const float *x, float *y)
 {
-    memset(y, 0, R * sizeof *y);
+    memset(y, 0, ROWS * sizeof *y);
 }
