@@ -19,7 +19,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from autoresearch_kit.core import literals
 from autoresearch_kit.core.errors import ArkError
-from autoresearch_kit.core.literals import Literal, Value
+from autoresearch_kit.core.literals import Literal
+from autoresearch_kit.core.literals import Value as Value
 
 
 def _bound(value: object) -> object:
