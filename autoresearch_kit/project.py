@@ -53,17 +53,20 @@ def find_spec(where: Path) -> Path:
     raise SpecError([f"{where} is neither a folder nor a spec"], "give the folder that holds the spec")
 
 
+def with_name(spec: Spec, path: Path) -> Spec:
+    """A spec without a name is called after its folder."""
+    return spec if spec.name else spec.model_copy(update={"name": path.resolve().parent.name})
+
+
 def open_project(where: Path) -> Project:
     """Read the spec and open the repository around it; ArkError with a hint for whatever is wrong."""
     path = find_spec(where)
-    spec = load_spec(path)
+    spec = with_name(load_spec(path), path)
     folder = path.parent.resolve()
-    if spec.name == "unnamed":
-        spec = spec.model_copy(update={"name": folder.name})
     repository = Repository(folder)
     root = repository.root.resolve()
     prefix = folder.relative_to(root).as_posix() + "/"
-    place = Place("" if prefix == "./" else prefix, path.name, compile_globs(spec.mutable_files))
+    place = Place.of("" if prefix == "./" else prefix, path.name, spec.mutable_files)
     return Project(spec, folder, repository, place)
 
 

@@ -24,7 +24,7 @@ from autoresearch_kit.lab.desk import Desk, Refused, read_links
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.measure import Bench, Phase, Scratch
 from autoresearch_kit.ledger.git import Entry, RefMoved
-from autoresearch_kit.ledger.ledger import Ledger, first_free, last_kept, pick
+from autoresearch_kit.ledger.ledger import Ledger, baseline_of, first_free, is_baseline, last_kept, pick
 from autoresearch_kit.ledger.results import ResultsFile
 from autoresearch_kit.project import Project, check_files, check_inputs, check_submodules, count_lines
 
@@ -34,6 +34,8 @@ FIRST_PAUSE_SECONDS = 2.0
 """After an agent that failed; doubled with each further failure."""
 TAILS_KEPT = 10
 """Logs of so many attempts stay in memory; the ledger has them all."""
+FAIR = (Outcome.KEEP, Outcome.DISCARD, Outcome.CRASH)
+"""What counts against a budget of attempts."""
 UNFAIR = frozenset({"disk_full", "supervisor_killed", "not_started", "cancelled"})
 """Problems of the machine rather than of the idea: such a tree may be tried again."""
 
@@ -244,8 +246,7 @@ class Run:
 
     def _baseline(self, title: str, why: str) -> None:
         """Measure the head as it is. A baseline that crashes leaves nothing behind and is the user's to mend."""
-        head = last_kept(self.attempts)
-        parent = head.commit if head else self._base
+        head, parent = last_kept(self.attempts), self.start
         tree = self.project.repository.tree_of(parent)
         zero = next((attempt for attempt in self.attempts if attempt.number == 0 and not head), None)
         if zero is not None:  # closed as lost when somebody stopped it
@@ -266,6 +267,12 @@ class Run:
         return cache.run_cache(self.project.repository.common, self.ledger.branch)
 
     @property
+    def start(self) -> str:
+        """The commit whose files the next change begins with; known before the baseline is measured."""
+        head = last_kept(self.attempts)
+        return head.commit if head else self._base
+
+    @property
     def desk(self) -> Desk:
         """Where the agent works; lay it before use."""
         assert self._desk is not None, "open the run first"
@@ -280,9 +287,10 @@ class Run:
 
     @property
     def baseline(self) -> Attempt:
-        """What the head's gain is counted from: the last attempt that was a baseline."""
-        kept = [a for a in self.attempts if a.outcome is Outcome.KEEP]
-        return next(a for a in reversed(kept) if a.verdict is not None and a.verdict.gain is None)
+        """What the head's gain is counted from."""
+        found = baseline_of(self.attempts)
+        assert found is not None, "make the run ready first"
+        return found
 
     def results_text(self) -> str:
         """The content of results.tsv."""
@@ -398,11 +406,9 @@ class Run:
         return self._bench, self._results
 
     def _refresh_head_files(self) -> None:
-        head = last_kept(self.attempts)
-        commit = head.commit if head else self._base
-        if self._head_of != commit:
-            self._head_files = self.project.repository.files(commit)
-            self._head_of = commit
+        if self._head_of != self.start:
+            self._head_files = self.project.repository.files(self.start)
+            self._head_of = self.start
 
     def _note_closed(self, attempt: Attempt) -> None:
         self.attempts.append(attempt)
@@ -415,8 +421,7 @@ class Run:
 
     def _remember_tree(self, attempt: Attempt) -> None:
         """A tree with a verdict from this machine and this yardstick is not measured again."""
-        fair = attempt.outcome in (Outcome.KEEP, Outcome.DISCARD, Outcome.CRASH)
-        fair = fair and not any(m.kind in UNFAIR for m in attempt.measurements)
+        fair = attempt.outcome in FAIR and not any(m.kind in UNFAIR for m in attempt.measurements)
         if fair and (attempt.machine, attempt.yardstick) == (machine(), self._yardstick):
             self._measured[attempt.tree] = attempt.number
 
@@ -474,7 +479,7 @@ def loop(run: Run, agent: Agent, limits: Limits, watch: Watch, pause_seconds: fl
 def _ending(run: Run, limits: Limits, made: int, hours: float) -> Ending | None:
     """The limit that has been reached, if any."""
     budget = run.spec.budget
-    tried = [a for a in run.attempts if a.outcome is Outcome.CRASH or (a.verdict and a.verdict.gain is not None)]
+    tried = [a for a in run.attempts if a.outcome in FAIR and not is_baseline(a)]
     best = run.head.value
     if budget.target is not None and best is not None:
         reached = best >= budget.target if run.spec.maximize else best <= budget.target

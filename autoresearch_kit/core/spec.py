@@ -214,8 +214,10 @@ class Resources(Part):
 class Spec(Part):
     """One measurable problem: what may change, how to run it, how to measure, and for how long."""
 
-    name: Annotated[str, Field(min_length=1)] = Field(
-        "unnamed", description="What the project is called in tables and reports.", examples=['"my-project"']
+    name: str = Field(
+        "",
+        description="What the project is called in tables; the folder's name unless given.",
+        examples=['"my-project"'],
     )
     metric: Annotated[str, AfterValidator(_metric_name)] = Field(
         description="The one number that decides, by the name under which it is printed.", examples=['"val_bpb"']

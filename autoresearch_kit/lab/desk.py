@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from autoresearch_kit.core.errors import ArkError
-from autoresearch_kit.core.globs import Matcher
+from autoresearch_kit.core.globs import Matcher, compile_globs, is_glob
 from autoresearch_kit.core.spec import NOTES_FOLDER, RESERVED_NAMES
 from autoresearch_kit.lab.folder import Folder
 from autoresearch_kit.ledger.git import Entry, Repository
@@ -38,6 +38,14 @@ class Place:
     """File name of the spec."""
     mutable: Matcher
     """Matches paths relative to the spec's folder."""
+    walked: tuple[str, ...]
+    """Folders, relative to the spec's, in which globs can match; plain names need no walk."""
+
+    @classmethod
+    def of(cls, prefix: str, spec_name: str, patterns: Sequence[str]) -> Place:
+        """The place of a spec with these mutable patterns."""
+        globs = [pattern for pattern in patterns if is_glob(pattern)]
+        return cls(prefix, spec_name, compile_globs(patterns), compile_globs(globs).roots if globs else ())
 
     def is_mutable(self, path: str) -> bool:
         """Whether the file `path` (from the root) belongs to the agent."""
@@ -117,8 +125,8 @@ class Desk:
     def _candidates(self) -> Iterator[str]:
         """Paths of everything on the desk that is at a mutable path."""
         count = 0
-        for root in self._place.mutable.roots:
-            for path in self._walk(self._place.prefix + root.rstrip("/")):
+        for root in self._place.walked:
+            for path in self._walk((self._place.prefix + root).rstrip("/")):
                 if self._place.is_mutable(path):
                     count += 1
                     if count > MAX_FILES:

@@ -51,8 +51,8 @@ PAGE = resource.getpagesize()
 
 
 def become_subreaper() -> bool:
-    """Make orphaned descendants children of this process; False where the system has no such thing."""
-    if not sys.platform.startswith("linux"):
+    """Make orphaned descendants children of this process; False where we could not, or could not list them."""
+    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
         return False
     import ctypes
 
@@ -66,6 +66,24 @@ def slurp(path: str) -> bytes:
             return file.readall() or b""
     except OSError:
         return b""
+
+
+def children(pid: int) -> list[int]:
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    return [int(x) for task in tasks for x in slurp(f"/proc/{pid}/task/{task}/children").split()]
+
+
+def descendants(*roots: int) -> list[int]:
+    found: list[int] = []
+    todo = list(roots)
+    while todo:
+        more = children(todo.pop())
+        found += more
+        todo += more
+    return found
 
 
 def send_signal(pids: Iterable[int], *signals: int) -> None:
@@ -175,19 +193,7 @@ class Family:
         self.floor = int(own_peak[0]) * 1024 if own_peak else 0
 
     def pids(self) -> list[int]:
-        found: list[int] = []
-        todo = [os.getpid()]
-        while todo:
-            pid = todo.pop()
-            try:
-                tasks = os.listdir(f"/proc/{pid}/task")
-            except OSError:
-                continue
-            for task in tasks:
-                children = [int(x) for x in slurp(f"/proc/{pid}/task/{task}/children").split()]
-                found += children
-                todo += children
-        return found
+        return descendants(os.getpid())
 
     def reap(self) -> bool:
         """Collect the dead; True when there are no children left at all."""
@@ -220,7 +226,7 @@ class Family:
         rounds = 0
         while not self.reap():
             pids = self.pids()
-            if rounds:  # someone forks as fast as we kill: stop them all first, so that nobody is left to fork
+            if rounds > 1:  # someone forks as fast as we kill: stop them all first, so that nobody is left to fork
                 for _ in range(20):
                     send_signal(pids, signal.SIGSTOP)
                     seen, pids = set(pids), self.pids()
@@ -510,8 +516,7 @@ def main() -> None:
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     sys.path.append(sys.argv[1])
-    listed = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # not on every kernel
-    portable = "--portable" in sys.argv or not listed or not become_subreaper()
+    portable = "--portable" in sys.argv or not become_subreaper()
     guardian = Guardian(channel, portable)
     try:
         guardian.serve()

@@ -18,6 +18,7 @@ import json
 import os
 import re
 import select
+import signal
 import socket
 import stat
 import subprocess
@@ -233,7 +234,10 @@ class Supervisor:
             self._inbox = b""
         if process.returncode != 0:
             with _births:
-                self._end_orphans(begin)
+                if self._portable:
+                    _end_marked(self._token)
+                else:
+                    _Orphans(begin).end()
 
     def _healthy(self, process: subprocess.Popen[bytes]) -> bool:
         try:
@@ -241,35 +245,45 @@ class Supervisor:
         except psutil.Error:
             return False
 
-    def _end_orphans(self, begin: float) -> None:
-        """KILL what the dead guardian leaves to us."""
-        deadline = time.monotonic() + guardian.KILL_SECONDS
-        while time.monotonic() < deadline:
-            orphans = guardian.marked(self._token) if self._portable else _adopted(begin)
-            for orphan in orphans:
-                try:
-                    family = orphan.children(recursive=True)
-                except psutil.Error:
-                    family = []
-                guardian.send_signal([orphan.pid, *(x.pid for x in family)], 9)
-                with contextlib.suppress(OSError):
-                    os.waitpid(orphan.pid, os.WNOHANG)
-            if not orphans:
-                return
-            time.sleep(0.002)
+
+class _Orphans(guardian.Family):
+    """What a dead guardian leaves to us: children in foreign sessions, no older than its command, and no guardians."""
+
+    def __init__(self, begin: float) -> None:
+        super().__init__()
+        self.begin = begin
+
+    def roots(self) -> list[int]:
+        found = []
+        for pid in guardian.children(os.getpid()):
+            with contextlib.suppress(OSError):  # gone meanwhile
+                # A process starts at most one tick of the kernel's clock before `begin`.
+                if os.getsid(pid) != os.getsid(0) and pid not in _guardians and _born(pid) > self.begin - 0.02:
+                    found.append(pid)
+        return found
+
+    def pids(self) -> list[int]:
+        roots = self.roots()
+        return roots + guardian.descendants(*roots)
+
+    def reap(self) -> bool:
+        for _ in range(3):  # a list that changes while it is read can be short: believe the third empty one
+            roots = self.roots()
+            for pid in roots:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+            if roots:
+                return False
+            time.sleep(0.001)
+        return True
 
 
-def _adopted(begin: float) -> list[psutil.Process]:
-    """Our children that are not ours by birth: in other sessions, young, and no guardian."""
-    found = []
-    for child in psutil.Process().children():
-        try:
-            foreign = os.getsid(child.pid) != os.getsid(0) and child.pid not in _guardians
-            if foreign and _born(child.pid) > begin - 0.02:
-                found.append(child)
-        except OSError:
-            continue
-    return found
+def _end_marked(token: str) -> None:
+    """The same by best effort where nobody inherits orphans."""
+    deadline = time.monotonic() + guardian.KILL_SECONDS
+    while (found := guardian.marked(token)) and time.monotonic() < deadline:
+        guardian.send_signal([x.pid for x in found], signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def _uptime() -> float:

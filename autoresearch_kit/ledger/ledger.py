@@ -146,7 +146,7 @@ class Ledger:
         now = self.head()
         where = f"now at {short(now)}" if now else "gone"
         return ArkError(
-            f"branch {self.branch} was moved by somebody else: from {short(expected)}, where the run left it, and is {where}",
+            f"branch {self.branch} was moved by somebody else: the run left it at {short(expected)}, it is {where}",
             f"to go on from where the run was: git branch -f {self.branch} {short(expected)}; "
             f"to go on from another commit, start a new run there: git switch --detach COMMIT && ark run --tag NAME",
         )
@@ -178,6 +178,18 @@ def first_free(attempts: Sequence[Attempt]) -> int:
 def last_kept(attempts: Sequence[Attempt]) -> Attempt | None:
     """The head of the run according to the ledger."""
     return next((a for a in reversed(attempts) if a.outcome is Outcome.KEEP), None)
+
+
+def is_baseline(attempt: Attempt) -> bool:
+    """Whether an attempt only measured the head as it was."""
+    return attempt.number == 0 or (
+        attempt.outcome is Outcome.KEEP and attempt.verdict is not None and attempt.verdict.gain is None
+    )
+
+
+def baseline_of(attempts: Sequence[Attempt]) -> Attempt | None:
+    """The baseline that the head's gain is counted from: the last one that was measured."""
+    return next((a for a in reversed(attempts) if a.outcome is Outcome.KEEP and is_baseline(a)), None)
 
 
 def pick(repository: Repository, branch_prefix: str, name: str) -> Attempt:

@@ -56,6 +56,20 @@ class Lock:
             self.release()
             raise ArkError(f"{self.path} cannot be written: {error.strerror}", WRITE_HINT) from None
 
+    def is_held(self) -> bool:
+        """Whether some process holds the lock now; does not take it."""
+        try:
+            file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(file)
+        return False
+
     def fileno(self) -> int:
         """The descriptor that carries the lock; a helper that inherits it keeps the lock until it ends too."""
         assert self._file is not None

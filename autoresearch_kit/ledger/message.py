@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from autoresearch_kit.core.errors import ArkError
@@ -42,7 +43,7 @@ def write_message(attempt: Attempt) -> str:
         trailers.append(("Repeats", str(attempt.repeats)))
     if verdict:
         trailers.append(("Verdict", _compact({"gain": verdict.gain, "noise": verdict.noise})))
-    trailers += [("Measurement", _compact(_measurement_fields(m))) for m in attempt.measurements]
+    trailers += [("Measurement", _compact(_measurement_fields(m, attempt.machine))) for m in attempt.measurements]
     trailers.append(("Lines", f"{len(why)} {len(reason)} {len(log)}"))
     return body + "\n\n" + "".join(f"Ark-{name}: {value}".rstrip() + "\n" for name, value in trailers)
 
@@ -81,7 +82,7 @@ def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attemp
     measurements = [_measurement(json.loads(sample), fields.get("Machine", "")) for sample in samples]
     for index in range(len(measurements) - 1, -1, -1):
         if measurements[index].problem:
-            measurements[index] = _with_tail(measurements[index], tail)
+            measurements[index] = replace(measurements[index], log_tail=tail)
             break
     outcome = Outcome(fields["Outcome"])
     verdict = None
@@ -102,15 +103,15 @@ def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attemp
     )
 
 
-def _measurement_fields(measurement: Measurement) -> dict[str, Any]:
-    return {
+def _measurement_fields(measurement: Measurement, machine: str) -> dict[str, Any]:
+    fields = {
         "value": measurement.value,
         "also": dict(measurement.also),
         "problem": measurement.problem,
         "seconds": round(measurement.seconds, 3),
         "seed": measurement.seed,
-        "machine": measurement.machine,
     }
+    return fields if measurement.machine == machine else {**fields, "machine": measurement.machine}
 
 
 def _measurement(fields: Mapping[str, Any], machine: str) -> Measurement:
@@ -121,18 +122,6 @@ def _measurement(fields: Mapping[str, Any], machine: str) -> Measurement:
         seconds=fields.get("seconds", 0.0),
         seed=fields.get("seed", 0),
         machine=fields.get("machine", machine),
-    )
-
-
-def _with_tail(measurement: Measurement, tail: str) -> Measurement:
-    return Measurement(
-        measurement.value,
-        measurement.also,
-        measurement.problem,
-        measurement.seconds,
-        tail,
-        measurement.seed,
-        measurement.machine,
     )
 
 

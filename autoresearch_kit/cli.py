@@ -1,0 +1,323 @@
+"""The command line: parse, call, print. Data goes to stdout, talk to stderr; errors become exit codes here alone.
+
+Everything but click is imported where it is used, so that `ark --help` is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from autoresearch_kit import __version__
+from autoresearch_kit.core.errors import ArkError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from autoresearch_kit.core.records import Attempt
+    from autoresearch_kit.ledger.ledger import Ledger
+    from autoresearch_kit.project import Project
+
+INTERRUPTED = 130
+SPENT = 3
+
+directory = click.argument("directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
+tag_option = click.option("--tag", metavar="T", help="The run; without it the one that was active last.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+
+
+class _Group(click.Group):
+    """Turns errors of `ark` into a sentence, a hint and an exit code, for every verb."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ArkError as error:
+            _fail(error.message, error.hint, error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # Whoever read our output has gone; what is left of it must not raise again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(1)
+        except OSError as error:
+            if error.filename is None and error.errno is None:
+                raise
+            _fail(f"{error.filename or 'a file'}: {error.strerror}", "", 1)
+
+
+def _fail(message: str, hint: str, code: int) -> NoReturn:
+    for line in message.split("\n"):
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {line}", err=True)
+    if hint:
+        click.echo(f"\nhint: {hint}", err=True)
+    raise SystemExit(code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ark")
+def main() -> None:
+    """Autonomous research that can be trusted: an agent proposes, ark measures, decides and records in git.
+
+    Start with `ark init`, see what is missing with `ark check`, and let it work with `ark run`.
+    """
+
+
+@main.command()
+@directory
+@click.option("--template", default="blank", metavar="NAME", show_default=True, help="What to start from.")
+@click.option("--list", "list_only", is_flag=True, help="List the templates and stop.")
+def init(directory: Path, template: str, list_only: bool) -> None:
+    """Start a project in DIR from a template, and commit it."""
+    from autoresearch_kit import starter
+
+    if list_only:
+        for name in starter.templates():
+            click.echo(name)
+        return
+    made = starter.start_project(directory, template)
+    click.echo(f"made and committed in {directory}: {', '.join(made)}", err=True)
+    click.echo(f"\nnext: ark check {directory} && ark run {directory}", err=True)
+
+
+@main.command()
+@directory
+@json_option
+def check(directory: Path, as_json: bool) -> None:
+    """See everything that could waste a night, without spending a budget."""
+    from dataclasses import asdict
+
+    from autoresearch_kit.preflight import preflight
+
+    findings = []
+    with _project(directory) as project:
+        for finding in preflight(project):
+            findings.append(asdict(finding))
+            if not as_json:
+                color = {"ok": "green", "warn": "yellow", "fail": "red"}[finding.level]
+                click.echo(f"{click.style(f'{finding.level:<4}', fg=color)}  {finding.subject}: {finding.text}")
+                if finding.hint:
+                    click.echo(f"      hint: {finding.hint}")
+    if as_json:
+        _print_json(findings)
+    if any(finding["level"] == "fail" for finding in findings):
+        raise SystemExit(1)
+
+
+@main.command("render-program")
+@directory
+@click.option("-o", "output", metavar="FILE", type=click.Path(path_type=Path), help="Where to; - for stdout.")
+def render_program(directory: Path, output: Path | None) -> None:
+    """Write program.md, the agent's instructions, from the spec."""
+    from autoresearch_kit.agents import brief
+    from autoresearch_kit.core.spec import PROGRAM_NAME
+    from autoresearch_kit.core.specfile import load_spec
+    from autoresearch_kit.project import find_spec, with_name
+
+    path = find_spec(directory)
+    text = brief.render_program(with_name(load_spec(path), path))
+    if output == Path("-"):
+        click.echo(text, nl=False)
+        return
+    target = output or path.parent / PROGRAM_NAME
+    brief.write_text(target, text)
+    click.echo(f"wrote {target}", err=True)
+
+
+@main.command()
+@directory
+@click.option("--tag", metavar="T", help="Name of the run; today's date unless given. A known one is resumed.")
+@click.option("--agent", metavar="A", help="A preset's name or else a shell command; the spec's unless given.")
+@click.option("--attempts", type=click.IntRange(min=0), metavar="N", help="Stop after so many new attempts.")
+@click.option("--hours", type=click.FloatRange(min=0), metavar="H", help="Stop after so much time.")
+@click.option("--from", "start_from", metavar="TAG/N", help="Begin a new run with the files of that attempt.")
+def run(
+    directory: Path,
+    tag: str | None,
+    agent: str | None,
+    attempts: int | None,
+    hours: float | None,
+    start_from: str | None,
+) -> None:
+    """Measure the baseline, then let the agent work until a limit is reached or you press Ctrl-C."""
+    import time
+
+    from rich.console import Console
+
+    from autoresearch_kit.agents import choose, open_agent
+    from autoresearch_kit.ratchet import Limits, Run, loop
+    from autoresearch_kit.views.display import Display
+
+    with _project(directory) as project:
+        chosen = choose(project.spec, agent)
+        tag = tag or time.strftime("%b%d").lower()
+        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGHUP, _interrupt)
+        with Display(Console(stderr=True)) as display, Run(project, tag, display) as held:
+            display.follow(held)
+            held.open(start_from)
+            worker = open_agent(chosen, held, display)
+            try:
+                held.ready()
+                ending = loop(held, worker, Limits(attempts, hours), display)
+            except KeyboardInterrupt:
+                ending = None
+            finally:
+                worker.close()
+        _print_ending(project, held.ledger, held.attempts, directory, ending.reason if ending else "stopped by you")
+    raise SystemExit(ending.exit_code if ending else INTERRUPTED)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _print_ending(project: Project, ledger: Ledger, attempts: list[Attempt], directory: Path, reason: str) -> None:
+    from autoresearch_kit.views.summary import status, status_lines
+
+    found = status(project, ledger, attempts)
+    click.echo(f"\n{reason}", err=True)
+    for line in status_lines({**found, "running": False}):
+        click.echo(line)
+    where = "" if directory == Path() else f" {directory}"
+    best = f"ark show {found['tag']}/{found['best_attempt']}{where}" if found["best_attempt"] is not None else "ark log"
+    click.echo(f"\nnext: {best}   ark log{where} --tag {found['tag']}   git log {found['branch']}", err=True)
+
+
+@main.command()
+@directory
+@tag_option
+@json_option
+def status(directory: Path, tag: str | None, as_json: bool) -> None:
+    """Say how a run stands."""
+    from autoresearch_kit.views import summary
+
+    with _project(directory) as project:
+        ledger = _ledger(project, tag)
+        found = summary.status(project, ledger, _attempts(ledger))
+    if as_json:
+        _print_json(found)
+    else:
+        click.echo("\n".join(summary.status_lines(found)))
+
+
+@main.command()
+@directory
+@tag_option
+@json_option
+@click.option("--tsv", "as_tsv", is_flag=True, help="The table of results.tsv.")
+def log(directory: Path, tag: str | None, as_json: bool, as_tsv: bool) -> None:
+    """List every attempt of a run."""
+    from autoresearch_kit.ledger import results
+    from autoresearch_kit.views import summary
+
+    if as_json and as_tsv:
+        raise click.UsageError("--json and --tsv exclude each other")
+    with _project(directory) as project:
+        attempts = _attempts(_ledger(project, tag))
+        if as_json:
+            _print_json([summary.log_entry(attempt) for attempt in attempts])
+        elif as_tsv:
+            click.echo(results.table(project.spec.metric, attempts), nl=False)
+        else:
+            from autoresearch_kit.views.display import verdict_line
+
+            console = _console()
+            for attempt in attempts:
+                console.print(verdict_line(attempt), soft_wrap=True, highlight=False)
+
+
+@main.command()
+@click.argument("attempt", metavar="[TAG/]N")
+@directory
+@json_option
+def show(attempt: str, directory: Path, as_json: bool) -> None:
+    """Show one attempt: what was tried, why, the verdict and the diff."""
+    from autoresearch_kit.core.errors import UsageError
+    from autoresearch_kit.ledger.ledger import pick
+    from autoresearch_kit.views import summary
+
+    with _project(directory) as project:
+        tag, slash, number = attempt.rpartition("/")
+        if not number.isdigit() or (slash and not tag):
+            raise UsageError(f"`{attempt}` is not an attempt", "write a number, or TAG/NUMBER")
+        found = pick(project.repository, project.spec.branch_prefix, f"{tag or _ledger(project, None).tag}/{number}")
+        diff = project.repository.diff(found.parent, found.commit) if found.parent else ""
+        if as_json:
+            _print_json(summary.full_entry(found, diff))
+        else:
+            console = _console()
+            for line in summary.show_lines(found, diff):
+                style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "") if diff else ""
+                console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+@main.command()
+@directory
+def clean(directory: Path) -> None:
+    """Remove desks, benches and caches of this repository's runs; never refs, never your files."""
+    from autoresearch_kit.lab import cache
+    from autoresearch_kit.ledger.ledger import Ledger, tags
+
+    with _project(directory) as project:
+        for name in tags(project.repository):
+            ledger = Ledger(project.repository, project.spec.branch_prefix, name)
+            if ledger.lock().is_held():
+                raise ArkError(f"run {name} is going on in these folders", "stop it first, by Ctrl-C where it runs")
+        folder = cache.repository_cache(project.repository.common)
+        if folder.exists():
+            cache.remove(folder)
+            click.echo(f"removed {folder}", err=True)
+        else:
+            click.echo("there was nothing to remove", err=True)
+
+
+@contextlib.contextmanager
+def _project(directory: Path) -> Iterator[Project]:
+    from autoresearch_kit.project import open_project
+
+    project = open_project(directory)
+    try:
+        yield project
+    finally:
+        project.repository.close()
+
+
+def _ledger(project: Project, tag: str | None) -> Ledger:
+    from autoresearch_kit.core.errors import UsageError
+    from autoresearch_kit.ledger.ledger import Ledger, tags
+
+    known = tags(project.repository) if tag is None else []
+    if tag is None and not known:
+        raise UsageError("there is no run in this repository yet", "start one: ark run")
+    return Ledger(project.repository, project.spec.branch_prefix, tag or known[-1])
+
+
+def _attempts(ledger: Ledger) -> list[Attempt]:
+    from autoresearch_kit.core.errors import UsageError
+    from autoresearch_kit.ledger.ledger import tags
+
+    attempts = ledger.read()
+    if not attempts:
+        known = ", ".join(tags(ledger.repository)) or "none yet"
+        raise UsageError(f"there is no run {ledger.tag}", f"the runs are: {known}")
+    return attempts
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _print_json(document: Any) -> None:
+    click.echo(json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False))

@@ -1,0 +1,284 @@
+"""`ark check`: everything that could waste a night and can be seen without spending a budget, one line each."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from autoresearch_kit.agents import PRESETS
+from autoresearch_kit.agents.tuning import read_tunables
+from autoresearch_kit.core.errors import ArkError
+from autoresearch_kit.core.globs import compile_globs
+from autoresearch_kit.core.spec import Spec
+from autoresearch_kit.lab.cache import cache_root, make_private
+from autoresearch_kit.lab.desk import read_links
+from autoresearch_kit.lab.machine import machine
+from autoresearch_kit.ledger.git import DISK_HINT, Entry
+from autoresearch_kit.ledger.ledger import Ledger, tags
+from autoresearch_kit.project import Project, check_files, check_inputs, check_submodules
+
+LOW_DISK_BYTES = 2 * 2**30
+COMPILERS = {".c": "cc", ".cc": "c++", ".cpp": "c++", ".cu": "nvcc", ".m": "clang", ".rs": "cargo"}
+BUILTINS = frozenset(
+    {"cd", "export", "set", "test", "[", ".", "exec", "ulimit", "eval", "true", "false", "echo", "exit"}
+)
+BUILTINS |= frozenset(
+    {"if", "then", "else", "fi", "for", "do", "done", "while", "{", "}", "(", ")", "!", "trap", "wait"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `ark check`."""
+
+    level: Literal["ok", "warn", "fail"]
+    """`fail` means that a run would not start."""
+    subject: str
+    """What was looked at, a word or two."""
+    text: str
+    """One sentence."""
+    hint: str = ""
+    """What to do."""
+
+
+def preflight(project: Project) -> Iterator[Finding]:
+    """Look at everything; a finding is given as soon as it is known."""
+    spec = project.spec
+    better = "higher" if spec.maximize else "lower"
+    yield Finding("ok", "spec", f"{project.spec_path}: {spec.metric}, {better} is better")
+    try:
+        commit = project.repository.head()
+        files = project.repository.files(commit)
+    except ArkError as error:
+        yield Finding("fail", "git", error.message, error.hint)
+        return
+    yield from _git(project, commit)
+    yield from _failures("files", lambda: check_files(project, files, "HEAD"), _counted(project, files))
+    try:
+        links = read_links(project.repository.root, project.place.prefix, spec.link)
+        check_submodules(project, files, links)
+    except ArkError as error:
+        yield Finding("fail", "link", error.message, error.hint)
+    yield from _failures("inputs", lambda: check_inputs(project), f"{len(spec.inputs)} pinned" if spec.inputs else "")
+    yield from _dirty(project)
+    yield from _commands(project)
+    yield from _agent(project, commit)
+    yield from _disk(project, commit)
+    yield from _unused(spec)
+    yield trust(project, files, commit)
+    yield Finding("ok", "machine", machine())
+    yield Finding("ok", "time", _time(spec))
+
+
+def _git(project: Project, commit: str) -> Iterator[Finding]:
+    branch = project.repository.branch() or "a detached HEAD"
+    yield Finding("ok", "git", f"a run would start from {commit[:10]} on {branch}")
+    if not os.access(project.repository.objects, os.W_OK):
+        yield Finding("fail", "git", f"{project.repository.objects} cannot be written", "make it writable, or clone it")
+    for tag in tags(project.repository):
+        ledger = Ledger(project.repository, project.spec.branch_prefix, tag)
+        if ledger.lock().is_held():
+            yield Finding("warn", "runs", f"run {tag} is going on now; another one would share this machine with it")
+
+
+def _failures(subject: str, check: Callable[[], object], good: str) -> Iterator[Finding]:
+    try:
+        check()
+    except ArkError as error:
+        for line in error.message.split("\n"):
+            yield Finding("fail", subject, line, error.hint)
+    else:
+        if good:
+            yield Finding("ok", subject, good)
+
+
+def _counted(project: Project, files: Mapping[str, Entry]) -> str:
+    mutable = sum(project.place.is_mutable(path) for path in files)
+    return f"{mutable} mutable, {len(files) - mutable} fixed"
+
+
+def _dirty(project: Project) -> Iterator[Finding]:
+    changed = project.repository.changed(project.place.prefix)
+    if changed:
+        shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+        yield Finding(
+            "warn", "dirty files", f"not committed, so not part of a new run: {shown}", "commit them if they should be"
+        )
+
+
+def _commands(project: Project) -> Iterator[Finding]:
+    spec = project.spec
+    named = {"run_command": spec.run_command, "eval_command": spec.eval_command, "setup_command": spec.setup_command}
+    named |= {f"checks[{index}]": check.command for index, check in enumerate(spec.checks)}
+    for key, line in named.items():
+        if line is None:
+            continue
+        missing = [word for word in _programs(line) if not _found(word, project.folder)]
+        if missing:
+            yield Finding("fail", key, f"`{missing[0]}` is not found", "install it, or give its path")
+        else:
+            yield Finding("ok", key, line)
+    for suffix in {Path(name).suffix for name in [*spec.mutable_files, *spec.immutable_files]} & set(COMPILERS):
+        compiler = (os.environ.get("CC") if suffix == ".c" else None) or COMPILERS[suffix]
+        if shutil.which(compiler.split()[0]) is None:
+            yield Finding("fail", "compiler", f"`{compiler}` is not found, and there are {suffix} files", "install it")
+        else:
+            yield Finding("ok", "compiler", f"{compiler} is {shutil.which(compiler.split()[0])}")
+
+
+def _programs(line: str) -> list[str]:
+    """The programs that a shell line starts, as far as a look at its words can tell."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="();<>|&\n")
+    lexer.whitespace = " \t\r"
+    lexer.whitespace_split = True
+    try:
+        words = list(lexer)
+    except ValueError:
+        return []
+    programs, first, skip = [], True, False
+    for word in words:
+        if set(word) <= set("();|&\n"):
+            first, skip = True, False
+        elif set(word) <= set("<>&"):
+            skip = True
+        elif skip:
+            skip = False
+        elif first and not _is_assignment(word):
+            first = word in BUILTINS
+            if not first and "$" not in word and "`" not in word and word not in BUILTINS:
+                programs.append(word)
+    return programs
+
+
+def _is_assignment(word: str) -> bool:
+    name, sign, _ = word.partition("=")
+    return bool(sign) and name.isidentifier()
+
+
+def _found(program: str, folder: Path) -> bool:
+    # A path that is not there yet may be what an earlier part of the line builds.
+    return "/" in program or shutil.which(program) is not None
+
+
+def _agent(project: Project, commit: str) -> Iterator[Finding]:
+    agent = project.spec.agent_or_default
+    if agent is None:
+        yield Finding(
+            "warn", "agent", "the spec names none", "give one: ark run --agent 'COMMAND', or `agent:` in the spec"
+        )
+    elif agent.command is not None:
+        missing = [word for word in _programs(agent.command) if not _found(word, project.folder)]
+        if missing:
+            yield Finding("fail", "agent", f"`{missing[0]}` is not found", "install it, or give its path")
+        else:
+            yield Finding("ok", "agent", agent.command)
+    elif agent.name not in PRESETS:
+        yield Finding(
+            "fail", "agent", f"there is no agent `{agent.name}`", f"known: {', '.join(PRESETS)}; or {{command: ...}}"
+        )
+    else:
+        values = f"{len(project.spec.tunables)} tunables found"
+        yield from _failures("agent", lambda: read_tunables(project, commit), f"{agent.name}, {values}")
+
+
+def _disk(project: Project, commit: str) -> Iterator[Finding]:
+    try:
+        make_private(cache_root())
+    except ArkError as error:
+        yield Finding("fail", "disk", error.message, error.hint)
+        return
+    need = LOW_DISK_BYTES + 3 * sum(project.repository.sizes(commit).values())
+    for place in {cache_root(), project.repository.common}:
+        free = shutil.disk_usage(place).free
+        if free < need:
+            text = f"{place} has {free / 2**30:.1f} GiB free, and {need / 2**30:.1f} GiB are advisable"
+            yield Finding("warn", "disk", text, DISK_HINT)
+            return
+    yield Finding("ok", "disk", f"{shutil.disk_usage(cache_root()).free / 2**30:.0f} GiB free for desks and benches")
+
+
+def _unused(spec: Spec) -> Iterator[Finding]:
+    """Keys that this version accepts and cannot act on: said, so that nobody relies on them."""
+    if spec.holdout_command:
+        yield Finding("warn", "holdout", "`holdout_command` is not run by this version")
+    if spec.budget.money:
+        yield Finding(
+            "warn", "budget", "no agent of this version reports what it costs, so `budget.money` never stops a run"
+        )
+
+
+def trust(project: Project, files: Mapping[str, Entry], commit: str) -> Finding:
+    """How far the number can be trusted, by the three levels of `docs/concepts/trust.md`."""
+    spec = project.spec
+    if spec.eval_command is None or not spec.artifacts:
+        why = (
+            "the run itself prints the metric"
+            if spec.eval_command is None
+            else "the evaluation reads what the run printed"
+        )
+        text = f"level 1 of 3: {why}, so that mutable code could print any number"
+        return Finding(
+            "ok", "trust", text, "hand over data by `artifacts`, and let an immutable eval_command measure it"
+        )
+    reached = _reached_by(project, files, commit, spec.eval_command)
+    if reached is None:
+        return Finding(
+            "ok", "trust", "level 2 of 3 at least: a separate evaluation; what it executes could not be seen"
+        )
+    if reached:
+        text = f"level 2 of 3: a separate evaluation, which loads mutable code ({', '.join(sorted(reached))})"
+        return Finding("ok", "trust", text, "let the run hand over data only, such as predictions or weights")
+    return Finding("ok", "trust", "level 3 of 3: a separate evaluation that executes no mutable code")
+
+
+def _reached_by(project: Project, files: Mapping[str, Entry], commit: str, line: str) -> set[str] | None:
+    """Mutable files that the evaluation names or imports (Python only); None when it starts anything else."""
+    prefix = project.place.prefix
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return None
+    named = [word.removeprefix("./") for word in words]
+    scripts = [name for name in named if prefix + name in files]
+    if not scripts or any(not name.endswith(".py") for name in scripts) or set(words) & {"-c", "-m"}:
+        return None
+    seen: set[str] = set()
+    todo = list(scripts)
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        data = project.repository.file_at(commit, prefix + name)
+        try:
+            tree = ast.parse(data or b"")
+        except (SyntaxError, ValueError):
+            return None
+        for module in _imports(tree):
+            path = module.replace(".", "/")
+            todo += [found for found in (f"{path}.py", f"{path}/__init__.py") if prefix + found in files]
+    # What is not there yet can still be imported: a mutable glob may let an agent add it.
+    new = compile_globs(project.spec.mutable_files)
+    return {name for name in seen if new.matches(name)}
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _time(spec: Spec) -> str:
+    minutes = spec.budget_minutes
+    return (
+        f"runs of {minutes:g} minutes, killed after {spec.timeout_seconds / 60:g}: about {480 / minutes:.0f} in 8 hours"
+    )

@@ -1,0 +1,132 @@
+"""A run in numbers, as plain data: what `ark status`, `log` and `show` print, for people and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autoresearch_kit.core.decide import number
+from autoresearch_kit.core.records import Attempt, Outcome
+from autoresearch_kit.ledger.ledger import Ledger, baseline_of, is_baseline, last_kept
+from autoresearch_kit.project import Project
+
+
+def gain_percent(baseline: float | None, best: float | None, maximize: bool) -> float | None:
+    """Improvement over the baseline in percent of it, positive is better; None where that means nothing."""
+    if baseline is None or best is None or baseline == 0:
+        return None
+    return 100 * (best - baseline if maximize else baseline - best) / abs(baseline)
+
+
+def gain_words(baseline: float | None, best: float | None, maximize: bool) -> str:
+    """The improvement as people say it: `9.1 times the baseline` or `2.3 % better`."""
+    percent = gain_percent(baseline, best, maximize)
+    if percent is None or baseline is None or best is None:
+        return ""
+    if maximize and baseline > 0 and best >= 2 * baseline:
+        return f"{best / baseline:.2f} times the baseline"
+    return f"{percent:.2f} % better than the baseline" if percent > 0 else "no gain yet"
+
+
+def status(project: Project, ledger: Ledger, attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """The state of a run. `attempts` and `kept` do not count baselines."""
+    tried = [a for a in attempts if not is_baseline(a)]
+    first, head = baseline_of(attempts), last_kept(attempts)
+    running = next((a.number for a in attempts if a.outcome is Outcome.RUNNING), None)
+    best = head.value if head else None
+    return {
+        "tag": ledger.tag,
+        "branch": ledger.branch,
+        "head": head.commit if head else None,
+        "metric": project.spec.metric,
+        "direction": project.spec.metric_direction,
+        "baseline": first.value if first else None,
+        "best": best,
+        "best_attempt": head.number if head else None,
+        "gain_percent": gain_percent(first.value if first else None, best, project.spec.maximize),
+        "attempts": len(tried),
+        "kept": sum(a.outcome is Outcome.KEEP for a in tried),
+        "discarded": sum(a.outcome is Outcome.DISCARD for a in tried),
+        "crashes": sum(a.outcome is Outcome.CRASH for a in tried),
+        "lost": sum(a.outcome is Outcome.LOST for a in tried),
+        "running": ledger.lock().is_held(),
+        "running_attempt": running,
+        "started": attempts[0].started if attempts else None,
+        "last_started": attempts[-1].started if attempts else None,
+        "machine": head.machine if head else None,
+    }
+
+
+def status_lines(found: Mapping[str, Any]) -> list[str]:
+    """`status` for a person."""
+    state = "is running" if found["running"] else "is not running"
+    attempt = f", at attempt {found['running_attempt']}" if found["running"] and found["running_attempt"] else ""
+    words = gain_words(found["baseline"], found["best"], found["direction"] == "maximize")
+    lines = [
+        f"run {found['tag']} {state}{attempt}",
+        f"  branch    {found['branch']} at {(found['head'] or 'nothing yet')[:10]}",
+        f"  attempts  {found['attempts']}: {found['kept']} kept, {found['discarded']} discarded, "
+        f"{found['crashes']} crashed, {found['lost']} lost",
+    ]
+    if found["baseline"] is not None:
+        lines.append(
+            f"  {found['metric']}  {number(found['baseline'])} -> {number(found['best'])} "
+            f"({found['direction']}; {words or 'no gain yet'})"
+        )
+    return lines
+
+
+def log_entry(attempt: Attempt) -> dict[str, Any]:
+    """One attempt as `ark log --json` lists it."""
+    return {
+        "number": attempt.number,
+        "commit": attempt.commit,
+        "parent": attempt.parent,
+        "outcome": str(attempt.outcome),
+        "value": attempt.value,
+        "values": list(attempt.values),
+        "title": attempt.proposal.title,
+        "reason": attempt.verdict.reason if attempt.verdict else "",
+        "problem": attempt.problem,
+        "seconds": attempt.seconds,
+        "also": dict(attempt.also),
+        "started": attempt.started,
+        "gain": attempt.verdict.gain if attempt.verdict else None,
+        "agent": attempt.proposal.agent,
+    }
+
+
+def full_entry(attempt: Attempt, diff: str) -> dict[str, Any]:
+    """One attempt with everything that the ledger holds of it."""
+    cost = attempt.proposal.cost
+    return {
+        **log_entry(attempt),
+        "why": attempt.proposal.why,
+        "tree": attempt.tree,
+        "yardstick": attempt.yardstick,
+        "machine": attempt.machine,
+        "cost": {"seconds": cost.seconds, "tokens": cost.tokens, "money": cost.money},
+        "measurements": [
+            {"value": m.value, "problem": m.problem, "seconds": m.seconds, "seed": m.seed, "also": dict(m.also)}
+            for m in attempt.measurements
+        ],
+        "log_tail": next((m.log_tail for m in reversed(attempt.measurements) if m.log_tail), ""),
+        "diff": diff,
+    }
+
+
+def show_lines(attempt: Attempt, diff: str) -> list[str]:
+    """One attempt for a person."""
+    lines = [f"attempt {attempt.number}: {attempt.proposal.title}"]
+    if attempt.proposal.why:
+        lines += ["", *attempt.proposal.why.split("\n")]
+    lines += ["", attempt.verdict.reason if attempt.verdict else "Running", ""]
+    lines.append(f"commit   {attempt.commit}")
+    lines.append(f"parent   {attempt.parent}")
+    lines.append(f"started  {attempt.started} by {attempt.proposal.agent}, measured in {attempt.seconds:.1f} s")
+    lines.append(f"machine  {attempt.machine}")
+    lines += [f"{name:<24} {number(value)}" for name, value in attempt.also.items()]
+    tail = next((m.log_tail for m in attempt.measurements if m.log_tail), "")
+    if tail:
+        lines += ["", "The end of its log:", "", *("    " + line for line in tail.split("\n"))]
+    return [*lines, "", *diff.rstrip("\n").split("\n")]
