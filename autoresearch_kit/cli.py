@@ -50,9 +50,10 @@ class _Group(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(1)
         except OSError as error:
-            if error.filename is None and error.errno is None:
+            if error.errno is None:
                 raise
-            _fail(f"{error.filename or 'a file'}: {error.strerror}", "", 1)
+            where = f"{error.filename}: " if error.filename else "the system refused: "
+            _fail(f"{where}{error.strerror}", "", 1)
 
 
 def _fail(message: str, hint: str, code: int) -> NoReturn:

@@ -41,8 +41,8 @@ class TuningAgent:
         new = [a for a in run.attempts if a.verdict is not None and a.number not in self._told]
         answer = self._search.propose(run.desk.folder, [self._entry(run.project, a) for a in new])
         self._told.update(a.number for a in new)
-        if isinstance(answer, search.Finished):
-            return Finished(answer.reason)
+        if isinstance(answer, str):
+            return Finished(answer)
         title, why = answer
         return Proposal(title, why, "search")
 

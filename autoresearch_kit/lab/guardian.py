@@ -2,7 +2,7 @@
 # No pathlib: this program imports as little as it can.
 """The guardian: a small program between `ark` and a command, which measures the command and ends it.
 
-    python -I -S guardian.py SITE_PACKAGES [--portable]      (standard input is a socket to `ark`; see processes.py)
+    python -I -S guardian.py SITE_PACKAGES TOKEN [--portable]    (standard input is a socket to `ark`; see processes.py)
 
 It promises, on Linux:
 - one command at a time, `/bin/sh -c`, in a new session without a terminal, with just the environment it was given;
@@ -11,9 +11,12 @@ It promises, on Linux:
   children" counts as proof;
 - wall time, CPU time and peak memory of the whole tree; a log that never takes more than 64 MB on the disk.
 
+The program is two processes. The first, the nurse, is a subreaper as well and does nothing but wait: when the second
+is killed or stopped, by the command for instance, it ends everybody.
+
 It does not promise:
-- to hold a command that kills, stops or traces both `ark` and the guardian, or that asks a service (cron, docker,
-  systemd) to start something: that takes a sandbox. Killing or stopping the guardian alone is seen by `ark`;
+- to hold a command that kills both guardian and nurse, or traces one, or that asks a service (cron, docker, systemd)
+  to start something: that takes a sandbox;
 - to end a process of another user (sudo), or one stuck in the kernel: after ten seconds it is reported;
 - exact memory. Samples miss a short peak of several processes together. The peak of one process is never missed above
   the guardian's own few MB (a child inherits those in its books), so small and short commands read low. Memory on a
@@ -56,7 +59,9 @@ def become_subreaper() -> bool:
         return False
     import ctypes
 
-    return bool(ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0)  # PR_SET_CHILD_SUBREAPER
+    prctl = ctypes.CDLL(None).prctl
+    prctl(15, b"ark-guardian", 0, 0, 0)  # PR_SET_NAME: a command that says `pkill python` does not mean us
+    return bool(prctl(36, 1, 0, 0, 0) == 0)  # PR_SET_CHILD_SUBREAPER
 
 
 def slurp(path: str) -> bytes:
@@ -243,7 +248,7 @@ class Family:
 class PortableFamily(Family):
     """The same where no subreaper exists (macOS), by psutil. Best effort: see the head of this file."""
 
-    def __init__(self) -> None:
+    def __init__(self, token: str) -> None:
         import psutil
 
         self.psutil = psutil
@@ -251,7 +256,7 @@ class PortableFamily(Family):
         self.child = 0
         self.biggest = 0
         self.floor = 64 * MB  # more than the guardian ever has
-        self.token = ""
+        self.token = token
         self.known: dict[int, Any] = {}  # every process seen so far: psutil compares the time of creation
 
     def alive(self, process: Any) -> bool:
@@ -304,19 +309,20 @@ def marked(token: str, session: int = 0) -> list[Any]:
 
 
 class Guardian:
-    def __init__(self, channel: socket.socket, portable: bool) -> None:
+    def __init__(self, channel: socket.socket, token: str, portable: bool) -> None:
         self.channel = channel
+        self.token = token
         self.portable = portable
-        self.family = Family()
-        self.parent = os.getppid()
+        self.family = self.new_family()
+        self.nurse = os.getppid()
         self.inbox = b""
         self.poll = select.poll()
         self.poll.register(channel, select.POLLIN)
-        self.bell, ring = os.pipe()  # rings when a signal comes: above all SIGCHLD
-        for end in (self.bell, ring):
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
+        self.bell = doorbell()
         self.poll.register(self.bell, select.POLLIN)
+
+    def new_family(self) -> Family:
+        return PortableFamily(self.token) if self.portable else Family()
 
     def wait(self, seconds: float) -> list[dict[str, Any]]:
         """Sleep until something happens; the messages that came. When `ark` is gone: end everybody, and the program."""
@@ -331,7 +337,7 @@ class Guardian:
                 messages = [json.loads(x) for x in lines]
                 if not data:
                     raise EOFError
-        if os.getppid() != self.parent:  # a forked copy of `ark` may still hold the other end of the channel
+        if os.getppid() != self.nurse:
             raise EOFError
         return messages
 
@@ -361,10 +367,9 @@ class Guardian:
             os.close(stdin)
 
     def run(self, order: dict[str, Any]) -> dict[str, Any]:
-        self.family = family = PortableFamily() if self.portable else Family()
-        if isinstance(family, PortableFamily):
-            family.token = order["token"]
-            order["env"][TOKEN] = order["token"]
+        self.family = family = self.new_family()
+        if self.portable:
+            order["env"][TOKEN] = self.token
         oom_before = oom_kills()
         used_before = resource.getrusage(resource.RUSAGE_CHILDREN)
         begin = time.monotonic()
@@ -503,6 +508,33 @@ def free_bytes(folder: str) -> int:
     return state.f_bavail * state.f_frsize
 
 
+def doorbell() -> int:
+    """A file that can be read as soon as a signal has come: above all SIGCHLD."""
+    bell, ring = os.pipe()
+    for end in (bell, ring):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
+    return bell
+
+
+def nurse(pid: int, family: Family) -> None:
+    """Wait for the guardian to end; help when it is stopped, when `ark` is gone, or when `ark` says so by TERM."""
+    ark = os.getppid()
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+    bell = doorbell()
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
+        if ended and not os.WIFSTOPPED(status):
+            break
+        # A forked copy of `ark` may still hold the channel open, then the guardian does not see the end of `ark`.
+        if ended or asked or os.getppid() != ark:
+            os.kill(pid, signal.SIGKILL)
+        if select.select([bell], [], [], 1.0)[0]:
+            os.read(bell, 4096)
+    family.end()
+
+
 def main() -> None:
     channel = socket.socket(fileno=os.dup(0))  # not inheritable; and a socket cannot be opened through /proc/PID/fd
     null = os.open(os.devnull, os.O_RDWR)
@@ -515,17 +547,27 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGPIPE, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    sys.path.append(sys.argv[1])
-    portable = "--portable" in sys.argv or not become_subreaper()
-    guardian = Guardian(channel, portable)
+    site, token, *portable = sys.argv[1:]
+    sys.path.append(site)
     try:
-        guardian.serve()
-    except (EOFError, ConnectionError):
-        pass  # `ark` is gone
-    except Exception:
-        channel.sendall(json.dumps({"bug": traceback.format_exc()}).encode() + b"\n")
+        adopting = not portable and become_subreaper()
+        pid = os.fork()
+        if pid:
+            channel.close()
+            nurse(pid, Family() if adopting else PortableFamily(token))
+            return
+        if adopting:
+            become_subreaper()  # fork does not pass it on
+        guardian = Guardian(channel, token, portable=not adopting)
+        try:
+            guardian.serve()
+        except (EOFError, ConnectionError):
+            pass  # `ark` is gone
+        except Exception:
+            channel.sendall(json.dumps({"bug": traceback.format_exc()}).encode() + b"\n")
+        finally:
+            guardian.family.end()
     finally:
-        guardian.family.end()
         os._exit(0)
 
 

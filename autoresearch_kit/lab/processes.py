@@ -2,13 +2,11 @@
 
 `Supervisor.run` promises: it returns a `Finished` for whatever the command does; the time limit holds; when it
 returns, or when this process ends in any way, kill -9 included, no process of the command is left. The work is done by
-the guardian, a helper program (see `guardian.py`, also for what is not promised, above all outside Linux).
+the guardian, a helper program: see `guardian.py` for how, and for what is not promised, above all outside Linux.
 
-A command may kill or stop its guardian, which it can see. Then its processes become children of this process, a
-"child subreaper" as well, and are ended here. They are told from the caller's own children by their session: a command
-starts in a new one and cannot join ours. The price: a program that another thread starts in a session of its own
-while a command runs is taken for one of them, but only when that command's guardian dies. And orphans of the caller's
-other children come to this process too; they are left alone.
+One command at a time. Starting the guardian takes as long as starting Python; a command after that, one or two
+milliseconds. Nothing here changes this process: no signal handlers, no threads, and orphans of other children stay
+where they went.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ import json
 import os
 import re
 import select
-import signal
 import socket
 import stat
 import subprocess
@@ -36,8 +33,6 @@ import psutil
 from autoresearch_kit.lab import guardian
 
 MARGIN_SECONDS = 20.0  # how late a healthy guardian on a thrashing machine may answer
-_guardians: set[int] = set()  # of all supervisors in this process
-_births = threading.Lock()  # held while a guardian is started or orphans are ended: neither may see the other half-done
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +77,8 @@ class Finished:
 class Supervisor:
     """Runs commands one after another; for several at a time, have several. A context manager."""
 
+    _portable = False  # for tests: do without what only Linux has
+
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._sending = threading.RLock()
@@ -89,8 +86,6 @@ class Supervisor:
         self._deadline = 0.0
         self._number = 0
         self._active = False
-        self._portable = not guardian.become_subreaper()
-        self._token = uuid.uuid4().hex
         self._inbox = b""
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -106,25 +101,25 @@ class Supervisor:
         """End the guardian, and with it whatever it still runs."""
         self.cancel()
         with self._turn:
-            self._bury(_uptime())
+            self._bury()
 
     def run(self, command: Command) -> Finished:
         """Run to the end. An exception that arrives meanwhile (Ctrl-C) first ends the command; a second one at once."""
         with self._turn:
-            begin, clock = _uptime(), time.monotonic()
+            begin = time.monotonic()
             self._cancel_wanted = False
             try:
                 answer = self._ask(command)
             except BaseException:
-                self._end_early(begin)
+                self._end_early()
                 raise
             finally:
                 self._active = False
             if answer is None or "bug" in answer or answer.get("survivors"):
-                self._bury(begin)  # the next command gets a new one
+                self._bury()  # the next command gets a new one
             if answer is None:
                 detail = "the process that watched the command was killed or stopped"
-                return Finished(None, "", "supervisor_killed", detail, time.monotonic() - clock, 0.0, 0.0)
+                return Finished(None, "", "supervisor_killed", detail, time.monotonic() - begin, 0.0, 0.0)
             if "bug" in answer:
                 raise RuntimeError(f"the guardian failed\n{answer['bug']}")
             return Finished(
@@ -159,7 +154,6 @@ class Supervisor:
             "stdin": str(command.stdin) if command.stdin else None,
             "watch": str(Path(command.cwd, command.watch)) if command.watch else None,
             "memory_mb": command.memory_mb,
-            "token": self._token,
         }
         assert self._channel is not None
         try:
@@ -190,7 +184,7 @@ class Supervisor:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _end_early(self, begin: float) -> None:
+    def _end_early(self) -> None:
         """Cancel and wait; if that fails or is not possible, end the guardian, which ends everything at once."""
         clean = False
         try:
@@ -199,101 +193,35 @@ class Supervisor:
                 clean = self._answer() is not None and not self._inbox
         finally:
             if not clean:
-                self._bury(begin)
+                self._bury()
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         site = Path(psutil.__file__).parent.parent
-        arguments = [sys.executable, "-I", "-S", "-X", "utf8", guardian.__file__, str(site)]
+        arguments = [sys.executable, "-I", "-S", "-X", "utf8", guardian.__file__, str(site), uuid.uuid4().hex]
         # A command can read the environment of its parent, so the guardian has none of ours but what starts Python.
         env = {x: y for x, y in os.environ.items() if x.startswith(("LD_", "DYLD_", "LC_", "LANG"))}
-        with theirs, _births:
+        with theirs:
             self._process = subprocess.Popen(
                 arguments + ["--portable"] * self._portable,
                 stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 cwd="/", env=env, start_new_session=True,
             )  # fmt: skip
-            _guardians.add(self._process.pid)
         self._channel, self._inbox = ours, b""
 
-    def _bury(self, begin: float) -> None:
-        """End the guardian, which ends its command; if it was killed or is stopped, do that here."""
+    def _bury(self) -> None:
+        """End the guardian, which ends its command. It is dead already when the command has killed it."""
         process, channel = self._process, self._channel
         if process is None or channel is None:
             return
-        channel.close()  # a healthy guardian now kills everything and exits
-        try:
-            process.wait(guardian.KILL_SECONDS + 1 if self._healthy(process) else 0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        finally:
-            process.kill()
-            _guardians.discard(process.pid)
-            self._process = self._channel = None
-            self._inbox = b""
-        if process.returncode != 0:
-            with _births:
-                if self._portable:
-                    _end_marked(self._token)
-                else:
-                    _Orphans(begin).end()
-
-    def _healthy(self, process: subprocess.Popen[bytes]) -> bool:
-        try:
-            return psutil.Process(process.pid).status() not in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-        except psutil.Error:
-            return False
-
-
-class _Orphans(guardian.Family):
-    """What a dead guardian leaves to us: children in foreign sessions, no older than its command, and no guardians."""
-
-    def __init__(self, begin: float) -> None:
-        super().__init__()
-        self.begin = begin
-
-    def roots(self) -> list[int]:
-        found = []
-        for pid in guardian.children(os.getpid()):
-            with contextlib.suppress(OSError):  # gone meanwhile
-                # A process starts at most one tick of the kernel's clock before `begin`.
-                if os.getsid(pid) != os.getsid(0) and pid not in _guardians and _born(pid) > self.begin - 0.02:
-                    found.append(pid)
-        return found
-
-    def pids(self) -> list[int]:
-        roots = self.roots()
-        return roots + guardian.descendants(*roots)
-
-    def reap(self) -> bool:
-        for _ in range(3):  # a list that changes while it is read can be short: believe the third empty one
-            roots = self.roots()
-            for pid in roots:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
-            if roots:
-                return False
-            time.sleep(0.001)
-        return True
-
-
-def _end_marked(token: str) -> None:
-    """The same by best effort where nobody inherits orphans."""
-    deadline = time.monotonic() + guardian.KILL_SECONDS
-    while (found := guardian.marked(token)) and time.monotonic() < deadline:
-        guardian.send_signal([x.pid for x in found], signal.SIGKILL)
-        time.sleep(0.01)
-
-
-def _uptime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
-
-
-def _born(pid: int) -> float:
-    """When a process started, on the clock of `_uptime`. psutil's wall-clock time can be off by seconds."""
-    ticks = guardian.slurp(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    return int(ticks[19]) / os.sysconf("SC_CLK_TCK") if ticks else 0.0
+        self._process = self._channel = None
+        channel.close()
+        for insist in (process.terminate, process.kill, process.kill):
+            try:
+                process.wait(guardian.KILL_SECONDS + 2)
+                return
+            except subprocess.TimeoutExpired:
+                insist()
 
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
