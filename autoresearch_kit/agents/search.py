@@ -162,9 +162,8 @@ class Axis:
             return self.grid[int(drawn)]
         if self.tunable.whole:
             return int(drawn)
-        digits = 4 - math.floor(math.log10(self.high - self.low))
-        if self.tunable.log:
-            digits = max(digits, 3 - math.floor(math.log10(abs(drawn))))
+        wide = self.tunable.log and self.high >= 2 * self.low
+        digits = 3 - math.floor(math.log10(drawn)) if wide else 4 - math.floor(math.log10(self.high - self.low))
         return min(max(round(float(drawn), digits), float(self.low)), float(self.high))
 
     def draw(self, value: Value) -> float | None:
@@ -267,7 +266,7 @@ class Search:
             if combination not in avoid:
                 self.proposed[combination] = trial
                 if self.told < STARTUP:
-                    return values, f"random start-up proposal {self.told + 1} of {STARTUP}"
+                    return values, f"random start-up proposal, with {self.told} of {STARTUP} combinations measured"
                 return values, f"TPE proposal from {self.told} measured combinations"
             self.study.tell(trial, state=TrialState.FAIL)
         for values in self._others(avoid):
