@@ -34,7 +34,7 @@ from autoresearch_kit.core.tunables import Tunable, Value, keys, read, write
 if TYPE_CHECKING:
     import optuna
 
-STARTUP = 10  # random proposals before TPE has enough to go by; see design notes before changing it
+STARTUP = 10  # measured combinations before TPE has enough to go by; 3 and 5 were no better on four toy problems
 RETRIES = 20  # draws of TPE, and then of chance, before what is left is enumerated
 ENUMERABLE = 1_000_000  # larger spaces are never used up in practice
 TITLE = 100  # characters
@@ -148,9 +148,9 @@ class Axis:
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         if self.grid is not None:
-            numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.grid)
-            if numbers and len(self.grid) > 1 and self.grid == sorted(self.grid, key=float):
+            if self.tunable.choices is None:
                 return IntDistribution(0, len(self.grid) - 1)
+            # Ordered choices as whole numbers were no better: a little slower to begin, the same in the end.
             return CategoricalDistribution(list(range(len(self.grid))))
         if self.tunable.whole:
             return IntDistribution(int(self.low), int(self.high), log=self.tunable.log)
@@ -212,7 +212,8 @@ class Search:
         self.distributions = {key: axis.distribution() for key, axis in self.axes.items()}
         self.size = math.prod(axis.size for axis in self.axes.values())
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # multivariate is called experimental
+            warnings.simplefilter("ignore")  # Optuna 4 calls two of these experimental
+            # One by one instead of multivariate, the gain over chance was a third to a half smaller.
             sampler = optuna.samplers.TPESampler(
                 seed=seed, n_startup_trials=STARTUP, multivariate=True, constant_liar=True
             )
