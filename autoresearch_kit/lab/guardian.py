@@ -194,8 +194,6 @@ class Family:
         self.status: int | None = None  # the wait status of the command itself
         self.child = 0
         self.biggest = 0  # bytes, of any one process that was reaped
-        own_peak = slurp("/proc/self/status").partition(b"VmHWM:")[2].split()
-        self.floor = int(own_peak[0]) * 1024 if own_peak else 0
 
     def pids(self) -> list[int]:
         return descendants(os.getpid())
@@ -211,10 +209,12 @@ class Family:
                 return False
             if pid == self.child:
                 self.status = status
-            # A child that was started by vfork inherits the guardian's own peak as a floor.
-            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-            if peak > self.floor:
-                self.biggest = max(self.biggest, peak)
+            self.biggest = max(self.biggest, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+
+    def peak(self) -> int:
+        """The most that one process ever used, if that is known: a child inherits our own peak as a floor."""
+        floor = int((slurp("/proc/self/status").partition(b"VmHWM:")[2].split() or [b"65536"])[0]) * 1024
+        return self.biggest if self.biggest > floor + MB else 0
 
     def memory(self, above: int) -> int:
         """Bytes in use now. Pages shared between forked workers count once, which is dear: only asked above `above`."""
@@ -255,7 +255,6 @@ class PortableFamily(Family):
         self.status = None
         self.child = 0
         self.biggest = 0
-        self.floor = 64 * MB  # more than the guardian ever has
         self.token = token
         self.known: dict[int, Any] = {}  # every process seen so far: psutil compares the time of creation
 
@@ -408,7 +407,7 @@ class Guardian:
             result["detail"] += f"; could not be killed: {', '.join(map(str, survivors))}"
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         result["cpu"] = used.ru_utime + used.ru_stime - used_before.ru_utime - used_before.ru_stime
-        return result | {"wall": wall, "peak": max(peak, family.biggest) / MB}
+        return result | {"wall": wall, "peak": max(peak, family.peak()) / MB}
 
     def attend(
         self, order: dict[str, Any], family: Family, log: CappedLog, source: int, begin: float

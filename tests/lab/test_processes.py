@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import autoresearch_kit
-from autoresearch_kit.lab import guardian, processes
+from autoresearch_kit.lab import guardian
 from autoresearch_kit.lab.processes import Command, Finished, Supervisor, tail
 
 PYTHON = f"{sys.executable} -I -S"
@@ -47,7 +47,7 @@ def supervisor() -> Iterator[Supervisor]:
 @pytest.fixture
 def portable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
     """What runs where there is no subreaper, such as macOS."""
-    monkeypatch.setattr(guardian, "become_subreaper", lambda: False)
+    monkeypatch.setattr(Supervisor, "_portable", True)
     with Supervisor() as one:
         yield one
 
@@ -487,7 +487,7 @@ def owner(tmp_path: Path, command: str, change: str = "") -> subprocess.Popen[by
     """Another process that owns a supervisor and runs the command."""
     order(tmp_path, "")
     script = (
-        "import os, sys, time; from pathlib import Path; from autoresearch_kit.lab import guardian, processes\n"
+        "import os, sys, time; from pathlib import Path; from autoresearch_kit.lab import processes\n"
         "here = Path(sys.argv[1]); exec(sys.argv[3]); supervisor = processes.Supervisor(); exec(sys.argv[4])\n"
         "supervisor.run(processes.Command(sys.argv[2], here, dict(os.environ), here / 'log', 60))\n"
     )
@@ -497,7 +497,7 @@ def owner(tmp_path: Path, command: str, change: str = "") -> subprocess.Popen[by
     return subprocess.Popen(arguments, env=os.environ | {"PYTHONPATH": home})
 
 
-@pytest.mark.parametrize("change", ["", "guardian.become_subreaper = lambda: False"], ids=["subreaper", "portable"])
+@pytest.mark.parametrize("change", ["", "processes.Supervisor._portable = True"], ids=["subreaper", "portable"])
 def test_kill_9_of_the_owner_leaves_nobody(tmp_path: Path, change: str) -> None:
     command = f"echo $PPID > guardian; {stayer('a', 'fork', 'setsid', 'fork', 'deaf')}; exec {stayer('b', 'deaf')}"
     with owner(tmp_path, command, change) as process:
@@ -517,26 +517,28 @@ def test_a_forked_copy_of_the_owner_does_not_keep_the_command_alive(tmp_path: Pa
     os.kill(copy, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("way", ["kill -9", "kill -STOP"])
-def test_a_command_that_ends_its_guardian(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, supervisor: Supervisor, way: str
-) -> None:
-    monkeypatch.setattr(processes, "MARGIN_SECONDS", -guardian.GRACE_SECONDS - guardian.KILL_SECONDS)
-    ours = subprocess.Popen(["sleep", "600"])
-    foreign = subprocess.Popen(["sleep", "600"], start_new_session=True)
-    time.sleep(0.1)
+@pytest.mark.parametrize("whom", ["$PPID", "$(ps -o ppid= -p $PPID)"], ids=["guardian", "nurse"])
+@pytest.mark.parametrize("way", ["KILL", "STOP"])
+def test_a_command_that_attacks_its_guardian(tmp_path: Path, supervisor: Supervisor, way: str, whom: str) -> None:
     with Supervisor() as second:
-        command = f"{stayer('a', 'fork', 'setsid', 'fork')}; {stayer('b')} & sleep 0.3; {way} $PPID; sleep 600"
-        done = second.run(order(tmp_path, command, timeout=1.5))
-        assert done.problem == "supervisor_killed"
+        command = f"{stayer('a', 'fork', 'setsid', 'fork', 'deaf')}; {stayer('b')} & sleep 0.3; kill -{way} {whom}"
+        done = second.run(order(tmp_path, f"{command}; sleep 1; exit 2"))
+        harmless = way == "STOP" and whom != "$PPID"
+        assert (done.problem, done.exit_code) == (("exit", 2) if harmless else ("supervisor_killed", None))
         assert not alive(pid_in(tmp_path / "a", 0))
         assert not alive(pid_in(tmp_path / "b", 0))
+        if harmless:
+            assert second._process is not None
+            second._process.send_signal(signal.SIGCONT)
         assert second.run(order(tmp_path, "exit 3")).exit_code == 3
     assert supervisor.run(order(tmp_path, "exit 4")).exit_code == 4, "the other guardian lives"
-    for mine in (ours, foreign):
-        assert mine.poll() is None, "a child of the caller's own"
-        mine.kill()
-        mine.wait()
+
+
+def test_guardian_and_owner_killed(tmp_path: Path) -> None:
+    command = f"{stayer('a', 'fork', 'setsid', 'fork', 'deaf')}; {stayer('b')} & sleep 0.3; kill -9 $OWNER $PPID"
+    with owner(tmp_path, f"{command}; sleep 600", "os.environ['OWNER'] = str(os.getpid())"):
+        pids = [pid_in(tmp_path / x) for x in ("a", "b")]
+    wait_until_gone(*pids)
 
 
 def test_signals_to_the_guardian_do_not_end_it(run: Run) -> None:
