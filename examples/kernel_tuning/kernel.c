@@ -18,7 +18,7 @@
    -march=native becomes -mcpu=native where the machine wants that. */
 #define KERNEL_CFLAGS "-O2"
 
-#define LANES 1        /* partial sums side by side in one row: 1, 2, 4, 8, 16 */
+#define LANES 1        /* partial sums side by side in one row: 1, 4, 8, 16 */
 #define TILE 1         /* rows computed together: 1, 2, 4, 8 */
 #define VECTOR 0       /* 1: a row's lanes are one vector (vector_size); 0: an array, left to the compiler */
 #define ACTIVATION 32  /* bits of x: 32 is float; 16 and 8 round each block of x to integers first */
