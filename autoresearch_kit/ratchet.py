@@ -215,9 +215,10 @@ class Run:
         kept, head = last_kept(self.attempts), self.ledger.head()
         if kept is None:
             if head is not None:
+                branch = self.ledger.branch
                 raise ArkError(
-                    f"branch {self.ledger.branch} exists already and is not a run of `ark`",
-                    f"give the run another name: --tag NAME, or rename the branch: git branch -m {self.ledger.branch} OLD",
+                    f"branch {branch} exists already and is not a run of `ark`",
+                    f"give the run another name: --tag NAME, or rename the branch: git branch -m {branch} OLD",
                 )
         elif head == kept.parent and kept.number != 0:
             self.ledger.advance(kept)

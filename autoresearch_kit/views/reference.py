@@ -1,6 +1,6 @@
 """Writes `docs/reference/` from the code, so that it cannot rot; a test fails when a page is stale.
 
-    python -m autoresearch_kit.views.reference
+python -m autoresearch_kit.views.reference
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def _commands_page() -> str:
     lines = [
         "# Commands",
         "",
-        "Generated from `autoresearch_kit/cli.py` by `make docs`. Data goes to stdout, talk to stderr. Exit codes: 0 done,",
-        "1 failed, 2 usage or spec, 3 a budget is spent, 130 interrupted.",
+        "Generated from `autoresearch_kit/cli.py` by `make docs`. Data goes to stdout, talk to stderr. Exit codes:",
+        "0 done, 1 failed, 2 usage or spec, 3 a budget is spent, 130 interrupted.",
     ]
     for name, command in [("ark", main), *((f"ark {name}", verb) for name, verb in main.commands.items())]:
         context = click.Context(command, info_name=name, terminal_width=100, max_content_width=100)

@@ -1,0 +1,188 @@
+"""The verbs that need no run: init, render-program, check, clean; and how errors look.
+
+.venv/bin/pytest tests/test_cli.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autoresearch_kit import starter
+
+ARK = [sys.executable, "-m", "autoresearch_kit"]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A user with an empty home, an identity for git, and nothing else."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in list(os.environ):
+        if name.startswith(("GIT_", "ARK_", "XDG_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    (home / ".gitconfig").write_text("[user]\n\tname = A User\n\temail = user@example.org\n")
+    return home
+
+
+def ark(*words: str | Path, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([*ARK, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize("template", sorted(starter.templates()))
+def test_init_makes_a_committed_project_that_passes_check(template, home, tmp_path):
+    ark("init", "my project", "--template", template, cwd=tmp_path)
+    folder = tmp_path / "my project"
+    assert (folder / "program.md").exists()
+    clean = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
+    assert clean.stdout == ""
+    findings = json.loads(ark("check", "--json", cwd=folder).stdout)
+    levels = {finding["level"] for finding in findings}
+    assert "fail" not in levels
+    assert not [f for f in findings if f["subject"] == "dirty files"]
+
+
+def test_the_blank_project_runs(home, tmp_path):
+    ark("init", "mine", cwd=tmp_path)
+    agent = "sed -i.old s/STEPS.=.10/STEPS=40/ solution.py && rm solution.py.old"
+    done = ark("run", "--tag", "t", "--attempts", "1", "--agent", agent, cwd=tmp_path / "mine")
+    assert "keep" in done.stderr
+    status = json.loads(ark("status", "--json", cwd=tmp_path / "mine").stdout)
+    assert (status["attempts"], status["kept"], status["running"]) == (1, 1, False)
+    assert status["best"] > status["baseline"]
+
+
+def test_init_in_a_repository_of_others_commits_only_its_own_files(home, tmp_path):
+    subprocess.run("git init -q && echo x > x && git add x && git commit -qm x && echo y > y && git add y", shell=True,
+                   cwd=tmp_path, check=True)  # fmt: skip
+    ark("init", "sub", cwd=tmp_path)
+    staged = subprocess.run(["git", "diff", "--cached", "--name-only"], cwd=tmp_path, capture_output=True, text=True)
+    assert staged.stdout.split() == ["y"]
+
+
+def test_init_refuses_to_overwrite_and_lists_what_is_in_the_way(home, tmp_path):
+    (tmp_path / "solution.py").write_text("mine")
+    (tmp_path / "program.md").write_text("mine")
+    done = ark("init", ".", cwd=tmp_path, code=1)
+    assert "program.md, solution.py" in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["home", "program.md", "solution.py"]
+
+
+def test_init_without_an_identity_says_what_to_do(home, tmp_path):
+    (home / ".gitconfig").write_text("[user]\n\tuseConfigOnly = true\n")
+    done = ark("init", "mine", cwd=tmp_path, code=1)
+    assert "user.name" in done.stderr
+    assert (tmp_path / "mine" / "solution.py").exists()
+
+
+def test_unknown_template_lists_the_known_ones(home, tmp_path):
+    done = ark("init", "mine", "--template", "blnak", cwd=tmp_path, code=2)
+    assert "blank, " in done.stderr
+    assert not (tmp_path / "mine").exists()
+    listed = ark("init", "--list", cwd=tmp_path).stdout.split()
+    assert {"blank", "toy", "kernel-tuning"} <= set(listed)
+
+
+def test_render_program_goes_to_stdout_or_beside_the_spec(home, tmp_path):
+    ark("init", "mine", cwd=tmp_path)
+    text = ark("render-program", "mine", "-o", "-", cwd=tmp_path).stdout
+    assert text == (tmp_path / "mine" / "program.md").read_text()
+    assert "`score`" in text and "solution.py" in text
+    ark("render-program", "mine", "-o", "other.md", cwd=tmp_path)
+    assert (tmp_path / "other.md").read_text() == text
+
+
+def test_render_program_needs_no_repository(home, tmp_path):
+    (tmp_path / "autoresearch-config.yaml").write_text(starter.blank_spec("alone"))
+    assert "# alone" in ark("render-program", ".", "-o", "-", cwd=tmp_path).stdout
+
+
+def test_check_finds_what_would_waste_a_night(home, tmp_path):
+    ark("init", "mine", cwd=tmp_path)
+    folder = tmp_path / "mine"
+    spec = folder / "autoresearch-config.yaml"
+    text = spec.read_text().replace("python3 solution.py", "no-such-program solution.py")
+    spec.write_text(text + "\nagent: claud\nholdout_command: 'true'\n")
+    (folder / "solution.py").write_text("print(1)\n")
+    (folder / "new.txt").write_text("x")
+    findings = json.loads(ark("check", "--json", cwd=folder, code=1).stdout)
+    found = {(f["level"], f["subject"]): f["text"] for f in findings}
+    assert "no-such-program" in found["fail", "run_command"]
+    assert "claud" in found["fail", "agent"]
+    assert "solution.py" in found["warn", "dirty files"] and "new.txt" in found["warn", "dirty files"]
+    assert ("warn", "holdout") in found
+
+
+@pytest.mark.parametrize(
+    ("spec", "level"),
+    [
+        ("run_command: python3 solution.py", 1),
+        ("run_command: python3 solution.py > run.log\neval_command: grep x run.log", 1),
+        ("run_command: python3 solution.py\neval_command: python3 evaluate.py\nartifacts: [a]", 3),
+        ("run_command: python3 solution.py\neval_command: python3 indirect.py\nartifacts: [a]", 2),
+        ("run_command: python3 solution.py\neval_command: make score\nartifacts: [a]", 2),
+    ],
+)
+def test_check_tells_the_trust_level(spec, level, home, tmp_path):
+    (tmp_path / "solution.py").write_text("print('score: 1')")
+    (tmp_path / "evaluate.py").write_text("import json")
+    (tmp_path / "indirect.py").write_text("import other")
+    (tmp_path / "other.py").write_text("def f():\n    from solution import x\n")
+    head = "metric: score\nmetric_direction: maximize\nmutable_files: [solution.py]\n"
+    (tmp_path / "autoresearch-config.yaml").write_text(head + spec + "\n")
+    (tmp_path / ".gitignore").write_text("home/\n")
+    subprocess.run("git init -q && git add . && git commit -qm x", shell=True, cwd=tmp_path, check=True)
+    findings = json.loads(ark("check", "--json", cwd=tmp_path, code=0).stdout)
+    assert f"level {level} of 3" in next(f["text"] for f in findings if f["subject"] == "trust")
+
+
+def test_clean_removes_the_cache_and_no_ref(home, tmp_path):
+    ark("init", "mine", cwd=tmp_path)
+    folder = tmp_path / "mine"
+    ark("run", "--tag", "t", "--attempts", "1", "--agent", "echo >> solution.py", cwd=folder)
+    cache = home / ".cache" / "ark"
+    assert any(cache.glob("mine-*/autoresearch+t/bench/solution.py"))
+    before = subprocess.run(["git", "for-each-ref"], cwd=folder, capture_output=True, text=True).stdout
+    assert "refs/ark/t/0001" in before
+    ark("clean", cwd=folder)
+    assert not any(cache.glob("mine-*"))
+    assert subprocess.run(["git", "for-each-ref"], cwd=folder, capture_output=True, text=True).stdout == before
+    ark("clean", cwd=folder)
+
+
+def test_no_run_yet_is_a_sentence(home, tmp_path):
+    ark("init", "mine", cwd=tmp_path)
+    for verb in ("status", "log", "show"):
+        words = [verb, "1"] if verb == "show" else [verb]
+        done = ark(*words, cwd=tmp_path / "mine", code=2)
+        assert "there is no run in this repository yet" in done.stderr and "hint:" in done.stderr
+
+
+def test_wrong_words_on_the_command_line_exit_with_2(home, tmp_path):
+    ark("init", "mine", cwd=tmp_path)
+    folder = tmp_path / "mine"
+    ark("run", "--attempts", "minus", cwd=folder, code=2)
+    ark("frobnicate", cwd=folder, code=2)
+    ark("run", "--tag", "a/b", "--agent", "true", cwd=folder, code=2)
+    ark("run", "--tag", "t", cwd=folder, code=2)  # no agent is named
+    ark("run", "--tag", "t", "--agent", "true", "--from", "x/1", cwd=folder, code=2)
+    ark("status", "nowhere", cwd=folder, code=2)
+    assert not (folder / "results.tsv").exists()
+
+
+def test_output_that_nobody_reads_is_no_traceback(home, tmp_path):
+    ark("init", "mine", cwd=tmp_path)
+    folder = tmp_path / "mine"
+    ark("run", "--tag", "t", "--attempts", "1", "--agent", "echo >> solution.py", cwd=folder)
+    line = f"{sys.executable} -m autoresearch_kit log --json | true"
+    done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr

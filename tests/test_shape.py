@@ -1,0 +1,165 @@
+"""The shape of the house: imports go downward, examples load, documents are true.
+
+.venv/bin/pytest tests/test_shape.py
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from autoresearch_kit.agents.brief import render_program
+from autoresearch_kit.cli import main
+from autoresearch_kit.core.specfile import load_spec, parse_spec
+from autoresearch_kit.starter import blank_spec
+from autoresearch_kit.views.reference import FOLDER, pages
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "autoresearch_kit"
+LAYERS = [
+    {"core"},
+    {"data", "ledger"},
+    {"lab"},
+    {"project"},
+    {"ratchet"},
+    {"agents", "views"},
+    {"preflight", "starter"},
+    {"cli"},
+]
+# The reference page is made from everything; no module of the package imports it.
+ABOVE_ALL = {PACKAGE / "views" / "reference.py"}
+SPECS = sorted((ROOT / "examples").glob("*/autoresearch-config*.yaml"))
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS += sorted((ROOT / "examples").rglob("README.md"))
+
+
+def layer(name: str) -> int:
+    return next(index for index, names in enumerate(LAYERS) if name in names)
+
+
+def imports_at_run_time(tree: ast.AST) -> list[str]:
+    """Imported modules, without those that only a type checker sees."""
+    found: list[str] = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        else:
+            found += imports_at_run_time(node)
+    return found
+
+
+def test_imports_go_downward():
+    upward = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        place = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if place == "__init__" or path in ABOVE_ALL:
+            continue
+        for module in imports_at_run_time(ast.parse(path.read_text())):
+            parts = module.split(".")
+            ours = parts[0] == "autoresearch_kit" and len(parts) > 1 and not parts[1].startswith("__")
+            if ours and layer(parts[1]) > layer(place):
+                upward.append(f"{path.relative_to(ROOT)} imports {module}")
+    assert upward == []
+
+
+def test_core_starts_nothing_and_knows_no_clock():
+    forbidden = {"subprocess", "git", "gitdb", "time", "datetime", "socket", "threading", "psutil", "random"}
+    for path in (PACKAGE / "core").glob("*.py"):
+        assert not forbidden & {name.split(".")[0] for name in imports_at_run_time(ast.parse(path.read_text()))}, path
+
+
+def test_only_ledger_and_starter_use_git():
+    users = {
+        path.relative_to(PACKAGE).parts[0]
+        for path in PACKAGE.rglob("*.py")
+        if {"git", "gitdb"} & {name.split(".")[0] for name in imports_at_run_time(ast.parse(path.read_text()))}
+    }
+    assert users == {"ledger", "starter.py"}
+
+
+def test_examples_never_import_the_toolkit():
+    assert (ROOT / "examples").is_dir()
+    for path in (ROOT / "examples").rglob("*.py"):
+        assert "autoresearch_kit" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_example_loads_and_its_program_is_fresh(path):
+    spec = load_spec(path)
+    program = path.parent / "program.md"
+    assert program.read_text() == render_program(spec), "stale: run `make docs`"
+
+
+def test_the_blank_starter_has_every_key_and_is_a_spec():
+    from autoresearch_kit.core.spec import Spec
+
+    text = blank_spec("mine")
+    assert parse_spec(text).name == "mine"
+    for key in Spec.model_fields:
+        assert re.search(rf"^(# )?{key}: ", text, re.M), key
+
+
+def test_the_blank_starter_is_a_spec_with_every_comment_taken_away():
+    text = re.sub(r"^# (\w+: )", r"\1", blank_spec("mine"), flags=re.M)
+    text = text.replace("agent: null", "agent: {command: 'true'}")
+    spec = parse_spec(re.sub(r"^(\w+): null$", "", text, flags=re.M))
+    assert spec.name == "mine"
+
+
+@pytest.mark.parametrize("name", sorted(pages()))
+def test_the_reference_is_fresh(name):
+    assert (FOLDER / name).read_text() == pages()[name], "stale: run `make docs`"
+
+
+def fenced_commands() -> list[tuple[Path, str]]:
+    found = []
+    for path in DOCUMENTS:
+        for block in re.findall(r"```console\n(.*?)```", path.read_text(), re.S):
+            text = block.replace("\\\n", " ")
+            found += [(path, line[2:]) for line in text.splitlines() if line.startswith("$ ")]
+    return found
+
+
+def test_every_ark_command_in_the_documents_is_a_real_one():
+    count = 0
+    for path, line in fenced_commands():
+        for part in re.split(r"&&|\|\||;|\|(?!\|)", line.split("  #")[0]):
+            try:
+                words = shlex.split(part)
+            except ValueError:  # cut inside quotes: not the beginning of a command
+                continue
+            if words[:1] != ["ark"]:
+                continue
+            count += 1
+            verb = main.commands.get(words[1])
+            assert verb is not None, f"{path}: {part}"
+            options = {option for parameter in verb.params for option in parameter.opts}
+            for word in words[2:]:
+                assert not word.startswith("--") or word in options, f"{path}: {part}"
+    assert count > 10
+
+
+def test_links_in_the_documents_lead_somewhere():
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{path}: {target}"
+
+
+def test_every_spec_in_the_documents_is_one():
+    count = 0
+    for path in DOCUMENTS:
+        for block in re.findall(r"```yaml\n(.*?)```", path.read_text(), re.S):
+            if "run_command" in block:
+                parse_spec(block, str(path))
+                count += 1
+    assert count >= 1
