@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import shutil
+import secrets
+import stat
 from pathlib import Path
 
 from autoresearch_kit.core.errors import ArkError
@@ -13,7 +14,8 @@ from autoresearch_kit.core.errors import ArkError
 
 def cache_root() -> Path:
     """`$XDG_CACHE_HOME/ark`, by default `~/.cache/ark`; `~/Library/Caches/ark` on macOS."""
-    if base := os.environ.get("XDG_CACHE_HOME", ""):
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(base):  # noqa: PTH117 - the standard says: any other is to be ignored
         return Path(base) / "ark"
     try:
         home = Path.home()
@@ -39,23 +41,55 @@ def scratch_path(cache: Path) -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Make `folder` for this user alone; ArkError when that fails."""
+    """Make `folder` for this user alone; ArkError when that fails, or when a link leads out of the cache."""
+    hint = "free some space, or set XDG_CACHE_HOME to a folder that can be written"
+    root = cache_root()
     try:
+        if folder.is_relative_to(root) and folder.resolve() != root.resolve() / folder.relative_to(root):
+            raise ArkError(f"{folder} leads out of the cache", "look at it and remove the symbolic link")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        hint = "free some space, or set XDG_CACHE_HOME to a folder that can be written"
         raise ArkError(f"{folder} cannot be made: {error.strerror}", hint) from None
 
 
-def remove(folder: Path) -> None:
-    """Delete a cache, also where commands left folders without permissions."""
-    for _ in range(3):
-        for place, _, _ in os.walk(folder):
-            os.chmod(place, 0o700)  # noqa: PTH101 - os.walk gives strings
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
+def remove(path: Path) -> None:
+    """Delete whatever is at `path`, if anything, however deep and however locked; ArkError when that fails.
+
+    No link is followed. Folders inside folders are first moved up, because a path has at most 4096 bytes and a stack
+    at most some thousand frames; both are easily exceeded on purpose.
+    """
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            path.unlink()
             return
-    raise ArkError(f"{folder} cannot be removed", "remove it by hand")
+        path.chmod(0o700)
+        moved, prefix = 0, secrets.token_hex(8)
+        while folders := _unlink_files(path):
+            for folder in folders:
+                for inner in _unlink_files(folder):
+                    inner.rename(path / f"{prefix}{moved}")
+                    moved += 1
+                folder.rmdir()
+        path.rmdir()
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.lexists(path):
+            raise ArkError(f"{path} cannot be removed: somebody else writes there", "remove it by hand") from None
+    except OSError as error:
+        raise ArkError(f"{path} cannot be removed: {error.strerror}", "remove it by hand") from None
+
+
+def _unlink_files(folder: Path) -> list[Path]:
+    """Delete all but the folders in `folder`, and return those, unlocked."""
+    folders = []
+    with os.scandir(folder) as entries:
+        found = list(entries)
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            os.chmod(entry.path, 0o700)  # noqa: PTH101 - hot
+            folders.append(Path(entry.path))
+        else:
+            os.unlink(entry.path)  # noqa: PTH108 - hot
+    return folders
 
 
 def _digest(path: Path) -> str:

@@ -7,6 +7,7 @@ From the desk the engine takes only plain files that match the mutable globs; it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -17,11 +18,16 @@ from pathlib import Path
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.globs import Matcher, compile_globs, is_glob
 from autoresearch_kit.core.spec import NOTES_FOLDER, RESERVED_NAMES
+from autoresearch_kit.lab.cache import remove
 from autoresearch_kit.lab.folder import Folder
-from autoresearch_kit.ledger.git import Entry, Repository
+from autoresearch_kit.ledger.git import DISK_HINT, Entry, Repository
 
 MAX_FILE_BYTES = 64 * 2**20
+MAX_CHANGE_BYTES = 256 * 2**20
+"""All changed files of one attempt together: they stay in the user's repository for good."""
 MAX_FILES = 10_000
+JUNK_FOLDER = "__pycache__"
+"""New files below it are never part of an attempt, also where no ignore rule says so: they differ each time."""
 
 
 class Refused(Exception):  # an agent's doing, not an error of ark's
@@ -84,21 +90,30 @@ class Desk:
     def _lay_git(self, head: str, branch: str) -> None:
         """The clone's own git folder: the files that `git clone --shared` would leave, without starting git there."""
         git = self.root / ".git"
-        if git.is_dir() and not git.is_symlink():
-            shutil.rmtree(git)
-        else:
-            git.unlink(missing_ok=True)
-        if self._index_of != head:
+        remove(git)
+        if self._index_of != head or not self._index.is_file():
             self._repository.read_index(head, self._index)
             self._index_of = head
-        ref = git / "refs" / "heads" / branch
-        (git / "objects" / "info").mkdir(parents=True)
-        ref.parent.mkdir(parents=True)
-        (git / "objects" / "info" / "alternates").write_text(f"{self._repository.objects}\n")
-        (git / "HEAD").write_text(f"ref: refs/heads/{branch}\n")
-        (git / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tbare = false\n")
-        ref.write_text(f"{head}\n")
-        shutil.copyfile(self._index, git / "index")
+        objects = str(self._repository.objects)
+        if "\n" in objects:
+            objects = '"' + objects.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+        ours = [self._place.prefix + name for name in RESERVED_NAMES]
+        files = {
+            "HEAD": f"ref: refs/heads/{branch}\n",
+            "config": "[core]\n\trepositoryformatversion = 0\n\tbare = false\n",
+            "info/exclude": "".join(f"/{_literally(path)}\n" for path in (*ours, *self._links)),
+            "objects/info/alternates": f"{objects}\n",
+            f"refs/heads/{branch}": f"{head}\n",
+        }
+        try:
+            for name, text in files.items():
+                (git / name).parent.mkdir(parents=True, exist_ok=True)
+                (git / name).write_bytes(os.fsencode(text))
+            shutil.copyfile(self._index, git / "index")
+            with contextlib.suppress(FileNotFoundError):  # where the user's own clone is shallow, ours must know
+                shutil.copyfile(self._repository.common / "shallow", git / "shallow")
+        except OSError as error:
+            raise ArkError(f"{git} cannot be written: {error.strerror}", DISK_HINT) from None
 
     def compose(self) -> dict[str, Entry | None]:
         """What the agent changed: mutable files by path from the root, None for a deleted one. Blobs are written.
@@ -107,20 +122,47 @@ class Desk:
         """
         changes: dict[str, Entry | None] = {}
         found = set()
+        room = MAX_CHANGE_BYTES
         for path in self._candidates():
             found.add(path)
             if self._folder.is_untouched(path):
                 continue
-            entry = self._take(path)
-            if entry != self._files.get(path):
+            data, mode = self._read(path)
+            room -= len(data)
+            if room < 0:
+                raise Refused(f"the changed files have more than {MAX_CHANGE_BYTES >> 20} MB together")
+            entry = Entry(mode, self._repository.store_blob(data))
+            if entry != self._files.get(path) and not self._folder.is_as_laid(path, entry):
                 changes[path] = entry
-        new = [path for path in changes if path not in self._files]
-        for path in self._repository.ignored(new) if new else ():
-            changes.pop(path, None)
+        for path in self._junk([path for path in changes if path not in self._files]):
+            del changes[path]
         for path in self._files:
             if path not in found and self._place.is_mutable(path):
+                self._check_gone(path)
                 changes[path] = None
         return changes
+
+    def _junk(self, new: list[str]) -> set[str]:
+        """Those of the new files that nobody wants: what the user's rules ignore, and caches of Python."""
+        named = {self._place.prefix + name for name in self._place.mutable.literals}
+        junk = {path for path in new if JUNK_FOLDER in path.split("/")}
+        asked = [path for path in new if path not in named and path not in junk]
+        try:
+            return junk | self._repository.ignored(asked)
+        except ArkError as error:  # such as a folder that is a link, or a submodule, in the user's checkout
+            raise Refused(f"whether new files are ignored cannot be told: {error.message}") from None
+
+    def _check_gone(self, path: str) -> None:
+        """Refused unless the agent deleted this mutable file: something else in its place is no plain deletion."""
+        try:
+            state = self._lstat(path)
+        except FileNotFoundError:
+            return
+        except NotADirectoryError:
+            raise Refused(f"a file is in the place of a folder that holds {path}; give it another name") from None
+        except OSError as error:
+            raise Refused(f"{path} cannot be read: {error.strerror}") from None
+        raise Refused(f"{path} is {_KINDS.get(stat.S_IFMT(state.st_mode), 'in a place of its own')}; plain files only")
 
     def _candidates(self) -> Iterator[str]:
         """Paths of everything on the desk that is at a mutable path."""
@@ -140,23 +182,30 @@ class Desk:
     def _walk(self, folder: str) -> Iterator[str]:
         """Everything below `folder` that is not itself a real folder. Links are reported, never followed."""
         try:
-            if folder and not stat.S_ISDIR(self._lstat(folder).st_mode):
-                return
-            with os.scandir(self.root / folder) as entries:
-                found = list(entries)
-        except OSError:
+            state = self._lstat(folder)
+        except (FileNotFoundError, NotADirectoryError):
             return
-        for entry in found:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            if path in self._links or path == ".git":
-                continue
-            if not entry.is_dir(follow_symlinks=False):
-                yield path
-            elif entry.name == ".git" or os.path.lexists(os.path.join(entry.path, ".git")):  # noqa: PTH118 - hot
-                if self._place.is_mutable(f"{path}/x"):
-                    raise Refused(f"{path} holds a git repository; plain files only")
-            else:
-                yield from self._walk(path)
+        if stat.S_ISLNK(state.st_mode):
+            raise Refused(f"{folder} is a symbolic link; plain files only")
+        todo = [folder] if stat.S_ISDIR(state.st_mode) else []
+        while todo:
+            folder = todo.pop()
+            try:
+                with os.scandir(self.root / folder) as entries:
+                    found = list(entries)
+            except OSError as error:
+                raise Refused(f"{folder[:200] or 'the desk'} cannot be read: {error.strerror}") from None
+            for entry in found:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                if path in self._links or entry.name == ".git":
+                    continue
+                if not entry.is_dir(follow_symlinks=False):
+                    yield path
+                elif os.path.lexists(os.path.join(entry.path, ".git")):  # noqa: PTH118 - hot
+                    if self._place.is_mutable(f"{path}/x"):
+                        raise Refused(f"{path} holds a git repository; plain files only")
+                else:
+                    todo.append(path)
 
     def _lstat(self, path: str) -> os.stat_result:
         """State of `path` from the root; Refused when a folder on the way to it is a link."""
@@ -167,8 +216,8 @@ class Desk:
                 raise Refused(f"{above} is a symbolic link; plain files only")
         return os.lstat(self.root / path)
 
-    def _take(self, path: str) -> Entry:
-        """Read one mutable file and write it as a blob."""
+    def _read(self, path: str) -> tuple[bytes, int]:
+        """Content and git's mode of one mutable file."""
         try:
             state = self._lstat(path)
         except OSError as error:
@@ -184,7 +233,9 @@ class Desk:
                 data = stream.read(MAX_FILE_BYTES + 1)
         except OSError as error:
             raise Refused(f"{path} cannot be read: {error.strerror}") from None
-        return Entry(0o100755 if state.st_mode & 0o100 else 0o100644, self._repository.store_blob(data))
+        if len(data) > MAX_FILE_BYTES:
+            raise Refused(f"{path} is larger than {MAX_FILE_BYTES >> 20} MB")
+        return data, 0o100755 if state.st_mode & 0o100 else 0o100644
 
     def note(self) -> tuple[str, str]:
         """Title and reason that the agent left in `.ark/attempt.md`; empty strings where it left none."""
@@ -198,6 +249,11 @@ class Desk:
             return "", ""
         title, _, why = text.strip().partition("\n")
         return title.lstrip("# ").strip(), why.strip()
+
+
+def _literally(path: str) -> str:
+    """A path as a pattern of git's that matches it alone."""
+    return "".join(f"\\{c}" if c in "\\*?[ " else c for c in path)
 
 
 _KINDS = {

@@ -4,29 +4,34 @@ Promises: after `lay`, every file has the content, mode and type that the commit
 what the caller asked to keep. Files are trusted unread only when inode, size, mode and both time stamps are those that
 we left; the change time cannot be set by a program, and a file that changed in the same tick as it was laid is read
 again (git calls such files racy). Git is never started in the folder: its configuration and attributes mean nothing.
+Nothing outside is ever touched: no link is followed, neither in the folder nor in its own place.
 
-Does not promise: extended attributes on folders, or anything against a program that runs as root and sets the clock.
+Does not promise: extended attributes on folders, or anything against a program that runs as root and sets the clock or
+mounts something into the folder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
-import shutil
 import stat
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from autoresearch_kit.core.errors import ArkError
+from autoresearch_kit.lab.cache import make_private, remove
 from autoresearch_kit.ledger.git import DISK_HINT, GITLINK, SYMLINK, Entry, Repository
 
 RACY_NS = 50_000_000
 """Kernels stamp files with a clock that ticks every 1 to 10 ms; this is well above."""
+LONG_PATH_BYTES = 1500
+"""What a run leaves below a longer path is not looked at: no artifact is there, and 4096 is where system calls end."""
 
 Stamp = tuple[int, int, int, int, int]
+Keep = Callable[[str], bool]
 
 
 @dataclass(slots=True)
@@ -53,9 +58,10 @@ class Folder:
         """`base` is the commit whose checkout fixes how the user's filters (line ends, LFS) treat unchanged files.
 
         `links` are paths (from the root) that become symlinks to somewhere outside; what lies at a path in `spared` is
-        the caller's business.
+        the caller's business. ArkError for a link in the place of committed files.
         """
         self.root = root
+        self._place = os.path.realpath(root.parent)
         self._repository = repository
         self._links = {path: str(target) for path, target in links.items()}
         self._spared = spared
@@ -65,88 +71,113 @@ class Folder:
         self._base = base
         self._laid: dict[str, _Laid] = {}
         self._filtered: set[str] = set()
+        self._made: tuple[int, int] | None = None
+        self._folder_mode = 0o700
         self._handed_ns = 0
+        for path, entry in self._base_files.items():
+            if entry.mode != GITLINK and (found := next((x for x in self._links if _within(path, x)), None)):
+                raise ArkError(f"`link: {found}` holds committed files, such as {path}", "remove it from `link`")
 
-    def lay(self, files: Mapping[str, Entry], keep: Callable[[str], bool] = lambda path: False) -> None:
+    def lay(self, files: Mapping[str, Entry], keep: Keep | None = None) -> None:
         """Make the folder hold `files` and the links, and of what else is there only regular files that `keep` names.
 
         A file that `keep` names wins over one in `files`. ArkError when the disk is full or the folder cannot be used.
         """
         try:
-            if not self._laid:
-                self._first(files)
+            if not self._is_ours():
+                self._first()
             try:
                 self._make(files, keep)
             except OSError as error:
-                if error.errno in (28, 30):  # no space, read-only: a fresh folder would not help
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # a fresh folder would not help
                     raise
-                self._move_away()
-                self._first(files)
-                self._make(files, lambda path: False)
+                self._first()
+                self._make(files, None)
+            self._handed_ns = self._now()
         except OSError as error:
             raise ArkError(f"{self.root} cannot be written: {error.strerror}", DISK_HINT) from None
-        self._handed_ns = time.time_ns()
 
     def is_untouched(self, path: str) -> bool:
         """Whether the file still is what `lay` or `put` left there."""
         laid = self._laid.get(path)
         return laid is not None and self._matches(path, laid)
 
+    def is_as_laid(self, path: str, entry: Entry) -> bool:
+        """Whether a file with this mode and these bytes is what `lay` left, the user's filters included."""
+        laid = self._laid.get(path)
+        return laid is not None and (laid.entry.mode, laid.on_disk) == (entry.mode, entry.oid)
+
     def put(self, path: str, data: bytes) -> None:
         """Write a file of the engine's own over whatever `lay` left; it counts as untouched until somebody edits it."""
-        self._remove(path)
-        self._write(path, Entry(0o100644, _blob_hash(data)), data)
-        self._handed_ns = time.time_ns()
+        try:
+            for above in (*_above(path), path):
+                if above == path or not _is_folder(self._absolute(above)):
+                    remove(self._absolute(above))
+                    self._laid.pop(above, None)
+            self._write(path, Entry(0o100644, _blob_hash(data)), data)
+            self._handed_ns = self._now()
+        except OSError as error:
+            raise ArkError(f"{self._absolute(path)} cannot be written: {error.strerror}", DISK_HINT) from None
 
     # Making the folder
 
-    def _first(self, files: Mapping[str, Entry]) -> None:
+    def _is_ours(self) -> bool:
+        """Whether the folder is the one that we made; ArkError when somebody has bent the way to it."""
+        if os.path.realpath(self.root.parent) != self._place:
+            raise ArkError(f"{self.root.parent} leads somewhere else now", "look at it and remove it by hand")
+        try:
+            state = os.lstat(self.root)
+        except OSError:
+            return False
+        return (state.st_dev, state.st_ino) == self._made
+
+    def _first(self) -> None:
         """A real checkout of the base, with the user's filters, into an empty folder."""
-        if self.root.exists() or self.root.is_symlink():
-            self._move_away()
-        self.root.mkdir(parents=True)
+        self._made = None
+        self._laid.clear()
+        make_private(self.root.parent)
+        self._move_away()
+        self.root.mkdir()
         self._repository.read_index(self._base, self._index)
         self._repository.check_out(self._index, self.root)
         for path, entry in self._base_files.items():
             if entry.mode == GITLINK:
-                (self.root / path).mkdir(parents=True, exist_ok=True)
-                continue
-            self._note(path, entry)
+                self._absolute(path).mkdir(parents=True, exist_ok=True)
+            else:
+                self._note(path, entry)
+        state = os.lstat(self.root)
+        self._folder_mode = stat.S_IMODE(state.st_mode)
+        self._made = (state.st_dev, state.st_ino)
 
     def _note(self, path: str, entry: Entry) -> None:
         """Remember a file that git has just checked out."""
         state = os.lstat(self._absolute(path))
         on_disk = entry.oid
-        if stat.S_ISREG(state.st_mode) and (
-            state.st_size != self._sizes.get(path) or path in self._filtered or self._hash(path) != entry.oid
-        ):
-            self._filtered.add(path)
-            on_disk = self._hash(path)
+        if stat.S_ISREG(state.st_mode):
+            if state.st_size != self._sizes.get(path) or path in self._filtered:
+                on_disk = ""
+            if on_disk != (found := self._hash(path)):
+                self._filtered.add(path)
+                on_disk = found
         self._laid[path] = _Laid(entry, _stamp(state), on_disk)
 
-    def _make(self, files: Mapping[str, Entry], keep: Callable[[str], bool]) -> None:
+    def _make(self, files: Mapping[str, Entry], keep: Keep | None) -> None:
         wanted = {path: entry for path, entry in files.items() if entry.mode != GITLINK}
         folders = {path for path, entry in files.items() if entry.mode == GITLINK}
         for path in (*wanted, *self._links, *folders.copy()):
-            while (path := os.path.dirname(path)) and path not in folders:  # noqa: PTH120 - a git path, not a file
-                folders.add(path)
+            for above in _above(path):
+                folders.add(above)
         for path in self._links:
-            wanted.pop(path, None)
             folders.discard(path)
 
-        good: set[str] = set()
-        self._sweep("", wanted, folders, keep, good)
+        good = self._sweep(wanted, folders, keep)
         missing = [path for path in wanted if path not in good]
-        checked_out = [
-            path for path in missing if path in self._filtered and wanted[path] == self._base_files.get(path)
-        ]
+        filtered = {path for path in missing if path in self._filtered and wanted[path] == self._base_files.get(path)}
         for path in missing:
-            if path not in checked_out:
+            if path not in filtered:
                 self._write(path, wanted[path], self._repository.blob(wanted[path].oid))
-        if checked_out:
-            self._repository.check_out(self._index, self.root, checked_out)
-            for path in checked_out:
-                self._note(path, wanted[path])
+        if filtered:
+            self._check_out_again(filtered)
         for path in folders:
             self._absolute(path).mkdir(parents=True, exist_ok=True)
         for path, target in self._links.items():
@@ -154,37 +185,60 @@ class Folder:
                 self._absolute(path).parent.mkdir(parents=True, exist_ok=True)
                 self._absolute(path).symlink_to(target)
 
-    def _sweep(
-        self,
-        folder: str,
-        wanted: Mapping[str, Entry],
-        folders: set[str],
-        keep: Callable[[str], bool],
-        good: set[str],
-    ) -> bool:
-        """Remove what does not belong below `folder`, note in `good` what is right; True when something stays."""
-        stays = False
-        for found in _scan(self._absolute(folder)):
-            path = f"{folder}/{found.name}" if folder else found.name
-            if path in self._spared:
-                stays = True
-            elif found.is_dir(follow_symlinks=False):
-                below = self._sweep(path, wanted, folders, keep, good)
-                if not below and path not in folders:
-                    Path(found.path).rmdir()
+    def _check_out_again(self, paths: Iterable[str]) -> None:
+        """Files that only git can make. In an empty folder, so that no attributes but the base's have a say."""
+        aside = self.root.with_name(self.root.name + ".filtered")
+        remove(aside)
+        aside.mkdir()
+        self._repository.read_index(self._base, self._index)
+        self._repository.check_out(self._index, aside, paths)
+        for path in paths:
+            self._absolute(path).parent.mkdir(parents=True, exist_ok=True)
+            (aside / path).rename(self._absolute(path))
+            self._note(path, self._base_files[path])
+        remove(aside)
+
+    def _sweep(self, wanted: Mapping[str, Entry], folders: set[str], keep: Keep | None) -> set[str]:
+        """Remove what does not belong, and return what is right. Without recursion: a run may nest folders at will."""
+        good: set[str] = set()
+        todo = [""]
+        emptied = []
+        while todo:
+            folder = todo.pop()
+            for found in self._scan(folder):
+                path = f"{folder}/{found.name}" if folder else found.name
+                if path in self._spared:
+                    continue
+                if found.is_dir(follow_symlinks=False):
+                    if path in folders:
+                        todo.append(path)
+                    elif keep is None or path in wanted or path in self._links or len(path) > LONG_PATH_BYTES:
+                        remove(self._absolute(path))
+                    else:
+                        todo.append(path)
+                        emptied.append(path)
+                elif (
+                    keep is not None and path not in self._links and found.is_file(follow_symlinks=False) and keep(path)
+                ):
+                    good.add(path)
+                    self._laid.pop(path, None)
+                elif self._is_right(path, wanted):
+                    good.add(path)
                 else:
-                    stays = True
-            elif found.is_file(follow_symlinks=False) and keep(path):
-                good.add(path)
-                self._laid.pop(path, None)
-                stays = True
-            elif self._is_right(path, wanted):
-                good.add(path)
-                stays = True
-            else:
-                Path(found.path).unlink()
-                self._laid.pop(path, None)
-        return stays
+                    Path(found.path).unlink()
+                    self._laid.pop(path, None)
+        for path in reversed(emptied):  # the inner ones first
+            with contextlib.suppress(OSError):  # something in it is kept
+                self._absolute(path).rmdir()
+        return good
+
+    def _scan(self, folder: str) -> list[os.DirEntry[str]]:
+        """Entries of a folder, made ours first when somebody has locked us out."""
+        absolute = self._absolute(folder)
+        if stat.S_IMODE(os.lstat(absolute).st_mode) != self._folder_mode:
+            absolute.chmod(self._folder_mode)
+        with os.scandir(absolute) as entries:
+            return list(entries)
 
     def _is_right(self, path: str, wanted: Mapping[str, Entry]) -> bool:
         if path in self._links:
@@ -196,13 +250,16 @@ class Folder:
     def _matches(self, path: str, laid: _Laid) -> bool:
         try:
             state = os.lstat(self._absolute(path))
+            if _stamp(state) != laid.stamp:
+                return False
+            return state.st_ctime_ns < self._handed_ns - RACY_NS or self._hash(path) == laid.on_disk
         except OSError:
             return False
-        if _stamp(state) != laid.stamp:
-            return False
-        if state.st_ctime_ns < self._handed_ns - RACY_NS or not stat.S_ISREG(state.st_mode):
-            return True
-        return self._hash(path) == laid.on_disk
+
+    def _now(self) -> int:
+        """The time by the clock that stamps our files: on a network file system it is the server's."""
+        self._index.touch()
+        return os.lstat(self._index).st_ctime_ns
 
     def _write(self, path: str, entry: Entry, data: bytes) -> None:
         """Write bytes as they are: what an agent wrote is what is measured."""
@@ -217,31 +274,45 @@ class Folder:
                 stream.write(data)
         self._laid[path] = _Laid(entry, _stamp(os.lstat(target)), entry.oid)
 
-    def _remove(self, path: str) -> None:
-        target = self._absolute(path)
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
-        self._laid.pop(path, None)
-
     def _move_away(self) -> None:
-        """Get rid of a folder that cannot be cleaned: what cannot be deleted now is at least not in the way."""
-        self._laid.clear()
+        """Get rid of what is at our place: what cannot be deleted now is at least not in the way."""
         for number in range(100):
-            aside = self.root.with_name(f"{self.root.name}.broken{number or ''}")
-            shutil.rmtree(aside, ignore_errors=True)
-            if not aside.exists():
-                self.root.rename(aside)
-                shutil.rmtree(aside, ignore_errors=True)
+            if not os.path.lexists(self.root):
                 return
+            aside = self.root.with_name(f"{self.root.name}.broken{number or ''}")
+            with contextlib.suppress(ArkError):
+                remove(aside)
+                self.root.rename(aside)
+                remove(aside)
         raise ArkError(f"{self.root} cannot be cleaned", "remove it by hand")
 
     def _hash(self, path: str) -> str:
-        return _blob_hash(self._absolute(path).read_bytes())
+        """Hash of what is at `path`, a plain file or a link, as a blob."""
+        absolute = self._absolute(path)
+        if absolute.is_symlink():
+            return _blob_hash(os.fsencode(absolute.readlink()))
+        with absolute.open("rb", buffering=0) as file:
+            digest = hashlib.sha1(b"blob %d\0" % os.fstat(file.fileno()).st_size, usedforsecurity=False)
+            while data := file.read(1 << 20):
+                digest.update(data)
+        return digest.hexdigest()
 
     def _absolute(self, path: str) -> Path:
         return self.root / path if path else self.root
+
+
+def _above(path: str) -> list[str]:
+    """The folders that hold `path`, from the root on."""
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _blob_hash(data: bytes) -> str:
@@ -250,14 +321,3 @@ def _blob_hash(data: bytes) -> str:
 
 def _stamp(state: os.stat_result) -> Stamp:
     return (state.st_ino, state.st_mode, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-
-
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    """Entries of a folder, made readable first when somebody has locked us out."""
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except PermissionError:
-        folder.chmod(0o700)
-        with os.scandir(folder) as entries:
-            return list(entries)

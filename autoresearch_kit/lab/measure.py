@@ -7,22 +7,24 @@ What it cannot keep from a run: the user's home, the network, the clock, and oth
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.globs import compile_globs, is_glob
 from autoresearch_kit.core.metrics import Reading, decode, read_metrics
 from autoresearch_kit.core.records import Measurement
 from autoresearch_kit.core.spec import RUN_LOG, Spec
+from autoresearch_kit.lab.cache import make_private, remove
 from autoresearch_kit.lab.folder import Folder
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.processes import Command, Finished, Supervisor, tail
-from autoresearch_kit.ledger.git import Entry, Repository
+from autoresearch_kit.ledger.git import DISK_HINT, Entry, Repository
 
 SETUP_SECONDS = 2 * 3600.0
 """Hard limit for the set-up command: downloads may be slow, but a night must not be lost to one."""
@@ -58,12 +60,12 @@ class Scratch:
     def fresh(self) -> dict[str, str]:
         """Empty it, and return the environment that points to it."""
         self.remove()
-        self._path.mkdir(parents=True, mode=0o700)
+        make_private(self._path)
         return {"TMPDIR": str(self._path)}
 
     def remove(self) -> None:
         """Delete it with all that commands left there."""
-        shutil.rmtree(self._path, ignore_errors=True)
+        remove(self._path)
 
 
 class Bench:
@@ -98,6 +100,8 @@ class Bench:
         if self._supervisor is not None:
             self._supervisor.close()
             self._supervisor = None
+            with contextlib.suppress(ArkError):
+                self._scratch.remove()
 
     def measure(self, files: Mapping[str, Entry], number: int, tag: str) -> Measurement:
         """One run and its evaluation of the tree `files`. Whatever the experiment does, it is a Measurement."""
@@ -125,9 +129,9 @@ class Bench:
             reading = read_metrics(text, spec.metric, pattern=spec.metric_pattern)
             last = tail(own_log) or tail(log)
         else:
-            if not _is_file(own_log):
-                _replace_by_copy(log, own_log)
             self._bench.lay(self._tracked, self._survives)
+            if not _is_file(own_log):  # only now: before, the way there may have led anywhere
+                _copy(log, own_log)
             eval_log = self._logs / f"{number:04d}.eval.log"
             done = self._command("eval", spec.eval_command, spec.eval_timeout_seconds, eval_log, env)
             seconds += done.wall_seconds
@@ -176,6 +180,7 @@ class Bench:
         self, name: str, line: str, limit: float, log: Path, env: Mapping[str, str], meant: float | None = None
     ) -> Finished:
         self._watch(Phase(name, meant or limit, log))
+        make_private(self._logs)  # a command may have deleted the whole cache
         if self._supervisor is None:
             self._supervisor = Supervisor()
         return self._supervisor.run(
@@ -219,9 +224,8 @@ def _read(path: Path) -> str:
     return decode(path.read_bytes()) if _is_file(path) else ""
 
 
-def _replace_by_copy(source: Path, target: Path) -> None:
-    if target.is_dir() and not target.is_symlink():
-        shutil.rmtree(target)
-    else:
-        target.unlink(missing_ok=True)
-    shutil.copyfile(source, target)
+def _copy(source: Path, target: Path) -> None:
+    try:
+        target.write_bytes(source.read_bytes() if _is_file(source) else b"")
+    except OSError as error:
+        raise ArkError(f"{target} cannot be written: {error.strerror}", DISK_HINT) from None
