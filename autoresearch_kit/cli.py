@@ -186,9 +186,9 @@ def _print_ending(project: Project, ledger: Ledger, attempts: list[Attempt], dir
     from autoresearch_kit.views.summary import status, status_lines
 
     found = status(project, ledger, attempts)
-    click.echo(f"\n{reason}", err=True)
-    for line in status_lines({**found, "running": False}):
-        click.echo(line)
+    click.echo(err=True)
+    click.echo(f"run {found['tag']}: {reason}")
+    click.echo("\n".join(status_lines(found)[1:]))
     where = "" if directory == Path() else f" {directory}"
     best = f"ark show {found['tag']}/{found['best_attempt']}{where}" if found["best_attempt"] is not None else "ark log"
     click.echo(f"\nnext: {best}   ark log{where} --tag {found['tag']}   git log {found['branch']}", err=True)

@@ -73,7 +73,7 @@ class Display:
     def _print(self, text: Text) -> None:
         # On a pipe one event is one line, however wide.
         if self._is_live:
-            self._console.print(text)
+            self._console.print(text, no_wrap=True, overflow="ellipsis")
         else:
             self._console.print(text, soft_wrap=True, highlight=False)
 

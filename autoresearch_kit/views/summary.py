@@ -59,11 +59,11 @@ def status(project: Project, ledger: Ledger, attempts: Sequence[Attempt]) -> dic
 
 def status_lines(found: Mapping[str, Any]) -> list[str]:
     """`status` for a person."""
-    state = "is running" if found["running"] else "is not running"
+    state = "running" if found["running"] else "not running"
     attempt = f", at attempt {found['running_attempt']}" if found["running"] and found["running_attempt"] else ""
     words = gain_words(found["baseline"], found["best"], found["direction"] == "maximize")
     lines = [
-        f"run {found['tag']} {state}{attempt}",
+        f"run {found['tag']}, {state}{attempt}",
         f"  branch    {found['branch']} at {(found['head'] or 'nothing yet')[:10]}",
         f"  attempts  {found['attempts']}: {found['kept']} kept, {found['discarded']} discarded, "
         f"{found['crashes']} crashed, {found['lost']} lost",
