@@ -1,0 +1,335 @@
+"""Kill `ark run` at any moment: it goes on, counts nothing twice, and leaves no process and no damage.
+
+python -m pytest tests/engine/test_kill.py [-m slow]
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from autoresearch_kit.core.records import Attempt, Outcome
+from autoresearch_kit.ledger.git import Repository
+from autoresearch_kit.ledger.ledger import Ledger
+
+ARK = [sys.executable, "-c", "from autoresearch_kit.cli import main; main()"]
+PATIENCE = 60.0
+"""For what takes a fraction of a second, on a machine that does much else."""
+MARK = "LC_ARK_KILL_TEST"
+"""In the environment of every process of a run: the guardian, too, inherits what begins with LC_."""
+
+# Agent, run and evaluation in one: tells the log, leaves a daemon that is deaf to TERM, and does its work.
+PLAY = """
+import os, signal, sys, time
+phase, number = sys.argv[1], os.environ["ARK_ATTEMPT"]
+def note(*words):
+    file = os.open(os.environ["KILL_LOG"], os.O_WRONLY | os.O_APPEND)
+    os.write(file, (" ".join(map(str, words)) + "\\n").encode())
+    os.close(file)
+note(phase, number, os.environ.get("ARK_SEED"), os.getpid())
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        note("daemon", number, None, os.getpid())
+        time.sleep(600)
+    os._exit(0)
+os.wait()
+if "deaf" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+time.sleep(float(sys.argv[2]))
+if phase == "agent":
+    open("value.txt", "w").write(number)
+elif phase == "run":
+    open("run.log", "w").write(open("value.txt").read())
+else:
+    value = int(open("run.log").read())
+    print("loss:", 1000 if value % 3 else 900 - value)
+"""
+
+SPEC = """
+name: kill
+metric: loss
+metric_direction: minimize
+mutable_files: [value.txt]
+run_command: {run}
+eval_command: {eval}
+branch_prefix: autoresearch
+agent: {{command: {agent}}}
+"""
+
+Strike = Callable[[subprocess.Popen[bytes]], None]
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a command told the log."""
+
+    phase: str
+    number: int
+    seed: str
+    pid: int
+
+
+@dataclass
+class Campaign:
+    """One run that is killed again and again."""
+
+    place: Path
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    landed: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.folder, self.log = self.place / "project", self.place / "log"
+        self.env = {
+            **os.environ,
+            MARK: self.mark,
+            "KILL_LOG": str(self.log),
+            "HOME": str(self.place),
+            "XDG_CACHE_HOME": str(self.place / "cache"),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            **{f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+        }
+        self.folder.mkdir()
+        self.log.touch()
+        (self.place / "play.py").write_text(PLAY)
+        (self.folder / "value.txt").write_text("0")
+        self.write_spec()
+        self.git("init", "-q")
+        self.git("add", ".")
+        self.git("commit", "-qm", "start")
+
+    def write_spec(self, run: str = "0.03") -> None:
+        play = f"{sys.executable} -I -S {self.place / 'play.py'}"
+        lines = {"agent": f"{play} agent 0.02", "run": f"{play} run {run}", "eval": f"{play} eval 0.02"}
+        (self.folder / "autoresearch-config.yaml").write_text(SPEC.format(**lines))
+
+    def git(self, *args: str) -> str:
+        done = subprocess.run(["git", *args], cwd=self.folder, env=self.env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def ark(self, *args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*ARK, *args], cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=4 * PATIENCE
+        )
+
+    def start(self, attempts: int = 1000) -> subprocess.Popen[bytes]:
+        order = [*ARK, "run", "--tag", "t", "--attempts", str(attempts)]
+        with (self.place / "stderr").open("wb") as said:
+            return subprocess.Popen(
+                order, cwd=self.folder, env=self.env, stdout=said, stderr=said, start_new_session=True
+            )
+
+    def lines(self) -> list[Line]:
+        words = (line.split() for line in self.log.read_text().splitlines())
+        return [Line(phase, int(number), seed, int(pid)) for phase, number, seed, pid in words]
+
+    def wait_for(self, phase: str, ark: subprocess.Popen[bytes], seen: int, number: int = -1) -> Line:
+        """The first line of that phase beyond the `seen` first ones."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            for line in self.lines()[seen:]:
+                if line.phase == phase and number in (-1, line.number):
+                    return line
+            assert ark.poll() is None, f"ark run ended with {ark.returncode}: {self.said()}"
+            time.sleep(0.002)
+        raise AssertionError(f"no {phase} within {PATIENCE:g} s: {self.said()}")
+
+    def said(self) -> str:
+        return (self.place / "stderr").read_text()
+
+    def alive(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def check_nobody_left(self) -> None:
+        deadline = time.monotonic() + PATIENCE / 2
+        while (left := self.alive()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not left, [process.cmdline() for process in left]
+
+    def attempts(self) -> list[Attempt]:
+        repository = Repository(self.folder)
+        try:
+            return Ledger(repository, "autoresearch", "t").read()
+        finally:
+            repository.close()
+
+    def check(self, closed: bool) -> list[Attempt]:
+        """Everything that must hold at any time; `closed` after a run that came to its own end."""
+        attempts = self.attempts()
+        assert [a.number for a in attempts] == list(range(len(attempts)))
+        running = [a.number for a in attempts if a.outcome is Outcome.RUNNING]
+        assert running in ([], [len(attempts) - 1]) and not (running and closed)
+
+        kept = [a for a in attempts if a.outcome is Outcome.KEEP]
+        base = self.git("rev-parse", "HEAD").strip()
+        branch = self.git("rev-list", "--reverse", "--parents", "--branches=autoresearch/t*").split()
+        expected = [base, *(oid for a in kept for oid in (a.commit, a.parent))]
+        assert branch == (expected if kept else [])
+        assert [a.parent for a in kept] == [base, *(a.commit for a in kept)][: len(kept)]
+        heads = [next((k.commit for k in reversed(kept) if k.number < a.number), base) for a in attempts]
+        assert [a.parent for a in attempts] == heads
+
+        runs = [line for line in self.lines() if line.phase == "run"]
+        told = Counter(line.number for line in runs)
+        assert set(told) <= {a.number for a in attempts} | ({0} if not attempts else set())
+        for a in attempts:
+            if a.number:  # a baseline is withdrawn and begun from scratch
+                assert told[a.number] <= a.repeats + 1 <= 2, a
+            if a.outcome in (Outcome.KEEP, Outcome.DISCARD):
+                assert [str(m.seed) for m in a.measurements] == [
+                    next(line.seed for line in reversed(runs) if line.number == a.number)
+                ]
+            elif a.outcome is not Outcome.RUNNING:
+                assert a.outcome is Outcome.LOST, a
+        measured = [a.tree for a in attempts if a.number and a.outcome in (Outcome.KEEP, Outcome.DISCARD)]
+        assert len(measured) == len(set(measured))
+
+        self.git("fsck", "--strict", "--no-dangling", "--no-progress")
+        assert self.git("status", "--porcelain") == ""
+        return attempts
+
+    def check_end(self, made: int) -> None:
+        """The run goes on to its own end, and its books are right."""
+        before = sum(a.outcome is not Outcome.LOST for a in self.check(closed=False))
+        done = self.ark("run", "--tag", "t", "--attempts", str(made))
+        assert done.returncode == 0, done.stderr
+        self.check_nobody_left()
+        attempts = self.check(closed=True)
+        after = sum(a.outcome is not Outcome.LOST for a in attempts)
+        assert max(before, 1) + made - 1 <= after <= max(before, 1) + made  # one less: a second death lost the last one
+        assert (self.folder / "results.tsv").read_text() == self.ark("log", "--tsv", "--tag", "t").stdout
+
+    def kill(self, rng: random.Random, strike: Strike) -> None:
+        """Start the run, strike at a random point of a random phase, and look at what is left."""
+        where = rng.choice(["start", "agent", "run", "run", "eval", "eval"])
+        seen = len(self.lines())
+        ark = self.start()
+        if where == "start":
+            time.sleep(rng.uniform(0, 1.0))
+        else:
+            for _ in range(rng.choice([1, 1, 2])):  # now the one that was taken up again, now a fresh one
+                self.wait_for(where, ark, seen)
+                seen = len(self.lines())
+            time.sleep(rng.uniform(0, 0.09))
+        strike(ark)
+        ark.wait(PATIENCE)
+        last = [line.phase for line in self.lines()[seen:] if line.phase != "daemon"][-1:]
+        self.landed[last[0] if last else where] += 1
+        self.check_nobody_left()
+        self.check(closed=False)
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Iterator[Campaign]:
+    campaign = Campaign(tmp_path)
+    yield campaign
+    for process in campaign.alive():  # a test that failed
+        process.kill()
+
+
+def kill_one(ark: subprocess.Popen[bytes]) -> None:
+    ark.kill()
+
+
+def kill_group(ark: subprocess.Popen[bytes]) -> None:
+    os.killpg(ark.pid, signal.SIGKILL)
+
+
+def test_killed_eight_times(campaign: Campaign) -> None:
+    rng = random.Random(8)
+    for number in range(8):
+        campaign.kill(rng, kill_group if number % 4 == 3 else kill_one)
+    campaign.check_end(3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("strike, times", [(kill_one, 100), (kill_group, 30)])
+def test_killed_at_any_moment(
+    campaign: Campaign, strike: Callable[[subprocess.Popen[bytes]], None], times: int
+) -> None:
+    rng = random.Random(100)
+    for _ in range(times):
+        campaign.kill(rng, strike)
+    campaign.check_end(5)
+    assert all(campaign.landed[phase] for phase in ("start", "agent", "run", "eval")), campaign.landed
+    assert sum(line.phase == "daemon" for line in campaign.lines()) > times
+
+
+def test_killing_the_guardian_alone_does_not_end_the_run(campaign: Campaign) -> None:
+    campaign.write_spec(run="0.3")
+    campaign.git("commit", "-qam", "slower")
+    ark = campaign.start(attempts=2)
+    line = campaign.wait_for("run", ark, 0, number=1)
+    guardians = [p for p in psutil.Process(line.pid).parents() if "guardian.py" in " ".join(p.cmdline())]
+    guardians[0].kill()
+    assert ark.wait(PATIENCE) == 0, campaign.said()
+    campaign.check_nobody_left()
+    outcomes = [a.outcome for a in campaign.attempts()]
+    assert outcomes[:2] == [Outcome.KEEP, Outcome.CRASH] and len(outcomes) == 3
+    assert campaign.attempts()[1].problem.startswith("supervisor_killed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_polite_stop_ends_the_attempt_as_lost(campaign: Campaign, number: signal.Signals) -> None:
+    ark = campaign.start()
+    campaign.wait_for("run", ark, 0, number=1)
+    ark.send_signal(number)
+    assert ark.wait(PATIENCE) == 130, campaign.said()
+    campaign.check_nobody_left()
+    assert [a.outcome for a in campaign.check(closed=True)] == [Outcome.KEEP, Outcome.LOST]
+    campaign.check_end(2)
+
+
+def test_a_second_interrupt_does_not_wait_for_a_deaf_command(campaign: Campaign) -> None:
+    campaign.write_spec(run="30 deaf")
+    campaign.git("commit", "-qam", "deaf")
+    ark = campaign.start()
+    campaign.wait_for("daemon", ark, 0, number=0)
+    ark.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    ark.send_signal(signal.SIGINT)
+    assert ark.wait(PATIENCE) == 130, campaign.said()
+    campaign.check_nobody_left()
+    campaign.write_spec()
+    campaign.git("commit", "-qam", "not deaf")
+    assert campaign.ark("run", "--tag", "u", "--attempts", "2").returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_interrupted_at_any_moment(campaign: Campaign) -> None:
+    rng = random.Random(20)
+    for _ in range(20):
+        campaign.kill(rng, lambda ark: ark.send_signal(rng.choice([signal.SIGINT, signal.SIGTERM])))
+    campaign.check_end(3)
+
+
+@pytest.mark.parametrize("ref", ["refs/ark/t/0001", "refs/heads/autoresearch/t"])
+def test_a_lock_that_a_killed_git_left_stops_nothing(campaign: Campaign, ref: str) -> None:
+    """When the whole group is killed, git dies between locking the refs and moving them."""
+    assert campaign.ark("run", "--tag", "t", "--attempts", "0").returncode == 0
+    lock = campaign.folder / ".git" / f"{ref}.lock"
+    lock.write_text("")
+    campaign.check_end(3)
