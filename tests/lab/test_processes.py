@@ -316,6 +316,26 @@ def test_fork_bomb(run: Run, tmp_path: Path) -> None:
     assert not [x for x in psutil.process_iter(["cmdline"]) if "bomb.py" in (x.info["cmdline"] or [])]
 
 
+@pytest.mark.skipif(not LINUX, reason="beyond best effort")
+@pytest.mark.parametrize("end", ["exit 0", "kill -9 $PPID"])
+def test_who_moves_on_under_a_new_number_all_the_time(run: Run, tmp_path: Path, end: str) -> None:
+    """The last of them was once never caught: the list was old by the time it had been read."""
+    (tmp_path / "hop.py").write_text(
+        "import os, time\n"
+        "start = time.monotonic()\n"
+        "for _ in range(3): os.fork()\n"
+        "while time.monotonic() < start + 20:\n"
+        "    if os.fork(): os._exit(0)\n"
+        "    os.setsid()\n"
+        "    os.utime('beat')\n"
+    )
+    done = run(f"touch beat; {PYTHON} hop.py; sleep 0.1; {end}; sleep 9")
+    assert done.problem == ("" if end == "exit 0" else "supervisor_killed")
+    before = (tmp_path / "beat").stat().st_mtime_ns
+    time.sleep(0.1)
+    assert (tmp_path / "beat").stat().st_mtime_ns == before
+
+
 def test_memory_limit(run: Run, tmp_path: Path) -> None:
     (tmp_path / "eat.py").write_text("import time; x = bytearray(b'1') * 200_000_000; time.sleep(60)")
     done = run(f"{PYTHON} eat.py; true", memory_mb=100)
