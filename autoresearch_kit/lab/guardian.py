@@ -245,7 +245,7 @@ class Family:
             send_signal(pids, signal.SIGKILL)
             if time.monotonic() > deadline:
                 return pids
-            time.sleep(min(0.0005 * 2**rounds, 0.02))
+            time.sleep(0.0005 * 2 ** min(rounds, 5))
             rounds += 1
         return []
 
@@ -409,7 +409,8 @@ class Guardian:
         if reason["problem"]:
             result |= reason
         if survivors:
-            result["detail"] += f"; could not be killed: {', '.join(map(str, survivors))}"
+            left = f"could not be killed: {', '.join(map(str, survivors))}"
+            result["detail"] = "; ".join(filter(None, [result["detail"], left]))
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         result["cpu"] = used.ru_utime + used.ru_stime - used_before.ru_utime - used_before.ru_stime
         return result | {"wall": wall, "peak": max(peak, family.peak()) / MB}
@@ -445,12 +446,14 @@ class Guardian:
                     send_signal(family.pids(), signal.SIGTERM, signal.SIGCONT)  # a stopped process hears no TERM
                     kill_at = now + grace
                 if now >= next_sample:
+                    cost = -time.process_time()
                     used = family.memory(peak)
+                    cost += time.process_time()
                     peak = max(peak, used)
                     if used > limit and not reason["problem"]:
                         detail = f"used {used / MB:.0f} MB, the limit is {order['memory_mb']:g} MB"
                         reason, kill_at = {"problem": "out_of_memory", "detail": detail}, now
-                    next_sample = now + max(pace, 50 * (time.monotonic() - now))  # at most 2 % of a core
+                    next_sample = now + max(pace, 50 * cost)  # at most 2 % of a core
                     pace = min(pace * 1.3, slowest)
                 if order["watch"] and now >= next_watch:
                     size = regular_size(order["watch"])

@@ -50,7 +50,7 @@ class Command:
     stdin: Path | None = None
     """A file for standard input; else there is none."""
     watch: Path | None = None
-    """A file the command writes itself; above 64 MB the command is ended and the file cut to its tail."""
+    """A file the command writes itself, in `cwd`; above 64 MB the command is ended and the file cut to its tail."""
     memory_mb: float | None = None
     """Limit for the whole tree, by samples each tenth of a second."""
 
@@ -147,12 +147,12 @@ class Supervisor:
         order = {
             "id": self._number,
             "command": command.command,
-            "cwd": str(command.cwd),
+            "cwd": str(command.cwd.absolute()),  # the guardian sits in the root folder
             "env": dict(command.env),
-            "log": str(command.log),
+            "log": str(command.log.absolute()),
             "timeout": command.timeout_seconds,
-            "stdin": str(command.stdin) if command.stdin else None,
-            "watch": str(Path(command.cwd, command.watch)) if command.watch else None,
+            "stdin": str(command.stdin.absolute()) if command.stdin else None,
+            "watch": str(Path(command.cwd, command.watch).absolute()) if command.watch else None,
             "memory_mb": command.memory_mb,
         }
         assert self._channel is not None

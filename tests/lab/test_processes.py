@@ -168,6 +168,15 @@ def test_standard_input_is_the_file(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "one\ntwo\n"
 
 
+def test_relative_paths_start_here(supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("desk").mkdir()
+    Path("prompt").write_text("hello\n")
+    env = {"PATH": os.environ["PATH"]}
+    supervisor.run(Command("cat; pwd", Path("desk"), env, Path("log"), 60, stdin=Path("prompt")))
+    assert (tmp_path / "log").read_text().splitlines() == ["hello", str((tmp_path / "desk").resolve())]
+
+
 def test_standard_input_is_empty_without_one(run: Run) -> None:
     assert run("read line").exit_code == 1
 
@@ -227,8 +236,12 @@ def test_peak_memory_of_one_process(run: Run, tmp_path: Path, command: str) -> N
 
 
 def test_peak_memory_is_a_sum_over_the_tree(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "eat.py").write_text("import time; x = bytearray(b'1') * 100_000_000; time.sleep(0.8)")
-    assert 190 < run(f"{PYTHON} eat.py & {PYTHON} eat.py & wait").peak_memory_mb < 260
+    (tmp_path / "eat.py").write_text(
+        "import os, sys, time; x = bytearray(b'1') * 100_000_000; open(sys.argv[1], 'w').close()\n"
+        "while not (os.path.exists('a') and os.path.exists('b')): time.sleep(0.01)\n"
+        "time.sleep(1)"
+    )
+    assert 190 < run(f"{PYTHON} eat.py a & {PYTHON} eat.py b & wait").peak_memory_mb < 260
 
 
 @pytest.mark.skipif(not LINUX, reason="shared pages are told apart on Linux only")
