@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -155,7 +155,8 @@ def run(
     from rich.console import Console
 
     from autoresearch_kit.agents import choose, open_agent
-    from autoresearch_kit.ratchet import Limits, Run, loop
+    from autoresearch_kit.core.budget import Limits
+    from autoresearch_kit.ratchet import Run, loop
     from autoresearch_kit.views.display import Display
 
     with _project(directory) as project:
@@ -182,7 +183,7 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _print_ending(project: Project, ledger: Ledger, attempts: list[Attempt], directory: Path, reason: str) -> None:
+def _print_ending(project: Project, ledger: Ledger, attempts: Sequence[Attempt], directory: Path, reason: str) -> None:
     from autoresearch_kit.views.summary import status, status_lines
 
     found = status(project, ledger, attempts)

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from autoresearch_kit.books import Books
+from autoresearch_kit.core.budget import Ending, Limits, ending
 from autoresearch_kit.core.decide import Case, decide, number
 from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict
@@ -24,7 +26,7 @@ from autoresearch_kit.lab.desk import Desk, Refused, read_links
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.measure import Bench, Phase, Scratch
 from autoresearch_kit.ledger.git import Entry, RefMoved
-from autoresearch_kit.ledger.ledger import Ledger, baseline_of, first_free, is_baseline, last_kept, pick
+from autoresearch_kit.ledger.ledger import Ledger, pick
 from autoresearch_kit.ledger.results import ResultsFile
 from autoresearch_kit.project import Project, check_files, check_inputs, check_submodules, count_lines
 
@@ -32,12 +34,6 @@ IDLE_TURNS = 5
 """So many turns in a row without a new tree end the run."""
 FIRST_PAUSE_SECONDS = 2.0
 """After an agent that failed; doubled with each further failure."""
-TAILS_KEPT = 10
-"""Logs of so many attempts stay in memory; the ledger has them all."""
-FAIR = (Outcome.KEEP, Outcome.DISCARD, Outcome.CRASH)
-"""What counts against a budget of attempts."""
-UNFAIR = frozenset({"disk_full", "supervisor_killed", "not_started", "cancelled"})
-"""Problems of the machine rather than of the idea: such a tree may be tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +94,15 @@ class Run:
         self.spec = project.spec
         self.ledger = Ledger(project.repository, self.spec.branch_prefix, tag)
         self.tag = tag
-        self.attempts: list[Attempt] = []
         self._watch = watch
         self._lock = self.ledger.lock()
         self._bench: Bench | None = None
         self._desk: Desk | None = None
-        self._results: ResultsFile | None = None
+        self._books: Books | None = None
         self._base = ""
         self._head_files: Mapping[str, Entry] = {}
         self._head_of = ""
         self._yardstick = ""
-        self._measured: dict[str, int] = {}
         self.told = ""
         """Why the last turn brought no attempt, for the next prompt; empty when it did."""
 
@@ -129,19 +123,19 @@ class Run:
         repository.head()
         self._lock.acquire()
         self.ledger.check_free()
-        self.attempts = [_light(attempt) for attempt in self.ledger.read()]
-        if self.attempts and self.attempts[0].number != 0:
+        attempts = self.ledger.read()
+        if attempts and attempts[0].number != 0:
             raise ArkError(
                 f"run {self.tag} has no baseline at {self.ledger.ref(0)}", "restore it, or use another --tag"
             )
-        if start_from and self.attempts:
+        if start_from and attempts:
             raise UsageError(f"run {self.tag} exists already, so --from means nothing", "give a new name: --tag NAME")
-        if self.attempts:
-            self._base = self.attempts[0].parent
+        if attempts:
+            self._base = attempts[0].parent
+        elif start_from:
+            self._base = pick(repository, self.spec.branch_prefix, start_from).commit
         else:
-            self._base = (
-                pick(repository, self.spec.branch_prefix, start_from).commit if start_from else repository.head()
-            )
+            self._base = repository.head()
         files = repository.files(self._base)
         links = read_links(repository.root, self.project.place.prefix, self.spec.link)
         check_files(self.project, files, "the commit that the run starts from")
@@ -164,7 +158,7 @@ class Run:
             self._watch,
         )
         self._desk = Desk(repository, folder / "desk", self._base, place, links)
-        self._results = ResultsFile(repository, self.project.folder, self.spec.metric)
+        self._books = Books(attempts, ResultsFile(repository, self.project.folder, self.spec.metric))
 
     def close(self) -> None:
         """End helper processes and give the lock back; safe to call twice."""
@@ -175,20 +169,18 @@ class Run:
 
     def ready(self) -> None:
         """Repair what a dead supervisor left, and see to a baseline from this machine; ArkError when there is none."""
-        bench, results = self._held()
+        books = self.books
         files = self.project.repository.files(self._base)
         self._yardstick = self.project.yardstick(files)
         self.ledger.drop_stale_locks()
         self._mend_branch()
-        if problem := self._set_up(bench, files):
+        if problem := self._set_up(self._held(), files):
             raise ArkError(
                 f"the set-up command failed: {problem}", f"it is `{self.spec.setup_command}`; run it by hand"
             )
-        results.add([attempt for attempt in self.attempts if attempt.verdict])
-        interrupted = [attempt for attempt in self.attempts if attempt.verdict is None]
-        for attempt in interrupted:
+        for attempt in [attempt for attempt in books.attempts if attempt.verdict is None]:
             self._take_up(attempt)
-        if last_kept(self.attempts) is None:
+        if books.head is None:
             self._baseline("Baseline", "The files as they were committed.")
         head = self.head
         if (head.machine, head.yardstick) != (machine(), self._yardstick):
@@ -197,8 +189,6 @@ class Run:
             self._watch(Note(f"Another {what} than the head's, so it is measured anew: {now}"))
             self._baseline(f"Baseline again: another {what}", f"Its last value, {number(head.value or 0)}, was from "
                            f"{head.machine} with yardstick {head.yardstick}.")  # fmt: skip
-        for attempt in self.attempts:
-            self._remember_tree(attempt)
 
     def _set_up(self, bench: Bench, files: Mapping[str, Entry]) -> str:
         """Run the set-up command unless this machine has run it for this yardstick."""
@@ -212,7 +202,7 @@ class Run:
 
     def _mend_branch(self) -> None:
         """Hold the branch against the ledger: finish a half-made close, refuse one that somebody moved."""
-        kept, head = last_kept(self.attempts), self.ledger.head()
+        kept, head = self.books.head, self.ledger.head()
         if kept is None:
             if head is not None:
                 branch = self.ledger.branch
@@ -230,33 +220,33 @@ class Run:
 
     def _take_up(self, attempt: Attempt) -> None:
         """An attempt whose supervisor died is measured again, once; else it is closed as lost."""
-        head = last_kept(self.attempts)
+        head = self.books.head
         same = head is None or (attempt.parent, attempt.yardstick) == (head.commit, self._yardstick)
         if attempt.repeats == 0 and same and (head is None or head.machine == machine()):
             self._watch(Note(f"Attempt {attempt.number} was cut short; it is measured again"))
             again = self.ledger.begin_again(attempt)
-            self._forget(attempt)
+            self.books.forget(attempt)
             self._finish(again)
         elif attempt.number == 0:
             self.ledger.withdraw(attempt)
-            self._forget(attempt)
+            self.books.forget(attempt)
         else:
             why = "twice" if attempt.repeats else "and the head has changed since"
-            self._forget(attempt)
+            self.books.forget(attempt)
             self._note_closed(self.ledger.close(attempt, (), _lost(f"the supervisor died {why}")))
 
     def _baseline(self, title: str, why: str) -> None:
         """Measure the head as it is. A baseline that crashes leaves nothing behind and is the user's to mend."""
-        head, parent = last_kept(self.attempts), self.start
+        parent, first = self.start, self.books.head is None
         tree = self.project.repository.tree_of(parent)
-        zero = next((attempt for attempt in self.attempts if attempt.number == 0 and not head), None)
+        zero = next((attempt for attempt in self.attempts if attempt.number == 0 and first), None)
         if zero is not None:  # closed as lost when somebody stopped it
-            self._forget(zero)
+            self.books.forget(zero)
             attempt = self.ledger.begin_again(zero)
         else:
             proposal = Proposal(title, why, "ark")
             attempt = self.ledger.reserve(
-                first_free(self.attempts), proposal, tree=tree, parent=parent, yardstick=self._yardstick
+                self.books.next_number, proposal, tree=tree, parent=parent, yardstick=self._yardstick
             )
         self._finish(attempt, baseline=True)
 
@@ -270,8 +260,7 @@ class Run:
     @property
     def start(self) -> str:
         """The commit whose files the next change begins with; known before the baseline is measured."""
-        head = last_kept(self.attempts)
-        return head.commit if head else self._base
+        return self.books.head.commit if self.books.head else self._base
 
     @property
     def desk(self) -> Desk:
@@ -280,22 +269,27 @@ class Run:
         return self._desk
 
     @property
+    def books(self) -> Books:
+        """What the run remembers of its attempts."""
+        assert self._books is not None, "open the run first"
+        return self._books
+
+    @property
+    def attempts(self) -> Sequence[Attempt]:
+        """Every attempt in order of its number."""
+        return self.books.attempts if self._books else ()
+
+    @property
     def head(self) -> Attempt:
         """The attempt that all others are measured against."""
-        head = last_kept(self.attempts)
-        assert head is not None, "make the run ready first"
-        return head
+        assert self.books.head is not None, "make the run ready first"
+        return self.books.head
 
     @property
     def baseline(self) -> Attempt:
         """What the head's gain is counted from."""
-        found = baseline_of(self.attempts)
-        assert found is not None, "make the run ready first"
-        return found
-
-    def results_text(self) -> str:
-        """The content of results.tsv."""
-        return self._held()[1].text()
+        assert self.books.baseline is not None, "make the run ready first"
+        return self.books.baseline
 
     def lay_desk(self, extra: Mapping[str, bytes]) -> None:
         """Make the desk a clean clone of the head, with further files in the spec's folder."""
@@ -323,14 +317,13 @@ class Run:
         tree = repository.store_tree(head.commit, changes)
         if tree == head.tree:
             return NoAttempt("no_change", "No change: the mutable files are those of the head")
-        if (known := self._measured.get(tree)) is not None:
-            before = next(a for a in self.attempts if a.number == known)
+        if before := self.books.measured(tree, machine(), self._yardstick):
             reason = before.verdict.reason if before.verdict else ""
-            return NoAttempt("duplicate", f"The same files were measured before, as attempt {known}: {reason}")
+            return NoAttempt("duplicate", f"The same files were measured before, as attempt {before.number}: {reason}")
         if proposal.title == "untitled":
             proposal = replace(proposal, title=f"Change {', '.join(sorted(changes))}")
         attempt = self.ledger.reserve(
-            first_free(self.attempts), proposal, tree=tree, parent=head.commit, yardstick=self._yardstick
+            self.books.next_number, proposal, tree=tree, parent=head.commit, yardstick=self._yardstick
         )
         return self._finish(attempt, changes)
 
@@ -351,7 +344,7 @@ class Run:
             for path in (path for path, entry in changes.items() if entry is None):
                 del files[path]
         measurements: list[Measurement] = []
-        bench = self._held()[0]
+        bench = self._held()
         try:
             measurements.append(bench.measure(files, attempt.number, self.tag))
             less = 0 if head is None else count_lines(repository, self._head_files, changes)
@@ -402,9 +395,9 @@ class Run:
 
     # Books
 
-    def _held(self) -> tuple[Bench, ResultsFile]:
-        assert self._bench is not None and self._results is not None, "open the run first"
-        return self._bench, self._results
+    def _held(self) -> Bench:
+        assert self._bench is not None, "open the run first"
+        return self._bench
 
     def _refresh_head_files(self) -> None:
         if self._head_of != self.start:
@@ -412,50 +405,17 @@ class Run:
             self._head_of = self.start
 
     def _note_closed(self, attempt: Attempt) -> None:
-        self.attempts.append(attempt)
-        self.attempts.sort(key=lambda a: a.number)
-        if len(self.attempts) > TAILS_KEPT:
-            self.attempts[-1 - TAILS_KEPT] = _light(self.attempts[-1 - TAILS_KEPT])
-        self._remember_tree(attempt)
-        self._held()[1].add([attempt])
+        self.books.add(attempt)
         self._watch(Judged(attempt))
-
-    def _remember_tree(self, attempt: Attempt) -> None:
-        """A tree with a verdict from this machine and this yardstick is not measured again."""
-        fair = attempt.outcome in FAIR and not any(m.kind in UNFAIR for m in attempt.measurements)
-        if fair and (attempt.machine, attempt.yardstick) == (machine(), self._yardstick):
-            self._measured[attempt.tree] = attempt.number
-
-    def _forget(self, attempt: Attempt) -> None:
-        self.attempts = [other for other in self.attempts if other.number != attempt.number]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits of one call, beside those of the spec."""
-
-    attempts: int | None = None
-    """New attempts, the baseline not counted."""
-    hours: float | None = None
-    """Wall time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """Why a loop ended."""
-
-    reason: str
-    """One sentence."""
-    exit_code: int
-    """0 done, 1 the agent could not go on, 3 a budget of the spec is spent."""
 
 
 def loop(run: Run, agent: Agent, limits: Limits, watch: Watch, pause_seconds: float = FIRST_PAUSE_SECONDS) -> Ending:
     """Ask the agent for changes and put each through `Run.attempt` until a limit is reached."""
     started, made, idle, failures = time.monotonic(), 0, 0, 0
     while True:
-        if ending := _ending(run, limits, made, (time.monotonic() - started) / 3600):
-            return ending
+        spent = run.books.spent(made, (time.monotonic() - started) / 3600)
+        if reached := ending(run.spec.budget, limits, spent, run.spec.maximize):
+            return reached
         turn = time.monotonic()
         answer = agent.propose(run)
         if isinstance(answer, Finished):
@@ -477,38 +437,5 @@ def loop(run: Run, agent: Agent, limits: Limits, watch: Watch, pause_seconds: fl
             time.sleep(pause_seconds * 2 ** (failures - 1))
 
 
-def _ending(run: Run, limits: Limits, made: int, hours: float) -> Ending | None:
-    """The limit that has been reached, if any."""
-    budget = run.spec.budget
-    tried = [a for a in run.attempts if a.outcome in FAIR and not is_baseline(a)]
-    best = run.head.value
-    if budget.target is not None and best is not None:
-        reached = best >= budget.target if run.spec.maximize else best <= budget.target
-        if reached:
-            return Ending(f"the target {number(budget.target)} is reached: {number(best)}", 0)
-    if limits.attempts is not None and made >= limits.attempts:
-        return Ending(f"{made} attempts made, as asked", 0)
-    if limits.hours is not None and hours >= limits.hours:
-        return Ending(f"{limits.hours:g} hours are over, as asked", 0)
-    if budget.attempts is not None and len(tried) >= budget.attempts:
-        return Ending(f"the budget of {budget.attempts} attempts is spent", 3)
-    if budget.hours is not None and hours >= budget.hours:
-        return Ending(f"the budget of {budget.hours:g} hours is spent", 3)
-    since = sum(1 for a in tried if a.number > run.head.number)
-    if budget.patience is not None and since >= budget.patience:
-        return Ending(f"{since} attempts in a row without a keep: patience is spent", 3)
-    money = sum(a.proposal.cost.money or 0.0 for a in run.attempts)
-    if budget.money is not None and money >= budget.money:
-        return Ending(f"the agents have cost {money:.2f}: the budget of {budget.money:g} is spent", 3)
-    return None
-
-
 def _lost(reason: str) -> Verdict:
     return Verdict(Outcome.LOST, f"Lost: {reason}")
-
-
-def _light(attempt: Attempt) -> Attempt:
-    """Without the log: a long run must not grow."""
-    if not any(m.log_tail for m in attempt.measurements):
-        return attempt
-    return replace(attempt, measurements=tuple(replace(m, log_tail="") for m in attempt.measurements))

@@ -24,7 +24,7 @@ LAYERS = [
     {"core"},
     {"data", "ledger"},
     {"lab"},
-    {"project"},
+    {"project", "books"},
     {"ratchet"},
     {"agents", "views"},
     {"preflight", "starter"},

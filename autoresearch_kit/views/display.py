@@ -86,7 +86,7 @@ class Display:
 
     def _bar(self, run: Run) -> Table:
         row = Table.grid(padding=(0, 1))
-        upcoming = run.attempts[-1].number + 1 if run.attempts else 0
+        upcoming = len(run.attempts) and run.books.next_number
         phase = self._phase
         if phase is None:
             row.add_row(f"attempt {upcoming}", "")

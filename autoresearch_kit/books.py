@@ -1,0 +1,90 @@
+"""What a run remembers while it works: its attempts, in order, and what follows from them.
+
+Everything is in the ledger too. Each question is answered without a look at all attempts, so that the two-thousandth
+costs what the first did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from autoresearch_kit.core.budget import Spent
+from autoresearch_kit.core.records import Attempt, Outcome
+from autoresearch_kit.ledger.ledger import is_baseline
+from autoresearch_kit.ledger.results import ResultsFile
+
+TAILS_KEPT = 10
+"""Logs of so many attempts stay in memory."""
+COUNTED = (Outcome.KEEP, Outcome.DISCARD, Outcome.CRASH)
+"""What counts against a budget of attempts."""
+UNFAIR = frozenset({"disk_full", "supervisor_killed", "not_started", "cancelled"})
+"""Problems of the machine rather than of the idea: such a tree may be tried again."""
+
+
+class Books:
+    """The attempts of one run."""
+
+    def __init__(self, attempts: Sequence[Attempt], results: ResultsFile) -> None:
+        self.attempts: list[Attempt] = []
+        self.head: Attempt | None = None
+        """The last kept attempt: all others are measured against it."""
+        self.baseline: Attempt | None = None
+        """What the head's gain is counted from: the last baseline."""
+        self._results = results
+        self._trees: dict[tuple[str, str, str], Attempt] = {}
+        self._tried = self._since_keep = 0
+        self._money = 0.0
+        for attempt in attempts:
+            self._take(attempt)
+        results.add([attempt for attempt in attempts if attempt.verdict])
+
+    def add(self, attempt: Attempt) -> None:
+        """Enter an attempt that was closed, and write results.tsv."""
+        self._take(attempt)
+        self._results.add([attempt])
+
+    def forget(self, attempt: Attempt) -> None:
+        """Strike out one that will be entered again, or was withdrawn."""
+        self.attempts = [other for other in self.attempts if other.number != attempt.number]
+
+    @property
+    def next_number(self) -> int:
+        """The number for the next attempt."""
+        return self.attempts[-1].number + 1 if self.attempts else 0
+
+    def measured(self, tree: str, machine: str, yardstick: str) -> Attempt | None:
+        """The attempt that has measured `tree` already, on this kind of machine and by this yardstick."""
+        return self._trees.get((tree, machine, yardstick))
+
+    def spent(self, made: int, hours: float) -> Spent:
+        """What has been used up, for the budgets."""
+        best = self.head.value if self.head else None
+        return Spent(made, hours, self._tried, self._since_keep, self._money, best)
+
+    def results_text(self) -> str:
+        """The content of results.tsv."""
+        return self._results.text()
+
+    def _take(self, attempt: Attempt) -> None:
+        self.attempts.append(attempt)
+        if len(self.attempts) > 1 and self.attempts[-2].number > attempt.number:
+            self.attempts.sort(key=lambda other: other.number)
+        if len(self.attempts) > TAILS_KEPT:
+            self.attempts[-1 - TAILS_KEPT] = _without_log(self.attempts[-1 - TAILS_KEPT])
+        if attempt.outcome in COUNTED and not is_baseline(attempt):
+            self._tried += 1
+            self._since_keep += 1
+        if attempt.outcome is Outcome.KEEP:
+            self.head, self._since_keep = attempt, 0
+            if is_baseline(attempt):
+                self.baseline = attempt
+        self._money += attempt.proposal.cost.money or 0.0
+        if attempt.outcome in COUNTED and not any(m.kind in UNFAIR for m in attempt.measurements):
+            self._trees[attempt.tree, attempt.machine, attempt.yardstick] = attempt
+
+
+def _without_log(attempt: Attempt) -> Attempt:
+    if not any(m.log_tail for m in attempt.measurements):
+        return attempt
+    return replace(attempt, measurements=tuple(replace(m, log_tail="") for m in attempt.measurements))
