@@ -129,7 +129,8 @@ class Folder:
             state = os.lstat(self.root)
         except OSError:
             return False
-        return (state.st_dev, state.st_ino) == self._made
+        # An inode is used again at once, so a link may well have that of the folder it replaced.
+        return stat.S_ISDIR(state.st_mode) and (state.st_dev, state.st_ino) == self._made
 
     def _first(self) -> None:
         """A real checkout of the base, with the user's filters, into an empty folder."""
