@@ -5,6 +5,7 @@ python -m pytest tests/engine/test_kill.py [-m slow]
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -242,10 +243,15 @@ class Campaign:
 
 @pytest.fixture
 def campaign(tmp_path: Path) -> Iterator[Campaign]:
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # tests in the background may ignore it: children too
     campaign = Campaign(tmp_path)
     yield campaign
     for process in campaign.alive():  # a test that failed
-        process.kill()
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    signal.signal(signal.SIGINT, before)
 
 
 def kill_one(ark: subprocess.Popen[bytes]) -> None:
