@@ -6,6 +6,7 @@ reads back as the same value.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,8 +33,16 @@ class Outcome(StrEnum):
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
+def _is_clean(line: str, limit: int) -> bool:
+    """Whether nothing needs to be taken out: nearly always so, and a ledger of thousands is read in one go."""
+    return line.isprintable() and len(line) <= limit and not line.endswith(" ")
+
+
 def clean_text(text: str, limit: int) -> str:
     """`text` without control characters, without blank lines at either end, cut to its first `limit` characters."""
+    plain = len(text) <= limit and _is_clean(text.replace("\n", ""), limit)
+    if plain and " \n" not in text and text == text.strip("\n"):
+        return text
     text = _UNPRINTABLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
@@ -41,12 +50,16 @@ def clean_text(text: str, limit: int) -> str:
 
 def clean_line(text: str, limit: int) -> str:
     """`text` on one line, each run of white space one blank, cut to `limit` characters."""
+    if _is_clean(text, limit) and "  " not in text and not text.startswith(" "):
+        return text
     text = " ".join(_UNPRINTABLE.sub(" ", text).split())
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
 def clean_tail(text: str, limit: int = TAIL_CHARACTERS) -> str:
     """The last `limit` characters of a log, beginning at a line, without control characters."""
+    if not text:
+        return ""
     text = clean_text(text, len(text) + 1)
     if len(text) > limit:
         text = text[-limit:].partition("\n")[2] or text[-limit:]
@@ -91,7 +104,7 @@ class Measurement:
     value: float | None
     """The metric; None exactly when there is a problem."""
     also: Mapping[str, float] = field(default_factory=dict)
-    """Other metrics that were printed, and the engine's own: `wall_seconds`, `cpu_seconds`, `peak_memory_mb`."""
+    """Other finite numbers that were printed, and the engine's: `wall_seconds`, `cpu_seconds`, `peak_memory_mb`."""
     problem: str = ""
     """Empty when good, else `kind: sentence`, such as `timeout: no end after 600 s`."""
     seconds: float = 0.0
@@ -104,8 +117,11 @@ class Measurement:
     """Kind of machine, see `lab.machine`."""
 
     def __post_init__(self) -> None:
+        if not all(map(math.isfinite, self.also.values())):
+            object.__setattr__(self, "also", {k: v for k, v in self.also.items() if math.isfinite(v)})
         object.__setattr__(self, "problem", clean_line(self.problem, 500))
         object.__setattr__(self, "log_tail", clean_tail(self.log_tail))
+        object.__setattr__(self, "machine", clean_line(self.machine, 200))
 
     @property
     def kind(self) -> str:
@@ -164,7 +180,7 @@ class Attempt:
     def value(self) -> float | None:
         """Mean of the values measured; None when there is none."""
         values = self.values
-        return sum(values) / len(values) if values else None
+        return sum(value / len(values) for value in values) if len(values) > 1 else next(iter(values), None)
 
     @property
     def values(self) -> tuple[float, ...]:

@@ -12,7 +12,8 @@ import errno
 import io
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,25 @@ SYMLINK = 0o120000
 FOLDER = 0o040000
 DISK_HINT = "free some space on the disk; `ark clean` removes desks, benches and caches"
 WRITE_HINT = "make the repository writable for this user, or clone it to a place that is"
-# Nothing that the user configured may run here, nor may a look at the checkout refresh the user's index.
-_SAFE = ["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0"]
+# Nothing that the user configured may run here, nor may a look at the checkout refresh the user's index. On a busy
+# machine git's own patience with another's lock, 0.1 s, is too short.
+_SAFE = ["core.fsmonitor=false", "core.hooksPath=/dev/null", "gc.auto=0", "core.filesRefLockTimeout=5000"]
 _ENVIRONMENT = {
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_TERMINAL_PROMPT": "0",
+    # A replaced object would be measured under the name of another.
+    "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_COMMITTER_NAME": "ark",
     "GIT_COMMITTER_EMAIL": "ark@localhost",
 }
+_LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
+# Where git and the user's settings are, and how it talks to others; all other variables say which repository.
+_KEPT = ("GIT_EXEC_PATH", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_ASKPASS")
+_KEPT_PREFIXES = ("GIT_PYTHON_", "GIT_SSH", "GIT_SSL_")
+_MANY_LOOSE = 3000
+"""So many loose objects are worth packing."""
+_LOCK_SECONDS = 1.0
+"""No living git holds the lock of a ref for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +84,8 @@ class Repository:
             raise ArkError("git is not installed", "install git 2.30 or newer") from None
         if self._repo.bare or self._repo.working_tree_dir is None:
             raise ArkError(f"{self._repo.git_dir} is a bare repository", "clone it and run `ark` in the clone")
-        self.root = Path(self._repo.working_tree_dir)
+        self._repo.git.update_environment(**_ENVIRONMENT)
+        self.root = Path(self._repo.working_tree_dir).resolve()
         self.common = Path(self._repo.common_dir).absolute()
         self._check_format()
 
@@ -80,6 +93,11 @@ class Repository:
         with self._repo.config_reader("repository") as config:
             if str(config.get_value("extensions", "objectformat", "sha1")).lower() != "sha1":
                 raise ArkError("the repository uses SHA-256 objects, which `ark` cannot read", "use a SHA-1 repository")
+            if str(config.get_value("extensions", "refstorage", "files")).lower() != "files":
+                raise ArkError(
+                    "the repository keeps its refs as a reftable, which `ark` cannot read",
+                    "convert it: git refs migrate --ref-format=files",
+                )
 
     def close(self) -> None:
         """End the helper processes of git."""
@@ -146,13 +164,19 @@ class Repository:
             return None
         return self.blob(found.hexsha) if found.type == "blob" else None
 
-    def refs(self, prefix: str, *fields: str) -> list[list[str]]:
-        """The given `for-each-ref` fields of every ref below `prefix`, in order of their names; one process."""
-        if any("\0" in field for field in fields):
-            raise ValueError("a field holds NUL")
-        pattern = "%00".join(f"%({field})" for field in fields) + "%00%00"
-        text = self._git("for-each-ref", f"--format={pattern}", prefix)
-        return [record.lstrip("\n").split("\0") for record in text.split("\0\0") if record.strip("\n")]
+    def refs(self, prefix: str | Sequence[str], *fields: str) -> list[list[str]]:
+        """The given `for-each-ref` fields of every ref at or below `prefix`, in order of their names; one process.
+
+        The first field must not begin with a newline.
+        """
+        prefixes = [prefix] if isinstance(prefix, str) else prefix
+        pattern = "".join(f"%({field})%00" for field in fields)
+        # Cut by count: a field may be empty, such as the parent of somebody's first commit.
+        cells = self._git("for-each-ref", f"--format={pattern}", *prefixes).split("\0")
+        rows = [cells[at : at + len(fields)] for at in range(0, len(cells) - 1, len(fields))]
+        for row in rows[1:]:
+            row[0] = row[0].removeprefix("\n")
+        return rows
 
     def ref(self, name: str) -> str | None:
         """What a full ref name points to, or None."""
@@ -169,16 +193,20 @@ class Repository:
         found = self._git("check-ignore", "-z", "--no-index", "--stdin", stdin="\0".join(paths), ok=(0, 1))
         return {os.path.relpath(path, self.root) for path in found.split("\0") if path}
 
+    def tracked(self, path: str) -> bool:
+        """Whether the user's index has the file `path` (from the root)."""
+        return bool(self._git("ls-files", "-z", "--", path, env=_LITERAL))
+
     def changed(self, folder: str) -> list[str]:
         """Paths below `folder` whose state on disk is not the one committed, untracked ones too, ignored ones not."""
-        text = self._git("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", folder or ".")
+        how = ("--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
+        text = self._git("status", *how, "--", folder or ".", env=_LITERAL)
         return [line[3:] for line in text.split("\0") if line]
 
     def diff(self, old: str, new: str, paths: Iterable[str] = ()) -> str:
         """The change between two commits as a patch."""
-        return self._git(
-            "diff-tree", "-p", "-M", "--no-color", "--no-ext-diff", "--no-textconv", old, new, "--", *paths
-        )
+        how = ("-p", "-M", "--no-color", "--no-ext-diff", "--no-textconv")
+        return self._git("diff-tree", *how, old, new, "--", *paths, env=_LITERAL)
 
     def checked_out(self, ref: str) -> str | None:
         """The git folder of the checkout, main or linked, that has the branch `ref` checked out, or None."""
@@ -211,6 +239,8 @@ class Repository:
             if isinstance(change, dict):
                 below = tree / name if tree is not None and name in entries and entries[name][1] == FOLDER else None
                 oid = self._patch_tree(below if isinstance(below, git.Tree) else None, change)
+                if oid is None and below is None:
+                    continue  # removed from a folder that is not there; a file of that name stays
                 change = Entry(FOLDER, oid) if oid else None
             if change is None:
                 entries.pop(name, None)
@@ -233,12 +263,33 @@ class Repository:
         return self._store("commit", ("\n".join(lines) + "\n\n" + message).encode())
 
     def _store(self, kind: str, data: bytes) -> str:
-        try:
-            stream = self._repo.odb.store(IStream(kind.encode(), len(data), io.BytesIO(data)))
-        except OSError as error:
-            hint = DISK_HINT if error.errno == errno.ENOSPC else WRITE_HINT
-            raise ArkError(f"{self.objects} cannot be written: {error.strerror}", hint) from None
+        for pause in (0.1, 1, 5, None):
+            try:
+                stream = self._repo.odb.store(IStream(kind.encode(), len(data), io.BytesIO(data)))
+                break
+            except OSError as error:
+                # A machine at its limits refuses for a moment; that must not end a night.
+                if error.errno in (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM) and pause is not None:
+                    time.sleep(pause)
+                    continue
+                hint = DISK_HINT if error.errno in (errno.ENOSPC, errno.EDQUOT) else WRITE_HINT
+                raise ArkError(f"{self.objects} cannot be written: {error.strerror}", hint) from None
         return str(stream.hexsha.decode())
+
+    def pack_loose(self) -> bool:
+        """Move loose objects into a pack when there are many; no ref, index or older pack is touched.
+
+        Whether it was worth it. Another git that packs at the same time does no harm.
+        """
+        # As `git gc --auto` does: the folders are filled evenly, so that one of them tells.
+        try:
+            loose = 256 * sum(1 for _ in (self.objects / "17").iterdir())
+        except OSError:
+            return False
+        if loose < _MANY_LOOSE:
+            return False
+        self._git("repack", "-d", "-l", "-n", "-q")
+        return True
 
     # Refs
 
@@ -260,9 +311,15 @@ class Repository:
             raise error
 
     def drop_stale_locks(self, prefix: str) -> None:
-        """Remove lock files that a killed git left on refs below `prefix`; for refs that only `ark` writes."""
-        for path in (self.common / prefix).rglob("*.lock"):
-            path.unlink(missing_ok=True)
+        """Remove lock files that a killed git left on the ref `prefix` and below; for refs that only `ark` writes."""
+        place = self.common / prefix
+        found = {path: _age(path) for path in (place.with_name(f"{place.name}.lock"), *place.rglob("*.lock"))}
+        if any(age is not None and age < _LOCK_SECONDS for age in found.values()):
+            time.sleep(_LOCK_SECONDS)
+        for path, age in found.items():
+            now = _age(path)
+            if age is not None and now is not None and now >= _LOCK_SECONDS:
+                path.unlink(missing_ok=True)
 
     # Checking out, with the user's filters and attributes, into folders that git does not know
 
@@ -290,24 +347,40 @@ class Repository:
             feed.write((stdin or "").encode("utf-8", "surrogateescape"))
             feed.seek(0)
             status, out, err = self._repo.git.execute(
-                [git.Git.GIT_PYTHON_GIT_EXECUTABLE or "git", *_SAFE, *args],
+                [git.Git.GIT_PYTHON_GIT_EXECUTABLE or "git", *(word for s in _SAFE for word in ("-c", s)), *args],
                 istream=feed,
                 with_extended_output=True,
                 with_exceptions=False,
                 stdout_as_string=False,
                 strip_newline_in_stdout=False,
-                env={**_ENVIRONMENT, **places, **(env or {})},
+                env={**places, **(env or {})},
             )
-        if status not in ok:
+        if status not in ok or "dubious ownership" in _text(err):
             raise _git_error(args[0], int(status), err)
         return bytes(out).decode("utf-8", "surrogateescape")
 
 
+def _age(path: Path) -> float | None:
+    """Seconds since a file was written, or None when there is none."""
+    try:
+        return max(0.0, time.time() - path.stat().st_mtime)
+    except OSError:
+        return None
+
+
+def _text(said: str | bytes) -> str:
+    return said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+
+
 def _git_error(verb: str, status: int, err: str | bytes) -> ArkError:
-    text = err.decode("utf-8", "replace") if isinstance(err, bytes) else str(err)
-    last = (text.strip().splitlines() or [f"exit code {status}"])[-1].removeprefix("fatal: ").removeprefix("error: ")
+    text = _text(err)
+    said = [line for line in text.strip().splitlines() if line.startswith(("fatal: ", "error: "))]
+    said = said or text.strip().splitlines() or [f"exit code {status}"]
+    last = said[-1].removeprefix("fatal: ").removeprefix("error: ")
     hint = ""
-    if "No space left" in text:
+    if "dubious ownership" in text:
+        hint = "if you trust it: git config --global --add safe.directory '*'"
+    elif "No space left" in text:
         hint = DISK_HINT
     elif "Permission denied" in text or "Read-only file system" in text:
         hint = WRITE_HINT
@@ -317,13 +390,18 @@ def _git_error(verb: str, status: int, err: str | bytes) -> ArkError:
 
 
 def _nest(changes: Mapping[str, Entry | None]) -> dict[str, Any]:
-    """`{"a/b": x}` as `{"a": {"b": x}}`."""
+    """`{"a/b": x}` as `{"a": {"b": x}}`; what is removed gives way to what comes under the same name."""
     nested: dict[str, Any] = {}
-    for path, entry in changes.items():
+    for path, entry in sorted(changes.items(), key=lambda change: change[1] is not None):
         *folders, name = path.split("/")
         level = nested
         for folder in folders:
-            level = level.setdefault(folder, {})
+            below = level.get(folder)
+            if isinstance(below, Entry):
+                raise ValueError(f"{path} lies below a file")
+            if below is None:
+                below = level[folder] = {}
+            level = below
         level[name] = entry
     return nested
 
@@ -339,7 +417,7 @@ def _start_hint(folder: Path) -> str:
 def _forget_git_environment() -> None:
     """Drop GIT_DIR and its kin, which a hook or an alias may have left and which would redirect every git."""
     for name in list(os.environ):
-        if name.startswith("GIT_") and not name.startswith("GIT_PYTHON_"):
+        if name.startswith("GIT_") and name not in _KEPT and not name.startswith(_KEPT_PREFIXES):
             del os.environ[name]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import calendar
 import contextlib
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from autoresearch_kit.ledger.lock import Lock
 from autoresearch_kit.ledger.message import read_message, write_message
 
 _FIELDS = ("refname", "objectname", "parent", "tree", "contents")
+_NUMBER = re.compile(r"[0-9]{4}|[1-9][0-9]{4,17}")
 
 
 def check_tag(tag: str) -> str:
@@ -49,13 +51,18 @@ def seconds_of(moment: str) -> int:
 
 def tags(repository: Repository) -> list[str]:
     """Every tag that has attempts, the one active last at the end."""
-    rows = repository.refs(ROOT, "refname", "committerdate:unix")
-    latest: dict[str, int] = {}
-    for name, date in rows:
+    newest: dict[str, int] = {}
+    for (name,) in repository.refs(ROOT, "refname"):
         tag, _, number = name.removeprefix(ROOT).partition("/")
-        if number.isdigit():
-            latest[tag] = max(latest.get(tag, 0), int(date or 0))
-    return sorted(latest, key=lambda tag: (latest[tag], tag))
+        if _NUMBER.fullmatch(number):
+            newest[tag] = max(newest.get(tag, 0), int(number))
+    if len(newest) < 2:
+        return list(newest)
+    # Only the newest attempts are opened: reading the dates of thousands takes most of a second.
+    last = [f"{ROOT}{tag}/{number:04d}" for tag, number in newest.items()]
+    rows = repository.refs(last, "refname", "committerdate:unix")
+    dates = {name.removeprefix(ROOT).partition("/")[0]: int(date or 0) for name, date in rows}
+    return sorted(newest, key=lambda tag: (dates.get(tag, 0), tag))
 
 
 class Ledger:
@@ -69,9 +76,8 @@ class Ledger:
         self._root = f"{ROOT}{tag}/"
 
     def lock(self) -> Lock:
-        """The lock that one engine at a time holds on this run, not yet taken."""
-        name = self.branch.replace("/", "+") + ".lock"
-        return Lock(self.repository.common / "ark" / name, f"run {self.tag}")
+        """The lock that one engine at a time holds on this run, not yet taken; by tag, as the attempts are."""
+        return Lock(self.repository.common / "ark" / f"{self.tag}.lock", f"run {self.tag}")
 
     def ref(self, number: int) -> str:
         """Full name of an attempt's ref."""
@@ -88,9 +94,16 @@ class Ledger:
     def _read(self, prefix: str) -> Iterable[Attempt]:
         for name, commit, parents, tree, contents in self.repository.refs(prefix, *_FIELDS):
             number = name.removeprefix(self._root)
-            if number.isdigit():
+            if _NUMBER.fullmatch(number):
                 parent = parents.split(" ")[0]
-                yield read_message(contents, number=int(number), commit=commit, parent=parent, tree=tree)
+                try:
+                    yield read_message(contents, number=int(number), commit=commit, parent=parent, tree=tree)
+                except ArkError:
+                    raise ArkError(
+                        f"{name} ({short(commit)}) is not a record of `ark`",
+                        f"names below {ROOT} belong to `ark`; to move it away: "
+                        f"git tag {self.tag}-{number} {name} && git update-ref -d {name}",
+                    ) from None
 
     def head(self) -> str | None:
         """Where the branch points, or None before the baseline."""
@@ -129,16 +142,38 @@ class Ledger:
         self.repository.update_refs({self._branch_ref: (attempt.commit, attempt.parent)})
 
     def drop_stale_locks(self) -> None:
-        """Remove locks on attempts' refs that a killed git left; only for the holder of this run's lock."""
-        self.repository.drop_stale_locks(self._root)
+        """Remove locks on this run's refs that a killed git left; only for the holder of this run's lock."""
+        self.repository.drop_stale_locks(self._root.rstrip("/"))
+        self.repository.drop_stale_locks(self._branch_ref)
+
+    def tidy(self) -> bool:
+        """Pack what many attempts left as loose files, so that reading stays fast; nearly free when there is little.
+
+        Touches no ref, index or checkout; takes a second or two of all cores, so call it between measurements.
+        """
+        return self.repository.pack_loose()
 
     def check_free(self) -> None:
-        """ArkError when the branch is checked out somewhere: moving it would change what that checkout means."""
+        """ArkError when the branch is checked out somewhere, so that moving it would change what that checkout means,
+        or when another branch's name is in its way."""
+        self._check_not_checked_out()
+        parts = self._branch_ref.split("/")
+        above = ["/".join(parts[:count]) for count in range(3, len(parts))]
+        for (name,) in self.repository.refs([*above, self._branch_ref], "refname"):
+            if name in above or name.startswith(self._branch_ref + "/"):
+                other = name.removeprefix("refs/heads/")
+                raise ArkError(
+                    f"branch {self.branch} cannot exist beside your branch {other}",
+                    f"rename yours (git branch -m {other} NAME), or set another branch_prefix",
+                )
+
+    def _check_not_checked_out(self) -> None:
         where = self.repository.checked_out(self._branch_ref)
         if where:
             raise ArkError(
                 f"branch {self.branch} is checked out ({where}), so the run cannot move it",
-                "switch that checkout to another branch: git switch -; read the run with `git log` instead",
+                "switch that checkout to another branch: git switch - (git worktree prune, should it be gone); "
+                "read the run with `git log` instead",
             )
 
     def moved(self, expected: str) -> ArkError:
@@ -155,7 +190,7 @@ class Ledger:
         new = self._commit(new)
         changes = {self.ref(new.number): (new.commit, old.commit)}
         if new.outcome is Outcome.KEEP:
-            self.check_free()
+            self._check_not_checked_out()
             changes[self._branch_ref] = (new.commit, ZERO if new.number == 0 else new.parent)
         self.repository.update_refs(changes)
         return new
@@ -195,7 +230,7 @@ def baseline_of(attempts: Sequence[Attempt]) -> Attempt | None:
 def pick(repository: Repository, branch_prefix: str, name: str) -> Attempt:
     """The attempt called `TAG/N`; UsageError when there is none."""
     tag, _, number = name.rpartition("/")
-    if tag and number.isdigit():
+    if tag and number.isascii() and number.isdigit() and len(number) < 18:
         with contextlib.suppress(UsageError):
             found = Ledger(repository, branch_prefix, tag).read_one(int(number))
             if found:

@@ -17,6 +17,8 @@ from pathlib import Path
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.ledger.git import WRITE_HINT
 
+GLANCE_SECONDS = 0.3
+"""How long to doubt that the holder on record is the holder: `is_held` takes the lock for a moment."""
 PATIENCE_SECONDS = 10.0
 """How long to wait for the helpers of a holder that is dead already: they are ending its commands."""
 
@@ -36,10 +38,10 @@ class Lock:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise ArkError(f"{self.path} cannot be written: {error.strerror}", WRITE_HINT) from None
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        began = time.monotonic()
         while not self._try():
             holder = self._holder()
-            if _alive(holder) or time.monotonic() > deadline:
+            if time.monotonic() > began + (GLANCE_SECONDS if _alive(holder) else PATIENCE_SECONDS):
                 self.release()
                 raise ArkError(
                     f"{self._what} is held by process {holder.get('pid', '?')} on {holder.get('host', '?')},"
@@ -87,6 +89,7 @@ class Lock:
         except BlockingIOError:
             return False
         except OSError as error:
+            self.release()
             raise ArkError(
                 f"{self.path} cannot be locked: {error.strerror}", "put the repository on a local disk"
             ) from None
@@ -108,6 +111,6 @@ def _alive(holder: dict[str, object]) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except (PermissionError, OverflowError):
         return True
     return True

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict
 
 INDENT = "    "
+_JSON = json.JSONDecoder().decode
 
 
 def write_message(attempt: Attempt) -> str:
@@ -52,7 +52,7 @@ def read_message(text: str, *, number: int, commit: str, parent: str, tree: str)
     """The attempt that `text` records; ArkError when it is no record."""
     try:
         return _read(text, number, commit, parent, tree)
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         message = f"commit {commit[:10]} is not a record of `ark`"
         raise ArkError(message, "refs below refs/ark/ belong to `ark`; move yours elsewhere") from None
 
@@ -60,46 +60,45 @@ def read_message(text: str, *, number: int, commit: str, parent: str, tree: str)
 def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attempt:
     body, _, block = text.rstrip("\n").rpartition("\n\n")
     fields: dict[str, str] = {}
-    samples: list[str] = []
+    samples: list[dict[str, Any]] = []
     for line in block.split("\n"):
-        name, _, value = line.partition(":")
+        name, _, value = line.partition(": ")
         if name == "Ark-Measurement":
-            samples.append(value)
+            samples.append(_JSON(value))
         else:
-            fields[name.removeprefix("Ark-")] = value.strip()
-    if int(fields["Attempt"]) != number:
+            fields[name] = value
+    if int(fields["Ark-Attempt"]) != number:
         raise ValueError("another attempt's record")
 
-    why_count, reason_count, log_count = (int(count) for count in fields["Lines"].split())
+    why_count, reason_count, log_count = (int(count) for count in fields["Ark-Lines"].split())
     lines = body.split("\n")
     title, at = lines[0], 2
     why = "\n".join(lines[at : at + why_count])
     at += why_count + bool(why_count)
     reason = "\n".join(lines[at : at + reason_count])
     at += reason_count + bool(reason_count)
-    tail = "\n".join(line.removeprefix(INDENT) for line in lines[at : at + log_count])
+    tail = "\n".join([line.removeprefix(INDENT) for line in lines[at : at + log_count]])
 
-    measurements = [_measurement(json.loads(sample), fields.get("Machine", "")) for sample in samples]
-    for index in range(len(measurements) - 1, -1, -1):
-        if measurements[index].problem:
-            measurements[index] = replace(measurements[index], log_tail=tail)
-            break
-    outcome = Outcome(fields["Outcome"])
+    machine = fields.get("Ark-Machine", "")
+    crashed = max((index for index, sample in enumerate(samples) if sample.get("problem")), default=-1)
+    outcome = Outcome(fields["Ark-Outcome"])
     verdict = None
     if outcome is not Outcome.RUNNING:
-        numbers = json.loads(fields.get("Verdict") or "{}")
+        numbers = _JSON(fields.get("Ark-Verdict", "{}"))
         verdict = Verdict(outcome, reason, numbers.get("gain"), numbers.get("noise"))
     return Attempt(
         number=number,
         commit=commit,
         parent=parent,
         tree=tree,
-        proposal=Proposal(title, why, fields.get("Agent", ""), Cost(**json.loads(fields.get("Cost") or "{}"))),
-        measurements=tuple(measurements),
+        proposal=Proposal(title, why, fields.get("Ark-Agent", ""), Cost(**_JSON(fields.get("Ark-Cost", "{}")))),
+        measurements=tuple(
+            [_measurement(sample, machine, tail if index == crashed else "") for index, sample in enumerate(samples)]
+        ),
         verdict=verdict,
-        started=fields["Started"],
-        yardstick=fields["Yardstick"],
-        repeats=int(fields.get("Repeats", "0")),
+        started=fields["Ark-Started"],
+        yardstick=fields["Ark-Yardstick"],
+        repeats=int(fields.get("Ark-Repeats", "0")),
     )
 
 
@@ -114,16 +113,18 @@ def _measurement_fields(measurement: Measurement, machine: str) -> dict[str, Any
     return fields if measurement.machine == machine else {**fields, "machine": measurement.machine}
 
 
-def _measurement(fields: Mapping[str, Any], machine: str) -> Measurement:
+def _measurement(fields: Mapping[str, Any], machine: str, tail: str) -> Measurement:
     return Measurement(
         value=fields["value"],
         also=fields.get("also", {}),
         problem=fields.get("problem", ""),
         seconds=fields.get("seconds", 0.0),
+        log_tail=tail,
         seed=fields.get("seed", 0),
         machine=fields.get("machine", machine),
     )
 
 
 def _compact(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    # ASCII: a metric's name comes from the run's output and may hold anything, lone surrogates too.
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)

@@ -6,8 +6,10 @@ A view: it is rewritten whole after each attempt, by rename, and nothing ever re
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from autoresearch_kit.core.records import Attempt, Outcome, clean_line
 from autoresearch_kit.core.spec import RESULTS_NAME
 from autoresearch_kit.ledger.git import ROOT, Repository
 
+_HEADER = re.compile(r"commit\t[^\t\n]+\tmemory_gb\tstatus\tdescription\n?")
 SHOWN = (Outcome.KEEP, Outcome.DISCARD, Outcome.CRASH)
 
 
@@ -44,37 +47,36 @@ class ResultsFile:
     """The table on disk. Rows are kept rendered, so that a long run does not pay for them again."""
 
     def __init__(self, repository: Repository, folder: Path, metric: str) -> None:
-        self.path = folder / RESULTS_NAME
+        self.path = folder.resolve() / RESULTS_NAME
         self._scratch = repository.common / "ark"
         self._lines = [header(metric)]
-        self.ours = self._is_ours(repository)
-        """False for a file that `ark` did not write; then it is never touched."""
+        inner = os.path.relpath(self.path, repository.root)
+        self.ours = self._is_ours(repository) and not repository.tracked(inner)
+        """False for a file that `ark` did not write, and for one that is committed; then it is never touched."""
+        self.problem = ""
+        """Why the file could not be written the last time, one sentence; the run goes on without it."""
         if self.ours:
-            self._hide(repository)
+            with contextlib.suppress(OSError):
+                _hide(repository, inner)
 
     def _is_ours(self, repository: Repository) -> bool:
         if not self.path.exists() and not self.path.is_symlink():
             return True
         if self.path.is_symlink() or not self.path.is_file():
             return False
-        with self.path.open(encoding="utf-8", errors="replace") as file:
-            next(file, "")
-            first = next(file, "").split("\t")[0]
+        try:
+            with self.path.open(encoding="utf-8", errors="replace") as file:
+                head, first = file.readline(100_000), file.readline(100_000).split("\t")[0]
+        except OSError:
+            return False
+        if not first:  # a header without rows: there is nothing to lose
+            return _HEADER.fullmatch(head) is not None
         return len(first) >= 7 and any(oid.startswith(first) for (oid,) in repository.refs(ROOT, "objectname"))
 
-    def _hide(self, repository: Repository) -> None:
-        """Have git ignore the file, by the repository's private list when the user's own rules do not."""
-        path = os.path.relpath(self.path, repository.root)
-        if not repository.ignored([path]):
-            exclude = repository.common / "info" / "exclude"
-            exclude.parent.mkdir(exist_ok=True)
-            with exclude.open("a", encoding="utf-8") as file:
-                file.write(f"/{path}\n")
-
     def add(self, attempts: Sequence[Attempt]) -> None:
-        """Append rows for attempts that were closed, and write the file."""
+        """Append rows for attempts that were closed, and write the file once there are any."""
         self._lines += [line for line in map(row, attempts) if line]
-        if self.ours:
+        if self.ours and len(self._lines) > 1:
             self._write()
 
     def text(self) -> str:
@@ -82,13 +84,33 @@ class ResultsFile:
         return "".join(self._lines)
 
     def _write(self) -> None:
-        # The temporary file lives outside the user's folder: a kill in between must leave nothing there.
-        temporary = self._scratch / f"results.{os.getpid()}.tmp"
-        temporary.write_text(self.text(), encoding="utf-8")
-        try:
-            temporary.replace(self.path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            if error.errno != errno.EXDEV:
-                raise
-            self.path.write_text(self.text(), encoding="utf-8")
+        # The temporary file lies outside the user's folder: a kill in between must leave nothing there. Only where
+        # that is another file system, and a rename impossible, it lies beside the table.
+        self.problem = ""
+        name = f"results.{os.getpid()}.tmp"
+        for temporary in (self._scratch / name, self.path.with_name(f".{name}")):
+            try:
+                temporary.parent.mkdir(parents=True, exist_ok=True)
+                temporary.write_text(self.text(), encoding="utf-8")
+                temporary.replace(self.path)
+                return
+            except OSError as error:
+                self.problem = f"{self.path} cannot be written: {error.strerror}"
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                if error.errno != errno.EXDEV:
+                    return
+
+
+def _hide(repository: Repository, path: str) -> None:
+    """Have git ignore the file, by the repository's private list when the user's own rules do not."""
+    if repository.ignored([path]):
+        return
+    line = "/" + re.sub(r"[\\*?\[]", r"\\\g<0>", path).replace("\n", "?")
+    exclude = repository.common / "info" / "exclude"
+    exclude.parent.mkdir(exist_ok=True)
+    present = exclude.read_text("utf-8", "surrogateescape") if exclude.exists() else ""
+    if line not in present.split("\n"):
+        gap = "" if present.endswith("\n") or not present else "\n"
+        with exclude.open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(f"{gap}{line}\n")
