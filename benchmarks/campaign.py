@@ -1,7 +1,8 @@
 """python benchmarks/campaign.py FOLDER ATTEMPTS [PROFILE]      (engine.py starts it)
 
-`ark run` in this process, as the command line does it, with a stopwatch around its phases. Prints, as JSON, one row for
-each attempt in seconds: the engine's part, which is the wall time without the user's own commands, and where it went.
+`ark run` in this process, as the command line does it, with a stopwatch around its phases. Prints a line of JSON for
+each attempt, in seconds: the engine's part, which is the wall time without the user's own commands, and where it went.
+The first line is the start with the baseline, the last tells the memory.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Stopwatch:
     """Adds up the time of wrapped functions, attempt by attempt; what one calls inside another counts once."""
 
     def __init__(self) -> None:
-        self.attempts: list[dict[str, float]] = []
+        self.laps = 0
         self._now: dict[str, float] = defaultdict(float)
         self._busy = False
         self._wall, self._cpu = time.perf_counter(), time.process_time()
@@ -89,11 +90,13 @@ class Stopwatch:
         wall, cpu = time.perf_counter(), time.process_time()
         engine = wall - self._wall - self._now.pop("user", 0.0)
         rest = engine - sum(took for phase, took in self._now.items() if not phase.startswith("#"))
-        self.attempts.append({**self._now, "engine": engine, "rest": rest, "cpu": cpu - self._cpu})
-        self._now, self._wall, self._cpu = defaultdict(float), wall, cpu
+        print(json.dumps({**self._now, "engine": engine, "rest": rest, "cpu": cpu - self._cpu}))
+        self.laps += 1
+        self._now.clear()
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
 
 
-def campaign(folder: Path, attempts: int, profile_file: str = "") -> dict[str, Any]:
+def campaign(folder: Path, attempts: int, profile_file: str = "") -> None:
     """`ark run` in this process, as the command line does it, under a stopwatch."""
     watch = Stopwatch()
     for phase in PHASES:
@@ -108,22 +111,21 @@ def campaign(folder: Path, attempts: int, profile_file: str = "") -> dict[str, A
 
         def next_turn(run: ratchet.Run) -> Any:
             watch.lap()
-            if len(watch.attempts) % MEMORY_EACH == 0:
+            if watch.laps % MEMORY_EACH == 0:
                 memory.append(process.memory_info().rss / 2**20)
             return propose(run)
 
         worker.propose = next_turn  # type: ignore[method-assign]
         with profile if profile_file else contextlib.nullcontext():
-            ratchet.loop(run, worker, ratchet.Limits(attempts + 2), display)
+            ratchet.loop(run, worker, ratchet.Limits(attempts), display)
         helpers = sum(child.memory_info().rss for child in process.children(recursive=True)) / 2**20
         worker.close()
     project.repository.close()
     if profile_file:
         profile.dump_stats(profile_file)
-    # The first lap is the start, and the next one starts the agent's guardian, once for all.
-    return {"laps": watch.attempts[2:], "start": watch.attempts[0]["engine"], "memory": memory, "helpers": helpers}
+    print(json.dumps({"memory": memory, "helpers": helpers}))
 
 
 if __name__ == "__main__":
     folder, attempts, *profile_file = sys.argv[1:]
-    print(json.dumps(campaign(Path(folder), int(attempts), *profile_file)))
+    campaign(Path(folder), int(attempts), *profile_file)

@@ -31,6 +31,8 @@ PATIENCE = 60.0
 MARK = "LC_ARK_KILL_TEST"
 """In the environment of every process of a run: the guardian, too, inherits what begins with LC_."""
 
+PHASES = ("start", "agent", "reserve", "run", "eval", "close")
+
 # Agent, run and evaluation in one: tells the log, leaves a daemon that is deaf to TERM, and does its work.
 PLAY = """
 import os, signal, sys, time
@@ -149,6 +151,17 @@ class Campaign:
             time.sleep(0.002)
         raise AssertionError(f"no {phase} within {PATIENCE:g} s: {self.said()}")
 
+    def ref_text(self, number: int) -> str:
+        path = self.folder / f".git/refs/ark/t/{number:04d}"
+        return path.read_text() if path.exists() else ""
+
+    def wait_for_ref(self, number: int, ark: subprocess.Popen[bytes], was: str) -> None:
+        """Until git has locked the ref of that attempt, or has moved it already; without a pause between two looks."""
+        lock = self.folder / f".git/refs/ark/t/{number:04d}.lock"
+        deadline = time.monotonic() + PATIENCE
+        while not lock.exists() and self.ref_text(number) == was and time.monotonic() < deadline:
+            assert ark.poll() is None, f"ark run ended with {ark.returncode}: {self.said()}"
+
     def said(self) -> str:
         return (self.place / "stderr").read_text()
 
@@ -223,20 +236,24 @@ class Campaign:
 
     def kill(self, rng: random.Random, strike: Strike) -> None:
         """Start the run, strike at a random point of a random phase, and look at what is left."""
-        where = rng.choice(["start", "agent", "run", "run", "eval", "eval"])
-        seen = len(self.lines())
+        where = rng.choice(PHASES)
+        seen, number = len(self.lines()), len(self.attempts())
         ark = self.start()
         if where == "start":
-            time.sleep(rng.uniform(0, 1.0))
+            time.sleep(rng.uniform(0, 0.5))
+        elif where == "reserve":
+            self.wait_for_ref(number, ark, was="")
+        elif where == "close":
+            number = self.wait_for("eval", ark, seen).number
+            self.wait_for_ref(number, ark, was=self.ref_text(number))
         else:
-            for _ in range(rng.choice([1, 1, 2])):  # now the one that was taken up again, now a fresh one
+            for _ in range(rng.choice([1, 2])):  # one that is taken up again, or one that is fresh
                 self.wait_for(where, ark, seen)
                 seen = len(self.lines())
-            time.sleep(rng.uniform(0, 0.09))
+            time.sleep(rng.uniform(0, 0.08))
         strike(ark)
         ark.wait(PATIENCE)
-        last = [line.phase for line in self.lines()[seen:] if line.phase != "daemon"][-1:]
-        self.landed[last[0] if last else where] += 1
+        self.landed[where] += 1
         self.check_nobody_left()
         self.check(closed=False)
 
@@ -279,7 +296,7 @@ def test_killed_at_any_moment(
     for _ in range(times):
         campaign.kill(rng, strike)
     campaign.check_end(5)
-    assert all(campaign.landed[phase] for phase in ("start", "agent", "run", "eval")), campaign.landed
+    assert set(campaign.landed) == set(PHASES)
     assert sum(line.phase == "daemon" for line in campaign.lines()) > times
 
 
