@@ -14,7 +14,8 @@ fail() { echo "build: $*" >&2; exit 1; }
 is_allowed() {
     case $1 in
     -O0 | -O1 | -O2 | -O3 | -Os | -Ofast) ;;
-    -march=native | -mtune=native | -mprefer-vector-width=128 | -mprefer-vector-width=256 | -mprefer-vector-width=512) ;;
+    -march=native | -mtune=native) ;;
+    -mprefer-vector-width=128 | -mprefer-vector-width=256 | -mprefer-vector-width=512) ;;
     -ffast-math | -fno-math-errno | -fno-trapping-math | -fassociative-math | -fno-signed-zeros) ;;
     -freciprocal-math | -ffinite-math-only | -ffp-contract=fast | -ffp-contract=off) ;;
     -funroll-loops | -fno-unroll-loops | -funroll-all-loops | -fpeel-loops | -fomit-frame-pointer) ;;
@@ -47,7 +48,11 @@ read_flags() {
     for flag in ${flags:-unreadable}; do
         is_allowed "$flag" || fail "KERNEL_CFLAGS may not contain '$flag'; build.sh has the list"
         [ "$flag" != -march=native ] || flag=$(native)
-        if understands "$flag"; then accepted="$accepted $flag"; else echo "build: $CC has no $flag here, left out" >&2; fi
+        if understands "$flag"; then
+            accepted="$accepted $flag"
+        else
+            echo "build: $CC has no $flag here, left out" >&2
+        fi
     done
     echo "$accepted"
 }

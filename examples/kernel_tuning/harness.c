@@ -176,7 +176,8 @@ static void await_stop(struct worker *worker)
         return;
     worker->pid = 0; /* reaped */
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
-        fail("the %s made a system call that is not allowed (it may only compute: no threads, processes, files)", worker->name);
+        fail("the %s made a system call that is not allowed (it may only compute: no threads, processes, files)",
+             worker->name);
     if (WIFSIGNALED(status))
         fail("the %s was ended by signal %d (%s)", worker->name, WTERMSIG(status), strsignal(WTERMSIG(status)));
     switch (WEXITSTATUS(status)) {

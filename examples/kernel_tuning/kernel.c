@@ -1,7 +1,7 @@
 /* y = W x, W in blocks of 4-bit weights. This is the one file of the experiment: turn the knobs, or rewrite it all.
  *
  * The contract (layout.h has the types):
- *   - void matvec(W, x, y) writes all ROWS elements of y. ROWS = 2048, COLUMNS = 4096: 128 blocks of 32 weights in a row.
+ *   - void matvec(W, x, y) writes all ROWS elements of y. ROWS = 2048; COLUMNS = 4096, as 128 blocks of 32 weights.
  *   - W, x and y are aligned to 64 bytes and do not overlap; a block is 20 bytes, so single blocks are not aligned.
  *   - W and x are new and random in every call, so nothing can be kept from one call for the next.
  *   - y may be off by 1 % (relative, Euclidean norm over all rows; 6 % of the root mean square in a single row): room
@@ -98,7 +98,7 @@ typedef float lanes[LANES];
 
 #define CENTRE (CENTRE_LATE ? 0 : 8)
 
-/* Add block w, times block b of x, to the lanes of a row; and to its surplus, what CENTRE_LATE leaves to be taken off. */
+/* Add block w, times block b of x, to the lanes of a row; and to its surplus what CENTRE_LATE takes off later. */
 static inline __attribute__((always_inline)) void add_block(lanes *lane, float *surplus, const struct block *w, int b)
 {
     const activation *lo = a + b * BLOCK, *hi = lo + HALF;

@@ -44,7 +44,7 @@ static void limit(int what, rlim_t value)
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
 #define VERDICT(what) BPF_STMT(BPF_RET | BPF_K, what)
 #define ALLOW(number) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), VERDICT(SECCOMP_RET_ALLOW)
-/* Allowed when the low word of an argument has none of these bits, or is exactly this value; else on to the next rule. */
+/* Allowed when the low word of an argument has none of these bits, or is exactly this value; else on to the next. */
 #define ALLOW_WITHOUT_BITS(number, arg, bits) \
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 4), LOAD(args[arg]), \
     BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, bits, 1, 0), VERDICT(SECCOMP_RET_ALLOW), LOAD(nr)
