@@ -6,11 +6,16 @@ what it is: on a noisy metric it keeps luck. Equal values keep only when the mut
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Verdict
 from autoresearch_kit.core.spec import Constraint, Decision
+
+_LARGEST = sys.float_info.max
+"""A difference beyond it is shown as this: the ledger holds no infinity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +50,15 @@ def decide(case: Case) -> Verdict:
 
     head = case.incumbent.value
     gain = value - head if case.maximize else head - value
-    change = f"{number(head)} -> {number(value)}"
+    gain = max(-_LARGEST, min(_LARGEST, gain))
+    change = " -> ".join(_apart(head, value))
     for constraint in case.constraints:
         found = measured.also[constraint.metric]
         if not constraint.holds(found):
             reason = f"Discard: {change}, and {constraint.metric} is {number(found)} where `{constraint}` is required"
             return Verdict(Outcome.DISCARD, reason, gain)
     threshold = case.decision.threshold(head)
-    if gain > 0 and gain >= threshold:
+    if gain > 0 and (gain >= threshold or math.isclose(gain, threshold)):  # 0.3 - 0.2 is a gain of 0.1
         return Verdict(Outcome.KEEP, f"Keep: {change}, better by {_amount(gain, head)}", gain)
     if gain > 0:
         reason = f"Discard: {change}, better by {_amount(gain, head)}, less than min_gain {number(threshold)}"
@@ -70,5 +76,15 @@ def number(value: float) -> str:
     return f"{value:.6g}"
 
 
+def _apart(one: float, other: float) -> tuple[str, str]:
+    """Two values with as many digits as it takes to tell them apart."""
+    for digits in range(6, 18):
+        shown = f"{one:.{digits}g}", f"{other:.{digits}g}"
+        if shown[0] != shown[1] or one == other:
+            break
+    return shown
+
+
 def _amount(gain: float, head: float) -> str:
-    return f"{number(gain)} ({100 * gain / abs(head):.2f} %)" if head else number(gain)
+    percent = 100 * (gain / abs(head)) if head else math.inf
+    return f"{number(gain)} ({percent:.2f} %)" if percent < 1e6 else number(gain)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
+import warnings
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from autoresearch_kit.core.tunables import Tunable
 
@@ -28,7 +28,8 @@ RESERVED_NAMES = (PROGRAM_NAME, RESULTS_NAME, RUN_LOG, NOTES_FOLDER)
 
 _TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")
 _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
-_CONSTRAINT = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_./-]*)\s*(<=|>=|<|>)\s*(\S+)\s*")
+_CONSTRAINT = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_./-]*)\s*(<=|>=|<|>)\s*([^\s<>=]+)\s*")
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
 def is_name(text: str) -> bool:
@@ -37,14 +38,15 @@ def is_name(text: str) -> bool:
 
 
 def _number(value: Any) -> Any:
-    # YAML 1.1 reads 1e-4 as a string and yes as a truth value: take the first, refuse the second.
+    # YAML 1.1 reads 1e-4 as text and yes as a truth value: take the first, refuse the second.
     if isinstance(value, bool):
         raise ValueError("should be a number, not true or false")
     if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError("should be a number") from None
+        if not _NUMBER.fullmatch(value.strip()):
+            raise ValueError("should be a plain number, without unit or words")
+        value = float(value)
+    if isinstance(value, int) and abs(value) > 10**300:
+        raise ValueError("is too large for a number")
     return value
 
 
@@ -56,12 +58,12 @@ def _command(text: str) -> str:
     return text
 
 
-def _path(text: str) -> str:
+def relative_path(text: str) -> str:
     """A path below the spec's folder in normal form; a trailing slash, everything below, is kept."""
     if not text.strip():
         raise ValueError("is empty; write a path relative to the spec's folder")
-    if "\0" in text or "\n" in text or "\\" in text:
-        raise ValueError("holds a NUL, a newline or a backslash; write a plain path with forward slashes")
+    if re.search(r"[\x00-\x1f\x7f\\]", text):
+        raise ValueError("holds a backslash or a control character; write a plain path with forward slashes")
     if text.startswith(("/", "~")):
         raise ValueError("is absolute; write it relative to the spec's folder")
     parts = PurePosixPath(text).parts
@@ -70,19 +72,25 @@ def _path(text: str) -> str:
     if not parts:
         raise ValueError("is the folder itself; write `**` for everything in it")
     if any(part.lower() == ".git" for part in parts):
-        raise ValueError("lies inside .git, which is never part of an attempt")
+        raise ValueError("lies inside .git, which is never part of an attempt; remove it")
     return "/".join(parts) + ("/" if text.endswith("/") else "")
 
 
 def _shared_path(text: str) -> str:
+    """A path below the spec's folder, or beside it, by leading `..`."""
     if text.startswith(("/", "~")):
         raise ValueError("is absolute; write it relative to the spec's folder")
-    return text if text.startswith("../") else _path(text).rstrip("/")
+    up, inner = "", text.rstrip("/")
+    while inner == ".." or inner.startswith("../"):
+        up, inner = up + "../", inner[3:].lstrip("/")
+    if up and not inner:
+        raise ValueError("is a whole folder around the spec; name what to share in it")
+    return up + relative_path(inner)
 
 
 def _ref_name(text: str) -> str:
     if not all(is_name(part) for part in text.split("/")):
-        raise ValueError("cannot be part of a branch name; use letters, digits, `.`, `_` and `-`")
+        raise ValueError("cannot begin a branch's name; use letters, digits, `.`, `_` and `-`")
     return text
 
 
@@ -94,19 +102,76 @@ def _metric_name(text: str) -> str:
 
 def _pattern(text: str) -> str:
     try:
-        groups = re.compile(text).groups
-    except re.error as error:
-        raise ValueError(f"is not a regular expression: {error}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # such as for `[[`, which will mean something else one day
+            groups = re.compile(text).groups
+    except (re.error, OverflowError, RecursionError, Warning) as error:
+        raise ValueError(f"is not a regular expression ({error}); write for example `^loss=(.*)$`") from None
     if groups != 1:
         raise ValueError(f"has {groups} groups; write exactly one, around the number")
     return text
 
 
+def _digest(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise ValueError("is not a SHA-256 digest of 64 hexadecimal digits; take what `sha256sum FILE` prints")
+    return text
+
+
+def _input_path(text: str) -> str:
+    if not text.strip() or "\0" in text:
+        raise ValueError("is no path; write the file's")
+    return text
+
+
+def _agent_name(text: str) -> str:
+    if not is_name(text):
+        raise ValueError("is not an agent's name; write one, or a command: `agent: {command: ...}`")
+    return text
+
+
+def _gain(value: Any) -> Any:
+    percent = isinstance(value, str) and value.strip().endswith("%")
+    number = _number(value.strip()[:-1] if percent else value)
+    if not isinstance(number, int | float) or not 0 <= number < float("inf"):
+        raise ValueError("should be a number of at least 0, or a percentage such as `0.5%`")
+    return value if percent else float(number)
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("is not the name of an environment variable; use letters, digits and `_`")
+    if name.startswith(("ARK_", "GIT_")):
+        raise ValueError("cannot be set: names that begin with ARK_ or GIT_ belong to the engine; use another name")
+    return name
+
+
+def _variable_value(value: Any) -> Any:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("holds a NUL character; remove it")
+    return json.dumps(value) if isinstance(value, bool) else str(value) if isinstance(value, int | float) else value
+
+
+def _constraint(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _CONSTRAINT.fullmatch(value)
+    if not match or not _NUMBER.fullmatch(match[3]):
+        raise ValueError("is not a limit; write for example `peak_vram_mb <= 80000`")
+    return {"metric": match[1], "sign": match[2], "limit": match[3]}
+
+
+def _check(value: Any) -> Any:
+    return {"command": value} if isinstance(value, str) else value
+
+
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
+Minutes = Annotated[Positive, Field(le=1_000_000)]
+"""More than a year is a slip, and more than the clocks of the operating system can count."""
 Count = Annotated[int, BeforeValidator(_number), Field(ge=1)]
 Command = Annotated[str, AfterValidator(_command)]
-RelativePath = Annotated[str, AfterValidator(_path)]
+RelativePath = Annotated[str, AfterValidator(relative_path)]
 
 
 class Part(BaseModel):
@@ -121,35 +186,35 @@ class Decision(Part):
     rule: Literal["first_better"] = Field(
         "first_better", description="`first_better`: one run, kept when it is strictly better by `min_gain`."
     )
-    min_gain: Annotated[float | str, Field(union_mode="left_to_right")] = Field(
+    min_gain: Annotated[float | str, BeforeValidator(_gain)] = Field(
         0.0,
         description="Smallest gain worth keeping: in units of the metric, or in percent of the head's value (`0.5%`).",
         examples=["0.001", "0.5%"],
     )
 
-    @field_validator("min_gain", mode="before")
-    @classmethod
-    def _gain(cls, value: Any) -> Any:
-        number = _number(value[:-1] if isinstance(value, str) and value.endswith("%") else value)
-        if not isinstance(number, int | float) or not math.isfinite(number) or number < 0:
-            raise ValueError("should be a number of at least 0, or a percentage such as `0.5%`")
-        return value if isinstance(value, str) and value.endswith("%") else float(number)
-
     def threshold(self, value: float) -> float:
         """The smallest gain worth keeping over `value`, in units of the metric."""
         if isinstance(self.min_gain, str):
-            return abs(value) * float(self.min_gain[:-1]) / 100
+            return abs(value) * (float(self.min_gain.strip()[:-1]) / 100)
         return self.min_gain
 
 
 class Agent(Part):
     """Who proposes changes: a name of the kit, or any command."""
 
-    name: str | None = Field(None, description="An agent of the kit: `search`.")
+    name: Annotated[str, AfterValidator(_agent_name)] | None = Field(
+        None, description="An agent of the kit: `search`.", examples=["search"]
+    )
     command: Command | None = Field(
         None, description="Any shell command; the prompt comes on its standard input.", examples=["my-agent --once"]
     )
-    timeout_minutes: Positive = Field(30.0, description="Hard limit for one turn of the agent.")
+    timeout_minutes: Minutes = Field(30.0, description="Hard limit for one turn of the agent.", examples=["30"])
+
+    @model_validator(mode="after")
+    def _one(self) -> Agent:
+        if (self.name is None) == (self.command is None):
+            raise ValueError("should have either `name` or `command`; write for example `agent: search`")
+        return self
 
     @property
     def label(self) -> str:
@@ -165,30 +230,38 @@ class Budget(Part):
     target: Number | None = Field(None, description="Stop when the best value has reached this.", examples=["0.95"])
     patience: Count | None = Field(None, description="Stop after so many attempts without a keep.", examples=["30"])
     money: Positive | None = Field(
-        None, description="Stop when the agents have reported this much cost; agents that report none count as zero."
+        None,
+        description="Stop when the agents have reported this much cost; agents that report none count as zero.",
+        examples=["20"],
     )
 
 
 class Input(Part):
     """A file outside git that the number depends on."""
 
-    path: str = Field(description="Relative to the spec's folder, or absolute, or below `~`.", min_length=1)
-    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] = Field(description="Its digest in hexadecimal.")
+    path: Annotated[str, AfterValidator(_input_path)] = Field(
+        description="Relative to the spec's folder, or absolute, or below `~`.", examples=["data/train.bin"]
+    )
+    sha256: Annotated[str, AfterValidator(_digest)] = Field(
+        description="Its digest in hexadecimal.", examples=["the 64 digits that `sha256sum FILE` prints"]
+    )
 
 
 class Check(Part):
     """A command that must pass on the bench before a keep."""
 
-    command: Command = Field(description="A shell command; exit code 0 passes.")
-    timeout_minutes: Positive = Field(10.0, description="Hard limit for it.")
+    command: Command = Field(description="A shell command; exit code 0 passes.", examples=["python -m pytest -q"])
+    timeout_minutes: Minutes = Field(10.0, description="Hard limit for it.", examples=["10"])
 
 
 class Constraint(Part):
     """A hard limit on a metric that the run prints or the engine measures."""
 
-    metric: str = Field(description="Name of the metric.")
-    sign: Literal["<=", ">=", "<", ">"] = Field(description="How it compares to the limit.")
-    limit: Number = Field(description="The limit.")
+    metric: Annotated[str, AfterValidator(_metric_name)] = Field(
+        description="Name of the metric.", examples=["peak_vram_mb"]
+    )
+    sign: Literal["<=", ">=", "<", ">"] = Field(description="How it compares to the limit.", examples=['"<="'])
+    limit: Number = Field(description="The limit.", examples=["80000"])
 
     def holds(self, value: float) -> bool:
         """Whether `value` satisfies it."""
@@ -207,7 +280,9 @@ class Resources(Part):
     """What one measurement may take."""
 
     memory_mb: Positive | None = Field(
-        None, description="A run whose process tree takes more is killed and counts as out of memory."
+        None,
+        description="A run whose process tree takes more is killed and counts as out of memory.",
+        examples=["16000"],
     )
 
 
@@ -230,7 +305,9 @@ class Spec(Part):
         examples=['["train.py"]'],
     )
     immutable_files: list[RelativePath] = Field(
-        [], description="Files that are named to the agent as fixed; a file in neither list is fixed too."
+        [],
+        description="Files that are named to the agent as fixed; a file in neither list is fixed too.",
+        examples=['["prepare.py"]'],
     )
     run_command: Command = Field(
         description="The experiment, a shell command run in the spec's folder on the bench.",
@@ -241,56 +318,99 @@ class Spec(Part):
         description="Prints the metric after the run; without it the metric is read from the output of the run.",
         examples=["\"grep '^val_bpb:' run.log\""],
     )
-    budget_minutes: Positive = Field(
+    budget_minutes: Minutes = Field(
         5.0, description="Time meant for one run; the command sees it as ARK_BUDGET_SECONDS.", examples=["5"]
     )
     branch_prefix: Annotated[str, AfterValidator(_ref_name)] = Field(
-        "autoresearch", description="Kept attempts go to the branch `<branch_prefix>/<tag>`."
+        "autoresearch",
+        description="Kept attempts go to the branch `<branch_prefix>/<tag>`.",
+        examples=['"autoresearch"'],
     )
-    rules: list[str] = Field([], description="Sentences for the agent, copied into program.md.")
+    rules: list[str] = Field(
+        [], description="Sentences for the agent, copied into program.md.", examples=['["Only modify train.py"]']
+    )
 
-    goal: str = Field("", description="A paragraph for the agent on what is wanted and why.")
-    context: str = Field("", description="Further text for program.md: background, ideas, literature.")
-    timeout_minutes: Positive | None = Field(
+    goal: str = Field(
+        "",
+        description="A paragraph for the agent on what is wanted and why.",
+        examples=['"Lower the loss of the small model"'],
+    )
+    context: str = Field(
+        "",
+        description="Further text for program.md: background, ideas, literature.",
+        examples=['"What is known so far"'],
+    )
+    timeout_minutes: Minutes | None = Field(
         None, description="Hard limit for one run; twice the budget unless given.", examples=["10"]
     )
-    eval_timeout_minutes: Positive | None = Field(
+    eval_timeout_minutes: Minutes | None = Field(
         None, description="Hard limit for one evaluation; as the run's unless given.", examples=["10"]
     )
     setup_command: Command | None = Field(
-        None, description="Run once per machine before the baseline, in the spec's folder on the bench."
+        None,
+        description="Run once per machine before the baseline, in the spec's folder on the bench.",
+        examples=['"make"'],
     )
     artifacts: list[RelativePath] = Field(
-        [], description="Files that survive from run to evaluation besides run.log; globs are allowed."
+        [],
+        description="Files that survive from run to evaluation besides run.log; globs are allowed.",
+        examples=['["model.pt"]'],
     )
     link: list[Annotated[str, AfterValidator(_shared_path)]] = Field(
         [],
         description="Untracked paths, such as `.venv` or data, that bench and desk share with your folder by symlink.",
         examples=['[".venv"]'],
     )
-    inputs: list[Input] = Field([], description="Files outside git that are pinned by their hash.")
+    inputs: list[Input] = Field(
+        [],
+        description="Files outside git that are pinned by their hash.",
+        examples=["[{path: data/train.bin, sha256: DIGEST}]"],
+    )
     metric_pattern: Annotated[str, AfterValidator(_pattern)] | None = Field(
-        None, description="A regular expression with one group that finds the metric, for unusual output."
+        None,
+        description="A regular expression with one group that finds the metric, for unusual output.",
+        examples=["'^loss=(.*)$'"],
     )
-    constraints: list[Constraint] = Field(
-        [], description="Hard limits on other metrics, or on peak_memory_mb, wall_seconds and cpu_seconds."
+    constraints: list[Annotated[Constraint, BeforeValidator(_constraint)]] = Field(
+        [],
+        description="Hard limits on other metrics, or on peak_memory_mb, wall_seconds and cpu_seconds.",
+        examples=['["peak_vram_mb <= 80000"]'],
     )
-    checks: list[Check] = Field([], description="Commands that must pass on the bench before a keep.")
+    checks: list[Annotated[Check, BeforeValidator(_check)]] = Field(
+        [],
+        description="Commands that must pass on the bench before a keep.",
+        examples=['["python -m pytest -q"]'],
+    )
     holdout_command: Command | None = Field(
-        None, description="A second evaluation on data that no decision has seen; run by `ark verify` only."
+        None,
+        description="A second evaluation on data that no decision has seen; run by `ark verify` only.",
+        examples=['"python evaluate.py --holdout"'],
     )
-    decision: Decision = Field(Decision(), description="How a verdict is made: a rule's name or a mapping.")
+    decision: Decision = Field(
+        Decision(), description="How a verdict is made: a rule's name or a mapping.", examples=["first_better"]
+    )
     agent: Agent | None = Field(
-        None, description="Who proposes changes: a name or a mapping; `search` when there are tunables."
+        None,
+        description="Who proposes changes: a name or a mapping; `search` when there are tunables.",
+        examples=['{command: "my-agent --once"}'],
     )
-    tunables: list[Tunable] = Field([], description="Constants that the search agent may turn.")
-    budget: Budget = Field(Budget(), description="When the whole run stops.")
+    tunables: list[Tunable] = Field(
+        [],
+        description="Constants that the search agent may turn.",
+        examples=["[{file: train.py, name: LR, low: 1e-4, high: 1e-1, log: true}]"],
+    )
+    budget: Budget = Field(Budget(), description="When the whole run stops.", examples=["{attempts: 100, hours: 8}"])
     sandbox: Literal["none"] = Field(
         "none",
         description="How commands are confined; `none` is the only one so far: run, agent and eval are your user.",
+        examples=["none"],
     )
-    env: dict[str, str] = Field({}, description="Environment variables for all commands.")
-    resources: Resources = Field(Resources(), description="What one measurement may take.")
+    env: dict[Annotated[str, AfterValidator(_variable)], Annotated[str, BeforeValidator(_variable_value)]] = Field(
+        {}, description="Environment variables for all commands.", examples=['{OMP_NUM_THREADS: "4"}']
+    )
+    resources: Resources = Field(
+        Resources(), description="What one measurement may take.", examples=["{memory_mb: 16000}"]
+    )
 
     @field_validator("decision", mode="before")
     @classmethod
@@ -300,34 +420,7 @@ class Spec(Part):
     @field_validator("agent", mode="before")
     @classmethod
     def _agent(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"name": value}
-        if isinstance(value, dict) and ("name" in value) == ("command" in value):
-            raise ValueError("should have either `name` or `command`")
-        return value
-
-    @field_validator("checks", mode="before")
-    @classmethod
-    def _checks(cls, value: Any) -> Any:
-        return [{"command": item} if isinstance(item, str) else item for item in value] if _is_list(value) else value
-
-    @field_validator("constraints", mode="before")
-    @classmethod
-    def _constraints(cls, value: Any) -> Any:
-        return [_constraint(item) if isinstance(item, str) else item for item in value] if _is_list(value) else value
-
-    @field_validator("env", mode="before")
-    @classmethod
-    def _env(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        for name in value:
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)):
-                raise ValueError(f"`{name}` is not the name of an environment variable")
-            if str(name).startswith(("ARK_", "GIT_")):
-                raise ValueError(f"`{name}`: names that begin with ARK_ or GIT_ belong to the engine")
-        return {k: json.dumps(v) if isinstance(v, bool) else str(v) if isinstance(v, int | float) else v
-                for k, v in value.items()}  # fmt: skip
+        return {"name": value} if isinstance(value, str) else value
 
     @property
     def maximize(self) -> bool:
@@ -358,14 +451,3 @@ class Spec(Part):
         }  # fmt: skip
         text = json.dumps(self.model_dump(mode="json", include=keys), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
-
-
-def _constraint(text: str) -> dict[str, str]:
-    match = _CONSTRAINT.fullmatch(text)
-    if not match:
-        raise ValueError(f"`{text}` should read like `peak_vram_mb <= 80000`")
-    return {"metric": match[1], "sign": match[2], "limit": match[3]}
