@@ -314,7 +314,10 @@ def test_killing_the_guardian_alone_does_not_end_the_run(campaign: Campaign) -> 
     assert campaign.attempts()[1].problem.startswith("supervisor_killed")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, *(pytest.param(x, marks=pytest.mark.slow) for x in (signal.SIGTERM, signal.SIGHUP))],
+)
 def test_a_polite_stop_ends_the_attempt_as_lost(campaign: Campaign, number: signal.Signals) -> None:
     ark = campaign.start()
     campaign.wait_for("run", ark, 0, number=1)
@@ -323,6 +326,19 @@ def test_a_polite_stop_ends_the_attempt_as_lost(campaign: Campaign, number: sign
     campaign.check_nobody_left()
     assert [a.outcome for a in campaign.check(closed=True)] == [Outcome.KEEP, Outcome.LOST]
     campaign.check_end(2)
+
+
+@pytest.mark.xfail(reason="`ark run` listens to SIGHUP even where its parent told it not to", strict=True)
+def test_under_nohup_a_hangup_stops_nothing(campaign: Campaign) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; children inherit it
+    try:
+        ark = campaign.start(attempts=3)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    campaign.wait_for("run", ark, 0, number=1)
+    ark.send_signal(signal.SIGHUP)
+    assert ark.wait(PATIENCE) == 0, campaign.said()
+    assert len(campaign.check(closed=True)) == 4
 
 
 def test_a_second_interrupt_does_not_wait_for_a_deaf_command(campaign: Campaign) -> None:
@@ -349,7 +365,7 @@ def test_interrupted_at_any_moment(campaign: Campaign) -> None:
     campaign.check_end(3)
 
 
-@pytest.mark.parametrize("ref", ["refs/ark/t/0001", "refs/heads/autoresearch/t"])
+@pytest.mark.parametrize("ref", [pytest.param("refs/ark/t/0001", marks=pytest.mark.slow), "refs/heads/autoresearch/t"])
 def test_a_lock_that_a_killed_git_left_stops_nothing(campaign: Campaign, ref: str) -> None:
     """When the whole group is killed, git dies between locking the refs and moving them."""
     assert campaign.ark("run", "--tag", "t", "--attempts", "0").returncode == 0
