@@ -6,6 +6,8 @@ costs what the first did.
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +16,10 @@ from autoresearch_kit.core.records import Attempt, Outcome
 from autoresearch_kit.ledger.ledger import is_baseline
 from autoresearch_kit.ledger.results import ResultsFile
 
+KEPT_SHOWN = 12
+"""Kept attempts at hand for the next prompt."""
+NEAR_MISSES = 5
+"""Discarded attempts at hand that came closest to their head."""
 TAILS_KEPT = 10
 """Logs of so many attempts stay in memory."""
 COUNTED = (Outcome.KEEP, Outcome.DISCARD, Outcome.CRASH)
@@ -31,6 +37,10 @@ class Books:
         """The last kept attempt: all others are measured against it."""
         self.baseline: Attempt | None = None
         """What the head's gain is counted from: the last baseline."""
+        self.kept: deque[Attempt] = deque(maxlen=KEPT_SHOWN)
+        """The last kept ones, oldest first."""
+        self.near_misses: list[Attempt] = []
+        """The closest discarded ones, best first."""
         self._results = results
         self._trees: dict[tuple[str, str, str], Attempt] = {}
         self._tried = self._since_keep = 0
@@ -77,11 +87,19 @@ class Books:
             self._since_keep += 1
         if attempt.outcome is Outcome.KEEP:
             self.head, self._since_keep = attempt, 0
+            self.kept.append(attempt)
             if is_baseline(attempt):
                 self.baseline = attempt
+        if attempt.outcome is Outcome.DISCARD:
+            self.near_misses = sorted([*self.near_misses, attempt], key=_distance)[:NEAR_MISSES]
         self._money += attempt.proposal.cost.money or 0.0
         if attempt.outcome in COUNTED and not any(m.kind in UNFAIR for m in attempt.measurements):
             self._trees[attempt.tree, attempt.machine, attempt.yardstick] = attempt
+
+
+def _distance(attempt: Attempt) -> float:
+    gain = attempt.verdict.gain if attempt.verdict else None
+    return math.inf if gain is None else -gain
 
 
 def _without_log(attempt: Attempt) -> Attempt:

@@ -162,8 +162,9 @@ def run(
     with _project(directory) as project:
         chosen = choose(project.spec, agent)
         tag = tag or time.strftime("%b%d").lower()
-        signal.signal(signal.SIGTERM, _interrupt)
-        signal.signal(signal.SIGHUP, _interrupt)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+                signal.signal(number, _interrupt)
         with Display(Console(stderr=True)) as display, Run(project, tag, display) as held:
             display.follow(held)
             held.open(start_from)

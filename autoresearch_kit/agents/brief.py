@@ -6,22 +6,20 @@ another agent is quoted as data, cut, and free of control characters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from pathlib import Path
 
 import jinja2
 
 from autoresearch_kit.core.decide import number
 from autoresearch_kit.core.errors import ArkError
-from autoresearch_kit.core.records import Attempt, Outcome, clean_line
+from autoresearch_kit.core.records import Attempt, clean_line
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.data import data_folder
 from autoresearch_kit.ratchet import Run
 
 RECENT = 12
 """Attempts shown one by one."""
-NEAR_MISSES = 5
-"""Best discarded attempts shown besides."""
 
 
 def render_program(spec: Spec) -> str:
@@ -31,24 +29,18 @@ def render_program(spec: Spec) -> str:
 
 def render_prompt(run: Run) -> str:
     """The prompt for the next attempt."""
-    attempts = [a for a in run.attempts if a.verdict is not None]
+    books = run.books
     return _render(
         "attempt.md.j2",
         spec=run.spec,
         head=run.head,
         baseline=run.baseline,
-        tried=len(attempts),
-        kept=[_line(a) for a in attempts if a.outcome is Outcome.KEEP][-RECENT:],
-        recent=[_line(a) for a in attempts[-RECENT:]],
-        near=[_line(a) for a in _near_misses(attempts)],
+        tried=len(books.attempts),
+        kept=[_line(a) for a in books.kept],
+        recent=[_line(a) for a in books.attempts[-RECENT:] if a.verdict],
+        near=[_line(a) for a in books.near_misses],
         told=clean_line(run.told, 400),
     )
-
-
-def _near_misses(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """The discarded attempts that came closest to their head, best first."""
-    missed = [a for a in attempts if a.outcome is Outcome.DISCARD and a.verdict and a.verdict.gain is not None]
-    return sorted(missed, key=lambda a: -(a.verdict.gain or 0) if a.verdict else 0)[:NEAR_MISSES]
 
 
 def _line(attempt: Attempt) -> dict[str, str]:
@@ -63,6 +55,14 @@ def _line(attempt: Attempt) -> dict[str, str]:
 
 
 def _render(name: str, **values: object) -> str:
+    try:
+        return _environment().get_template(name).render(**values)
+    except jinja2.TemplateSyntaxError as error:
+        raise ArkError(f"{error.filename}:{error.lineno}: {error.message}") from None
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(data_folder("templates")),
         undefined=jinja2.StrictUndefined,
@@ -73,10 +73,7 @@ def _render(name: str, **values: object) -> str:
     )
     environment.filters["number"] = number
     environment.filters["minutes"] = _minutes
-    try:
-        return environment.get_template(name).render(**values)
-    except jinja2.TemplateSyntaxError as error:
-        raise ArkError(f"{error.filename}:{error.lineno}: {error.message}") from None
+    return environment
 
 
 def _minutes(seconds: float) -> str:
