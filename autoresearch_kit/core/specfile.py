@@ -140,7 +140,7 @@ def _syntax_mistake(error: yaml.MarkedYAMLError, text: str) -> _Unreadable:
     if "cannot start any token" in problem and rest.startswith("\t"):
         return _Unreadable(line, "has a tab where YAML wants blanks; indent with blanks")
     if "cannot start any token" in problem:
-        return _Unreadable(line, f"has a value that begins with '{rest[:1]}'; put it in quotes")
+        return _Unreadable(line, f"has a value that begins with '{_shown(rest[:1])}'; put it in quotes")
     if "scanning an alias" in context or "scanning an anchor" in context:
         return _Unreadable(around_line, "has a value that begins with `*` or `&`; put it in quotes")
     if "undefined alias" in problem:
@@ -157,10 +157,13 @@ def _syntax_mistake(error: yaml.MarkedYAMLError, text: str) -> _Unreadable:
     if "another document" in problem:
         return _Unreadable(line, "begins a second document; remove the `---`")
     if "block" in context or "expected ':'" in problem:
+        at = around_line if "simple key" in context else line
         return _Unreadable(
-            line, "does not fit the lines above; write `key: value`, or `- item`, indented like the others"
+            at, "does not fit the lines above; write `key: value`, or `- item`, indented like the others"
         )
-    return _Unreadable(line, f"is not valid YAML: {problem or context}; put text with special characters in quotes")
+    return _Unreadable(
+        line, f"is not valid YAML: {_shown(problem or context)}; put text with special characters in quotes"
+    )
 
 
 class _Source:
@@ -250,7 +253,7 @@ class _Source:
         if tag in _TYPED and not (len(loc) == 2 and loc[0] == "env" and tag != "null"):
             try:
                 value = self._scalars.construct_object(node)
-            except (ValueError, KeyError, AttributeError, yaml.YAMLError):
+            except (ValueError, LookupError, AttributeError, ArithmeticError, yaml.YAMLError):
                 self._mistake(
                     line, loc, "is not what its tag says, or too long; write a plain number or put it in quotes"
                 )
@@ -297,7 +300,7 @@ def _explain_all(error: ValidationError, source: _Source) -> list[tuple[int, str
         if any(isinstance(part, str) and _UNWRITABLE.search(part) for part in detail["loc"]):
             continue
         loc = tuple(_places(detail, source))
-        if loc in source.told:
+        if any(loc[:end] in source.told for end in range(1, len(loc) + 1)):
             continue
         found.append((source.line(loc), _explain(detail, loc, source)))
     return found
