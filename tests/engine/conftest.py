@@ -5,9 +5,11 @@ The experiment takes milliseconds: `train.sh` (mutable) writes answer.txt, `eval
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from autoresearch_kit.agents.command import CommandAgent
+from autoresearch_kit.cli import main
 from autoresearch_kit.core.records import Attempt
 from autoresearch_kit.project import open_project
 from autoresearch_kit.ratchet import Ending, Event, Judged, Limits, Note, Run, loop
@@ -153,8 +157,21 @@ class Tiny:
             timeout=120,
         )
 
+    def ark_here(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """The same command in this process: half a second sooner."""
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+        try:
+            with contextlib.chdir(self.folder):
+                done = CliRunner().invoke(main, args, prog_name="ark")
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return subprocess.CompletedProcess(list(args), done.exit_code, done.stdout, done.stderr)
+
     def log(self, tag: str = "t") -> list[dict[str, Any]]:
-        done = self.ark("log", "--tag", tag, "--json")
+        done = self.ark_here("log", "--tag", tag, "--json")
         assert done.returncode == 0, done.stderr
         found: list[dict[str, Any]] = json.loads(done.stdout)
         return found

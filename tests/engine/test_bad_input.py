@@ -1,4 +1,4 @@
-"""What bad input gets: one sentence, a hint, exit code 1 or 2, and nothing is changed.   By the real command.
+"""What bad input gets: one sentence, a hint, exit code 1 or 2, and nothing is changed.
 
 pytest tests/engine/test_bad_input.py
 """
@@ -7,10 +7,13 @@ import os
 import shutil
 import stat
 import subprocess
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from autoresearch_kit.ledger.git import DISK_HINT, _git_error
 
 Tiny = Any  # see conftest.py
 ROOT = os.geteuid() == 0
@@ -35,16 +38,17 @@ def picture(root: Path) -> dict[str, tuple[int, bytes]]:
     return found
 
 
-def fails(tiny: Tiny, *args: str, words: str, code: int = 1, hint: bool = True, **more: Any) -> None:
+def fails(tiny: Tiny, *args: str, words: str, code: int = 1, hint: bool | None = True, **more: Any) -> None:
     """The command fails as it should, and leaves everything as it was."""
     before = picture(tiny.root)
-    done = tiny.ark(*(args or ("run", "--tag", "t", "--agent", "true")), **more)
+    command = args or ("run", "--tag", "t", "--agent", "true")
+    done = tiny.ark(*command, **more) if more else tiny.ark_here(*command)
     assert done.returncode == code, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, done.stderr
     assert words in errors[0]
     assert not errors[0].endswith(".")
-    assert ("\nhint: " in done.stderr) == hint, done.stderr
+    assert hint in (None, "\nhint: " in done.stderr), done.stderr
     assert "Traceback" not in done.stderr
     after = picture(tiny.root)
     for path in [path for path in after if path.endswith("info/exclude")]:  # hides results.tsv from the user's git
@@ -54,7 +58,7 @@ def fails(tiny: Tiny, *args: str, words: str, code: int = 1, hint: bool = True, 
 
 
 def works(tiny: Tiny) -> None:
-    done = tiny.ark("run", "--tag", "t", "--agent", tiny.agent("answer 12"), "--attempts", "1")
+    done = tiny.ark_here("run", "--tag", "t", "--agent", tiny.agent("answer 12"), "--attempts", "1")
     assert done.returncode == 0, done.stderr
     assert tiny.git("show", "refs/ark/t/0001").count("\n+echo 12") == 1
 
@@ -64,7 +68,7 @@ def works(tiny: Tiny) -> None:
 
 def test_no_repository(tiny: Tiny) -> None:
     shutil.rmtree(tiny.root / ".git")
-    fails(tiny, words="is not in a git repository")
+    fails(tiny, words="is not in a git repository", env={"LC_ALL": "C"})
 
 
 def test_no_commit_yet_on_an_unborn_branch(tiny: Tiny) -> None:
@@ -147,16 +151,7 @@ def test_a_repository_without_write_permission(tiny: Tiny) -> None:
 
 
 @pytest.mark.skipif(not ROOT, reason="needs root to mount")
-@pytest.mark.parametrize(
-    "what",
-    [
-        pytest.param(
-            "cache",
-            marks=pytest.mark.xfail(strict=True, reason="ledger/git.py: `Out of diskspace` of read-tree gets no hint"),
-        ),
-        "repository",
-    ],
-)
+@pytest.mark.parametrize("what", ["cache", "repository"])
 def test_a_full_disk(tiny: Tiny, what: str) -> None:
     where = mount(tiny.tmp, "-t", "tmpfs", "-o", "size=1m", "tmpfs")
     try:
@@ -170,10 +165,17 @@ def test_a_full_disk(tiny: Tiny, what: str) -> None:
                     file.write(bytes(4096))
             except OSError:
                 pass
-        env = {"XDG_CACHE_HOME": str(where / "cache")} if what == "cache" else {}
-        fails(tiny, words="space", env=env)
+        # What fails first varies, and so does git's wording: see the next test for the hint.
+        env = {"XDG_CACHE_HOME": str(where / "cache")} if what == "cache" else {"LC_ALL": "C"}
+        fails(tiny, words="space", hint=None if what == "cache" else True, env=env)
     finally:
         subprocess.run(["umount", "-l", str(where)], check=True)
+
+
+@pytest.mark.xfail(strict=True, reason="ledger/git.py: `_git_error` knows only one of git's two wordings")
+def test_a_full_disk_has_a_hint_in_all_wordings() -> None:
+    for words in ("unable to write file x: No space left on device", "sha1 file 'x' write error. Out of diskspace"):
+        assert _git_error("read-tree", 128, f"fatal: {words}\n").hint == DISK_HINT
 
 
 # Programs and experiments
@@ -191,9 +193,10 @@ def test_a_missing_program(tiny: Tiny) -> None:
 
 
 def test_a_missing_agent(tiny: Tiny) -> None:
-    done = tiny.ark("run", "--tag", "t", "--agent", "no-such-agent", "--hours", "0.0003")
-    assert done.returncode in (0, 1)
-    assert "not found" in done.stderr
+    played = tiny.play("exec no-such-agent")
+    assert played.ending.exit_code == 1
+    assert "not found" in played.ending.reason
+    assert played.outcomes == ["keep"]
 
 
 def test_no_agent(tiny: Tiny) -> None:
@@ -206,13 +209,14 @@ def test_a_metric_that_never_appears(tiny: Tiny) -> None:
 
 
 def test_a_log_of_binary_garbage(tiny: Tiny) -> None:
-    tiny.commit(run_command="head -c 300000 /dev/urandom > run.log; cat run.log", eval_command=None)
+    tiny.write("garbage", bytes(range(256)) * 1000 + "\x9b31m\u202e\u2028".encode() * 100)
+    tiny.commit(run_command="cat garbage > run.log; cat garbage", eval_command=None)
     before = tiny.git("for-each-ref")
-    done = tiny.ark("run", "--tag", "t", "--agent", "true")
+    done = tiny.ark_here("run", "--tag", "t", "--agent", "true")
     assert done.returncode == 1
     assert "no_metric" in done.stderr
     assert "Traceback" not in done.stderr
-    assert all(c.isprintable() or c == "\n" for c in done.stderr)
+    assert not {c for c in done.stderr if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"}
     assert tiny.git("for-each-ref") == before
 
 

@@ -170,14 +170,15 @@ def test_limits(tiny: Tiny, budget: dict[str, Any], attempts: int, code: int, wo
 
 
 def run(tiny: Tiny, script: str, *args: str) -> "subprocess.CompletedProcess[str]":
-    done: subprocess.CompletedProcess[str] = tiny.ark("run", "--tag", "t", "--agent", tiny.agent(script), *args)
+    done: subprocess.CompletedProcess[str] = tiny.ark_here("run", "--tag", "t", "--agent", tiny.agent(script), *args)
     assert "Traceback" not in done.stderr
     return done
 
 
 def test_exit_codes(tiny: Tiny) -> None:
     tiny.commit(budget={"attempts": 1})
-    assert run(tiny, "true").returncode == 1, "the agent cannot go on"
+    done = tiny.ark("run", "--tag", "t", "--agent", "true")
+    assert done.returncode == 1, "the agent cannot go on"
     assert run(tiny, "true", "--hours", "0").returncode == 0, "as asked"
     assert run(tiny, "answer 12").returncode == 3, "a budget is spent"
     assert run(tiny, "answer 13").returncode == 3, "and stays spent"
@@ -189,7 +190,7 @@ def test_json_of_log_status_and_show(tiny: Tiny) -> None:
     assert (
         run(tiny, "case $TURN in 1) answer 12;; 2) echo 'exit 4' > train.sh;; esac", "--attempts", "2").returncode == 0
     )
-    status = json.loads(tiny.ark("status", "--json").stdout)
+    status = json.loads(tiny.ark_here("status", "--json").stdout)
     fields = "tag branch head metric direction baseline best attempts kept running"
     assert set(fields.split()) <= set(status)
     assert (status["tag"], status["branch"], status["metric"], status["direction"]) == (
@@ -206,10 +207,10 @@ def test_json_of_log_status_and_show(tiny: Tiny) -> None:
     ]  # fmt: skip
     assert log[0]["started"].endswith("Z")
     assert time.strptime(log[0]["started"][:19], "%Y-%m-%dT%H:%M:%S")
-    show = json.loads(tiny.ark("show", "t/1", "--json").stdout)
+    show = json.loads(tiny.ark_here("show", "t/1", "--json").stdout)
     assert show["commit"] == log[1]["commit"]
     assert "+echo 12 > answer.txt" in show["diff"]
-    assert tiny.ark("log", "--tsv").stdout == (tiny.folder / "results.tsv").read_text()
+    assert tiny.ark_here("log", "--tsv").stdout == (tiny.folder / "results.tsv").read_text()
 
 
 def test_resume_goes_on_where_it_stopped(tiny: Tiny) -> None:
@@ -223,6 +224,7 @@ def test_resume_goes_on_where_it_stopped(tiny: Tiny) -> None:
     assert len((tiny.folder / "results.tsv").read_text().splitlines()) == 5
 
 
+@pytest.mark.slow
 def test_interrupt_ends_the_attempt_and_exits_130(tiny: Tiny) -> None:
     flag = tiny.tmp / "measuring"
     script = tiny.agent(f"echo 'echo x > {flag}; sleep 60; echo 12 > answer.txt' > train.sh")
@@ -239,6 +241,7 @@ def test_interrupt_ends_the_attempt_and_exits_130(tiny: Tiny) -> None:
     assert [entry["outcome"] for entry in tiny.log()] == ["keep", "lost", "keep"]
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_is_made_up_for(tiny: Tiny) -> None:
     flag = tiny.tmp / "measuring"
     script = tiny.agent(f"echo '[ -e {flag} ] || {{ echo $$ > {flag}; sleep 60; }}; echo 12 > answer.txt' > train.sh")
@@ -360,7 +363,7 @@ def test_a_second_engine_is_refused_with_pid_and_host(tiny: Tiny) -> None:
         assert done.returncode == 1
         assert f"process {os.getpid()} on {os.uname().nodename}" in done.stderr
         assert "hint: " in done.stderr
-        assert json.loads(tiny.ark("status", "--json").stdout)["running"]
+        assert json.loads(tiny.ark_here("status", "--json").stdout)["running"]
         assert tiny.ark("clean").returncode == 1
         assert Path(run.cache).exists()
 

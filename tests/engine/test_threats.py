@@ -245,6 +245,7 @@ def test_no_second_roll_of_the_dice(tiny: Tiny) -> None:
 # It hangs, forks, floods the log (T17)
 
 
+@pytest.mark.slow
 def test_whatever_it_leaves_running_is_ended(tiny: Tiny) -> None:
     pids = tiny.tmp / "pids"
     tiny.commit(budget_minutes=0.01, timeout_minutes=0.02)
@@ -358,9 +359,9 @@ def test_a_run_in_a_sub_folder_cannot_lead_the_log_elsewhere(tiny: Tiny) -> None
 
 
 def test_silent_agents_end_the_run(tiny: Tiny) -> None:
-    done = tiny.ark("run", "--tag", "t", "--agent", "echo 'please log in'; true")
-    assert done.returncode == 1
-    assert "5 turns in a row brought nothing new" in done.stdout + done.stderr
+    ending = tiny.play("echo 'please log in'; true").ending
+    assert ending.exit_code == 1
+    assert "5 turns in a row brought nothing new" in ending.reason
 
 
 def test_an_agent_that_kills_its_parents(tiny: Tiny) -> None:

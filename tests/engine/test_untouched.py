@@ -144,7 +144,7 @@ def dirty_and_check(template: Path, kind: type, todo: list[tuple[str, str]], det
 
 
 quick = settings(
-    max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate]
+    max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate]
 )  # a campaign takes half a second: shrinking would take an hour
 thorough = settings(quick, max_examples=100)
 
@@ -226,5 +226,5 @@ def test_every_verb_that_reads_changes_nothing(tiny: Tiny) -> None:
     tiny.play("answer 12", attempts=1)
     before = picture(tiny.root)
     for args in (["status"], ["log"], ["show", "t/1"], ["log", "--json"], ["check"], ["clean"]):
-        assert tiny.ark(*args).returncode == 0, args
+        assert tiny.ark_here(*args).returncode == 0, args
         assert picture(tiny.root) == before, args
