@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is our sentence to say
 import git
-from git.objects.fun import tree_to_stream
-from gitdb import IStream
+from git.objects.fun import tree_entries_from_data, tree_to_stream
+from gitdb import IStream, LooseObjectDB
 from gitdb.exc import BadName, BadObject
 
 from autoresearch_kit.core.errors import ArkError
@@ -75,18 +76,19 @@ class Repository:
         """Open the repository around `folder`; ArkError when there is none that can be used."""
         _forget_git_environment()
         try:
-            self._repo = git.Repo(folder, search_parent_directories=True)
+            self._repo = git.Repo(folder, search_parent_directories=True, expand_vars=False)
         except git.NoSuchPathError:
             raise ArkError(f"{folder} does not exist") from None
         except (git.InvalidGitRepositoryError, ValueError):
             raise ArkError(f"{folder} is not in a git repository", _start_hint(folder)) from None
-        except (git.GitCommandNotFound, ImportError):
-            raise ArkError("git is not installed", "install git 2.30 or newer") from None
         if self._repo.bare or self._repo.working_tree_dir is None:
             raise ArkError(f"{self._repo.git_dir} is a bare repository", "clone it and run `ark` in the clone")
-        self._repo.git.update_environment(**_ENVIRONMENT)
         self.root = Path(self._repo.working_tree_dir).resolve()
-        self.common = Path(self._repo.common_dir).absolute()
+        places = {"GIT_DIR": str(Path(self._repo.git_dir).resolve()), "GIT_WORK_TREE": str(self.root)}
+        self._repo.git.update_environment(**_ENVIRONMENT, **places)
+        self.common = Path(self._repo.common_dir).resolve()
+        # Not the repository's own `odb`: that pipes each object to a git, which takes our death for the object's end.
+        self._loose = LooseObjectDB(str(self.objects))
         self._check_format()
 
     def _check_format(self) -> None:
@@ -147,7 +149,7 @@ class Repository:
         """Size in bytes of every blob below the tree of `commit`, by path."""
         listing = self._git("ls-tree", "-r", "-z", "-l", "--full-tree", commit)
         rows = (line.split("\t", 1) for line in listing.split("\0") if line)
-        return {path: int(head.split()[3]) for head, path in rows if head.split()[3] != "-"}
+        return {path: int(head.split()[3]) for head, path in rows if head.split()[3].isdigit()}
 
     def blob(self, oid: str) -> bytes:
         """Content of a blob."""
@@ -229,16 +231,17 @@ class Repository:
 
     def store_tree(self, base: str, changes: Mapping[str, Entry | None]) -> str:
         """Write the tree of commit or tree `base` with files replaced, added or (None) removed; returns its hash."""
-        oid = self._patch_tree(self._repo.tree(base), _nest(changes))
+        oid = self._patch_tree(self._repo.tree(base).binsha, _nest(changes))
         return oid if oid is not None else self._store("tree", b"")
 
-    def _patch_tree(self, tree: git.Tree | None, changes: Mapping[str, Any]) -> str | None:
+    def _patch_tree(self, tree: bytes | None, changes: Mapping[str, Any]) -> str | None:
         """Write `tree` with nested `changes` applied; None when nothing is left in it."""
-        entries = {name: (oid, mode) for oid, mode, name in (tree._cache if tree is not None else ())}
+        rows = tree_entries_from_data(self._repo.odb.stream(tree).read()) if tree is not None else []
+        entries = {name: (oid, mode) for oid, mode, name in rows}
         for name, change in changes.items():
             if isinstance(change, dict):
-                below = tree / name if tree is not None and name in entries and entries[name][1] == FOLDER else None
-                oid = self._patch_tree(below if isinstance(below, git.Tree) else None, change)
+                below = entries[name][0] if name in entries and entries[name][1] == FOLDER else None
+                oid = self._patch_tree(below, change)
                 if oid is None and below is None:
                     continue  # removed from a folder that is not there; a file of that name stays
                 change = Entry(FOLDER, oid) if oid else None
@@ -252,8 +255,8 @@ class Repository:
         ordered = sorted(entries.items(), key=lambda e: _name(e[0]) + (b"/" if e[1][1] == FOLDER else b""))
         stream = io.BytesIO()
         # Bytes, because names in git need not be UTF-8.
-        rows: list[Any] = [(oid, mode, _name(name)) for name, (oid, mode) in ordered]
-        tree_to_stream(rows, stream.write)
+        cells: list[Any] = [(oid, mode, _name(name)) for name, (oid, mode) in ordered]
+        tree_to_stream(cells, stream.write)
         return self._store("tree", stream.getvalue())
 
     def store_commit(self, tree: str, parents: Iterable[str], message: str, author: tuple[str, str], when: int) -> str:
@@ -265,7 +268,7 @@ class Repository:
     def _store(self, kind: str, data: bytes) -> str:
         for pause in (0.1, 1, 5, None):
             try:
-                stream = self._repo.odb.store(IStream(kind.encode(), len(data), io.BytesIO(data)))
+                stream = self._loose.store(IStream(kind.encode(), len(data), io.BytesIO(data)))
                 break
             except OSError as error:
                 # A machine at its limits refuses for a moment; that must not end a night.
@@ -342,20 +345,22 @@ class Repository:
         self, *args: str, stdin: str | None = None, ok: tuple[int, ...] = (0,), env: Mapping[str, str] | None = None
     ) -> str:
         """Run git to its end and return what it printed; ArkError with git's own last words when it fails."""
-        places = {"GIT_DIR": str(self._repo.git_dir), "GIT_WORK_TREE": str(self.root)}
-        with tempfile.TemporaryFile() as feed:
-            feed.write((stdin or "").encode("utf-8", "surrogateescape"))
-            feed.seek(0)
-            status, out, err = self._repo.git.execute(
-                [git.Git.GIT_PYTHON_GIT_EXECUTABLE or "git", *(word for s in _SAFE for word in ("-c", s)), *args],
-                istream=feed,
-                with_extended_output=True,
-                with_exceptions=False,
-                stdout_as_string=False,
-                strip_newline_in_stdout=False,
-                env={**places, **(env or {})},
-            )
-        if status not in ok or "dubious ownership" in _text(err):
+        try:
+            with tempfile.TemporaryFile() as feed:
+                feed.write((stdin or "").encode("utf-8", "surrogateescape"))
+                feed.seek(0)
+                status, out, err = self._repo.git.execute(
+                    [git.Git.GIT_PYTHON_GIT_EXECUTABLE or "git", *(word for s in _SAFE for word in ("-c", s)), *args],
+                    istream=feed,
+                    with_extended_output=True,
+                    with_exceptions=False,
+                    stdout_as_string=False,
+                    strip_newline_in_stdout=False,
+                    env=dict(env or {}),
+                )
+        except git.GitCommandNotFound:
+            raise ArkError("git is not installed", "install git 2.30 or newer") from None
+        if status not in ok:
             raise _git_error(args[0], int(status), err)
         return bytes(out).decode("utf-8", "surrogateescape")
 
@@ -368,19 +373,13 @@ def _age(path: Path) -> float | None:
         return None
 
 
-def _text(said: str | bytes) -> str:
-    return said.decode("utf-8", "replace") if isinstance(said, bytes) else said
-
-
 def _git_error(verb: str, status: int, err: str | bytes) -> ArkError:
-    text = _text(err)
+    text = err.decode("utf-8", "replace") if isinstance(err, bytes) else err
     said = [line for line in text.strip().splitlines() if line.startswith(("fatal: ", "error: "))]
     said = said or text.strip().splitlines() or [f"exit code {status}"]
     last = said[-1].removeprefix("fatal: ").removeprefix("error: ")
     hint = ""
-    if "dubious ownership" in text:
-        hint = "if you trust it: git config --global --add safe.directory '*'"
-    elif "No space left" in text:
+    if "No space left" in text or "Out of diskspace" in text:
         hint = DISK_HINT
     elif "Permission denied" in text or "Read-only file system" in text:
         hint = WRITE_HINT
