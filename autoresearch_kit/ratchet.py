@@ -195,7 +195,7 @@ class Run:
         stamp = self.cache / f"setup.{self._yardstick}"
         if self.spec.setup_command is None or stamp.exists():
             return ""
-        if problem := bench.set_up(files, self.tag):
+        if problem := bench.set_up(files, self._base, self.tag):
             return problem
         stamp.write_text(machine())
         return ""
@@ -346,7 +346,7 @@ class Run:
         measurements: list[Measurement] = []
         bench = self._held()
         try:
-            measurements.append(bench.measure(files, attempt.number, self.tag))
+            measurements.append(bench.measure(files, attempt.commit, attempt.number, self.tag))
             less = 0 if head is None else count_lines(repository, self._head_files, changes)
             case = Case(self.spec.maximize, self.spec.decision, self.spec.constraints, head, measurements, less)
             verdict = decide(case)

@@ -84,6 +84,8 @@ def _commit(folder: Path, names: list[str]) -> None:
     try:
         repository.git.add("--", *(str(folder.resolve() / name) for name in names))
         repository.git.commit("-m", "Start a project of ark", "--", *(str(folder.resolve() / name) for name in names))
+    except git.GitCommandNotFound:
+        raise ArkError("git is not installed", "install git 2.30 or newer") from None
     except git.GitCommandError as error:
         last = (str(error.stderr).strip().splitlines() or [""])[-1]
         raise ArkError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from autoresearch_kit.agents.brief import render_program, render_prompt
 from autoresearch_kit.core.records import Cost, Proposal
 from autoresearch_kit.core.spec import NOTES_FOLDER, PROGRAM_NAME, RESULTS_NAME
+from autoresearch_kit.lab import cache
 from autoresearch_kit.lab.measure import Phase, command_environment
 from autoresearch_kit.lab.processes import Command, Supervisor, tail
 from autoresearch_kit.ratchet import Failed, Finished, Run, Watch
@@ -40,11 +41,13 @@ class CommandAgent:
         prompt_file = folder / PROMPT_NAME
         env = command_environment(run.spec, prompt_file=str(prompt_file), tag=run.tag, attempt=number)
         self._watch(Phase("agent", self._timeout_seconds, log))
+        cache.make_private(log.parent)  # an agent may have deleted the whole cache
         if self._supervisor is None:
             self._supervisor = Supervisor()
         done = self._supervisor.run(
             Command(self._command, folder, env, log, self._timeout_seconds, stdin=_own_copy(run, prompt))
         )
+        run.told = ""
         if done.problem:
             last = tail(log).strip().split("\n")[-1][:200]
             return Failed(f"The agent failed: {done.detail}" + (f"; its last words: {last}" if last else ""))

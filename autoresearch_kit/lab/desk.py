@@ -1,15 +1,11 @@
 """The desk: a throwaway clone in which an agent may do as it likes.
 
-It shares the objects of the user's repository and has its own refs, index and configuration, all written anew each
-time the desk is laid, so that whatever an agent plants there is gone before the next turn. Git is never started in it.
 From the desk the engine takes only plain files that match the mutable globs; it reads them without following links.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +14,8 @@ from pathlib import Path
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.globs import Matcher, compile_globs, is_glob
 from autoresearch_kit.core.spec import NOTES_FOLDER, RESERVED_NAMES
-from autoresearch_kit.lab.cache import remove
-from autoresearch_kit.lab.folder import Folder
-from autoresearch_kit.ledger.git import DISK_HINT, Entry, Repository
+from autoresearch_kit.lab.clone import Clone
+from autoresearch_kit.ledger.git import Entry, Repository
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_CHANGE_BYTES = 256 * 2**20
@@ -73,47 +68,17 @@ class Desk:
         """The spec's folder on the desk: where the agent starts."""
         self._repository = repository
         self._place = place
-        self._folder = Folder(repository, root, base, links, spared=frozenset({".git"}))
+        self._clone = Clone(repository, root, base, links, [place.prefix + name for name in RESERVED_NAMES])
+        self._folder = self._clone.files
         self._links = frozenset(links)
-        self._index = root.with_name(root.name + ".git-index")
-        self._index_of = ""
         self._files: Mapping[str, Entry] = {}
 
     def lay(self, head: str, branch: str, files: Mapping[str, Entry], extra: Mapping[str, bytes]) -> None:
         """Make the desk a clean clone at commit `head` of `branch`; `extra` are files in the spec's folder besides."""
-        self._folder.lay(files)
+        self._clone.lay(files, head, branch)
         self._files = files
-        self._lay_git(head, branch)
         for name, data in extra.items():
             self._folder.put(self._place.prefix + name, data)
-
-    def _lay_git(self, head: str, branch: str) -> None:
-        """The clone's own git folder: the files that `git clone --shared` would leave, without starting git there."""
-        git = self.root / ".git"
-        remove(git)
-        if self._index_of != head or not self._index.is_file():
-            self._repository.read_index(head, self._index)
-            self._index_of = head
-        objects = str(self._repository.objects)
-        if "\n" in objects:
-            objects = '"' + objects.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-        ours = [self._place.prefix + name for name in RESERVED_NAMES]
-        files = {
-            "HEAD": f"ref: refs/heads/{branch}\n",
-            "config": "[core]\n\trepositoryformatversion = 0\n\tbare = false\n",
-            "info/exclude": "".join(f"/{_literally(path)}\n" for path in (*ours, *self._links)),
-            "objects/info/alternates": f"{objects}\n",
-            f"refs/heads/{branch}": f"{head}\n",
-        }
-        try:
-            for name, text in files.items():
-                (git / name).parent.mkdir(parents=True, exist_ok=True)
-                (git / name).write_bytes(os.fsencode(text))
-            shutil.copyfile(self._index, git / "index")
-            with contextlib.suppress(FileNotFoundError):  # where the user's own clone is shallow, ours must know
-                shutil.copyfile(self._repository.common / "shallow", git / "shallow")
-        except OSError as error:
-            raise ArkError(f"{git} cannot be written: {error.strerror}", DISK_HINT) from None
 
     def compose(self) -> dict[str, Entry | None]:
         """What the agent changed: mutable files by path from the root, None for a deleted one. Blobs are written.
@@ -249,11 +214,6 @@ class Desk:
             return "", ""
         title, _, why = text.strip().partition("\n")
         return title.lstrip("# ").strip(), why.strip()
-
-
-def _literally(path: str) -> str:
-    """A path as a pattern of git's that matches it alone."""
-    return "".join(f"\\{c}" if c in "\\*?[ " else c for c in path)
 
 
 _KINDS = {

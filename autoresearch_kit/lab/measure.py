@@ -21,7 +21,7 @@ from autoresearch_kit.core.metrics import Reading, decode, read_metrics
 from autoresearch_kit.core.records import Measurement
 from autoresearch_kit.core.spec import RUN_LOG, Spec
 from autoresearch_kit.lab.cache import make_private, remove
-from autoresearch_kit.lab.folder import Folder
+from autoresearch_kit.lab.clone import Clone
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.processes import Command, Finished, Supervisor, tail
 from autoresearch_kit.ledger.git import DISK_HINT, Entry, Repository
@@ -86,12 +86,13 @@ class Bench:
         self.folder = root / prefix if prefix else root
         self._spec = spec
         self._prefix = prefix
-        self._bench = Folder(repository, root, base, links)
+        self._bench = Clone(repository, root, base, links, [prefix + name for name in (*spec.artifacts, RUN_LOG)])
         self._logs = logs
         self._scratch = scratch
         self._watch = watch
         self._supervisor: Supervisor | None = None
         self._tracked: Mapping[str, Entry] = {}
+        self._commit = ""
         self._artifacts = compile_globs([*spec.artifacts, RUN_LOG])
         self._named = {name for name in [*spec.artifacts, RUN_LOG] if not is_glob(name)}
 
@@ -103,13 +104,14 @@ class Bench:
             with contextlib.suppress(ArkError):
                 self._scratch.remove()
 
-    def measure(self, files: Mapping[str, Entry], number: int, tag: str) -> Measurement:
-        """One run and its evaluation of the tree `files`. Whatever the experiment does, it is a Measurement."""
+    def measure(self, files: Mapping[str, Entry], commit: str, number: int, tag: str) -> Measurement:
+        """One run and its evaluation of `files`, the tree of `commit`. Whatever happens there, it is a Measurement."""
         spec = self._spec
         seed = secrets.randbelow(2**31)
         env = self._environment(tag, number, seed)
         self._tracked = {path: entry for path, entry in files.items() if path != self._prefix + RUN_LOG}
-        self._bench.lay(self._tracked)
+        self._commit = commit
+        self._bench.lay(self._tracked, commit)
         log = self._logs / f"{number:04d}.run.log"
         run = self._command("run", spec.run_command, spec.timeout_seconds, log, env, spec.budget_minutes * 60)
         own_log = self.folder / RUN_LOG
@@ -129,7 +131,7 @@ class Bench:
             reading = read_metrics(text, spec.metric, pattern=spec.metric_pattern)
             last = tail(own_log) or tail(log)
         else:
-            self._bench.lay(self._tracked, self._survives)
+            self._bench.lay(self._tracked, self._commit, keep=self._survives)
             if not _is_file(own_log):  # only now: before, the way there may have led anywhere
                 _copy(log, own_log)
             eval_log = self._logs / f"{number:04d}.eval.log"
@@ -155,18 +157,18 @@ class Bench:
         """Run the spec's checks on what was measured last; the first failure as a sentence, empty when all pass."""
         env = self._environment(tag, number, secrets.randbelow(2**31))
         for check in self._spec.checks:
-            self._bench.lay(self._tracked, self._survives)
+            self._bench.lay(self._tracked, self._commit, keep=self._survives)
             log = self._logs / f"{number:04d}.check.log"
             done = self._command("check", check.command, check.timeout_minutes * 60, log, env)
             if done.problem:
                 return f"check `{check.command}` failed: {done.detail}"
         return ""
 
-    def set_up(self, files: Mapping[str, Entry], tag: str) -> str:
+    def set_up(self, files: Mapping[str, Entry], commit: str, tag: str) -> str:
         """Run the spec's set-up command; what went wrong as a sentence, empty when nothing did."""
         if self._spec.setup_command is None:
             return ""
-        self._bench.lay(files)
+        self._bench.lay(files, commit)
         log = self._logs / "setup.log"
         env = self._environment(tag, 0, 0)
         done = self._command("setup", self._spec.setup_command, SETUP_SECONDS, log, env)

@@ -172,7 +172,6 @@ def test_a_full_disk(tiny: Tiny, what: str) -> None:
         subprocess.run(["umount", "-l", str(where)], check=True)
 
 
-@pytest.mark.xfail(strict=True, reason="ledger/git.py: `_git_error` knows only one of git's two wordings")
 def test_a_full_disk_has_a_hint_in_all_wordings() -> None:
     for words in ("unable to write file x: No space left on device", "sha1 file 'x' write error. Out of diskspace"):
         assert _git_error("read-tree", 128, f"fatal: {words}\n").hint == DISK_HINT
@@ -181,7 +180,6 @@ def test_a_full_disk_has_a_hint_in_all_wordings() -> None:
 # Programs and experiments
 
 
-@pytest.mark.xfail(strict=True, reason="ledger/git.py: importing GitPython without git raises ImportError")
 def test_git_is_missing(tiny: Tiny) -> None:
     (tiny.tmp / "bin").mkdir()
     fails(tiny, words="git is not installed", env={"PATH": str(tiny.tmp / "bin")})
@@ -261,7 +259,6 @@ def test_no_run_yet(tiny: Tiny) -> None:
         fails(tiny, *verb, words="there is no run in this repository yet", code=2)
 
 
-@pytest.mark.xfail(strict=True, reason="ledger/git.py: `sizes` takes the size BAD of a missing object for a number")
 def test_a_missing_object(tiny: Tiny) -> None:
     oid = tiny.git("rev-parse", "HEAD:train.sh")
     (tiny.root / ".git/objects" / oid[:2] / oid[2:]).unlink()

@@ -328,7 +328,6 @@ def test_a_polite_stop_ends_the_attempt_as_lost(campaign: Campaign, number: sign
     campaign.check_end(2)
 
 
-@pytest.mark.xfail(reason="`ark run` listens to SIGHUP even where its parent told it not to", strict=True)
 def test_under_nohup_a_hangup_stops_nothing(campaign: Campaign) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; children inherit it
     try:
@@ -390,7 +389,6 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.xfail(reason="`git hash-object` takes the death of ark for the end of the object", strict=True)
 def test_killed_while_it_writes_an_object(campaign: Campaign) -> None:
     """An object that was piped to a git of its own became an empty commit when ark died, and `git fsck` failed."""
     order = [sys.executable, "-c", STORE_AND_DIE, str(campaign.folder)]

@@ -1,0 +1,78 @@
+"""A throwaway clone: the files of a commit, and a git folder of its own that shares the user's objects.
+
+Both are made anew each time, so that whatever a command planted there, configuration, hooks or refs, is gone before the
+next one. Git is never started in it: the few files that `git clone --shared` would leave are written here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from autoresearch_kit.core.errors import ArkError
+from autoresearch_kit.lab.cache import remove
+from autoresearch_kit.lab.folder import Folder
+from autoresearch_kit.ledger.git import DISK_HINT, Entry, Repository
+
+
+class Clone:
+    """One folder in which commands may do as they like."""
+
+    def __init__(
+        self, repository: Repository, root: Path, base: str, links: Mapping[str, Path], hidden: Sequence[str]
+    ) -> None:
+        """`base` and `links` as for `Folder`; `hidden` are paths that `git status` in the clone shall not list."""
+        self.root = root
+        self.files = Folder(repository, root, base, links, spared=frozenset({".git"}))
+        self._repository = repository
+        self._hidden = (*hidden, *links)
+        self._index = root.with_name(root.name + ".git-index")
+        self._index_of = ""
+
+    def lay(
+        self,
+        files: Mapping[str, Entry],
+        commit: str,
+        branch: str | None = None,
+        keep: Callable[[str], bool] | None = None,
+    ) -> None:
+        """Make it a clean clone at `commit`, on `branch` or with a detached HEAD; `keep` as for `Folder.lay`."""
+        if keep is None:
+            self.files.lay(files)
+        else:
+            self.files.lay(files, keep)
+        git = self.root / ".git"
+        remove(git)
+        if self._index_of != commit or not self._index.is_file():
+            self._repository.read_index(commit, self._index)
+            self._index_of = commit
+        objects = str(self._repository.objects)
+        if "\n" in objects:
+            objects = '"' + objects.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+        head = {"HEAD": f"{commit}\n"}
+        if branch is not None:
+            head = {"HEAD": f"ref: refs/heads/{branch}\n", f"refs/heads/{branch}": f"{commit}\n"}
+        texts = {
+            **head,
+            "config": "[core]\n\trepositoryformatversion = 0\n\tbare = false\n",
+            "info/exclude": "".join(f"/{_literally(path)}\n" for path in self._hidden),
+            "objects/info/alternates": f"{objects}\n",
+        }
+        try:
+            (git / "refs").mkdir(parents=True)
+            for name, text in texts.items():
+                (git / name).parent.mkdir(parents=True, exist_ok=True)
+                (git / name).write_bytes(os.fsencode(text))
+            shutil.copyfile(self._index, git / "index")
+            with contextlib.suppress(FileNotFoundError):  # where the user's own clone is shallow, ours must know
+                shutil.copyfile(self._repository.common / "shallow", git / "shallow")
+        except OSError as error:
+            raise ArkError(f"{git} cannot be written: {error.strerror}", DISK_HINT) from None
+
+
+def _literally(path: str) -> str:
+    """A path as a pattern of git's that matches it alone."""
+    return "".join(f"\\{c}" if c in "\\*?[ " else c for c in path)
