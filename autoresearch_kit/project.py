@@ -10,7 +10,8 @@ from pathlib import Path
 
 from autoresearch_kit.core.errors import ArkError, SpecError
 from autoresearch_kit.core.globs import compile_globs, is_glob
-from autoresearch_kit.core.spec import SPEC_NAME, Spec
+from autoresearch_kit.core.names import SPEC_NAME
+from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.core.specfile import load_spec
 from autoresearch_kit.lab.desk import Place
 from autoresearch_kit.ledger.git import GITLINK, SYMLINK, Entry, Repository

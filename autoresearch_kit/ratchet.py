@@ -18,9 +18,9 @@ from typing import Protocol
 
 from autoresearch_kit.books import Books
 from autoresearch_kit.core.budget import Ending, Limits, ending
-from autoresearch_kit.core.decide import Case, decide, number
+from autoresearch_kit.core.decide import Case, decide
 from autoresearch_kit.core.errors import ArkError, UsageError
-from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict
+from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict, number
 from autoresearch_kit.lab import cache
 from autoresearch_kit.lab.desk import Desk, Refused, read_links
 from autoresearch_kit.lab.machine import machine

@@ -14,7 +14,8 @@ from pydantic_core import PydanticUndefined
 
 from autoresearch_kit.agents.brief import render_program, write_text
 from autoresearch_kit.core.errors import ArkError, UsageError
-from autoresearch_kit.core.spec import PROGRAM_NAME, RESULTS_NAME, RUN_LOG, SPEC_NAME, Spec
+from autoresearch_kit.core.names import PROGRAM_NAME, RESULTS_NAME, RUN_LOG, SPEC_NAME
+from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.core.specfile import load_spec
 from autoresearch_kit.data import data_folder
 

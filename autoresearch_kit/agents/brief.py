@@ -11,9 +11,8 @@ from pathlib import Path
 
 import jinja2
 
-from autoresearch_kit.core.decide import number
 from autoresearch_kit.core.errors import ArkError
-from autoresearch_kit.core.records import Attempt, clean_line
+from autoresearch_kit.core.records import Attempt, clean_line, number
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.data import data_folder
 from autoresearch_kit.ratchet import Run

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from autoresearch_kit.agents.brief import render_program, render_prompt
+from autoresearch_kit.core.names import NOTES_FOLDER, PROGRAM_NAME, RESULTS_NAME
 from autoresearch_kit.core.records import Cost, Proposal
-from autoresearch_kit.core.spec import NOTES_FOLDER, PROGRAM_NAME, RESULTS_NAME
 from autoresearch_kit.lab import cache
 from autoresearch_kit.lab.measure import Phase, command_environment
 from autoresearch_kit.lab.processes import Command, Supervisor, tail

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autoresearch_kit.core.decide import number
+from autoresearch_kit.core.records import number
 from autoresearch_kit.core.spec import Budget
 
 

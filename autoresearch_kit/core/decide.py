@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Verdict
+from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Verdict, number
 from autoresearch_kit.core.spec import Constraint, Decision
 
 _LARGEST = sys.float_info.max
@@ -69,11 +69,6 @@ def decide(case: Case) -> Verdict:
         lines = "line" if case.lines_less == 1 else "lines"
         return Verdict(Outcome.KEEP, f"Keep: {number(value)} as before with {case.lines_less} {lines} less", gain)
     return Verdict(Outcome.DISCARD, f"Discard: {number(value)} as before, and not simpler", gain)
-
-
-def number(value: float) -> str:
-    """A value as people like to read it: six significant digits."""
-    return f"{value:.6g}"
 
 
 def _apart(one: float, other: float) -> tuple[str, str]:

@@ -66,6 +66,11 @@ def clean_tail(text: str, limit: int = TAIL_CHARACTERS) -> str:
     return text.strip("\n")
 
 
+def number(value: float) -> str:
+    """A value as people like to read it: six significant digits."""
+    return f"{value:.6g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What a proposal cost, where the agent tells; None is unknown, never zero."""

@@ -15,26 +15,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from autoresearch_kit.core.names import is_name
 from autoresearch_kit.core.tunables import Tunable
 
-SPEC_NAME = "autoresearch-config.yaml"
-
-RUN_LOG = "run.log"
-RESULTS_NAME = "results.tsv"
-PROGRAM_NAME = "program.md"
-NOTES_FOLDER = ".ark"
-RESERVED_NAMES = (PROGRAM_NAME, RESULTS_NAME, RUN_LOG, NOTES_FOLDER)
-"""Names in the spec's folder that the engine writes or reads itself, so that they cannot be mutable."""
-
-_TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")
 _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _CONSTRAINT = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_./-]*)\s*(<=|>=|<|>)\s*([^\s<>=]+)\s*")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
-
-
-def is_name(text: str) -> bool:
-    """Whether `text` can be a tag: letters, digits, `.`, `_`, `-`; one component of a ref as git allows it."""
-    return bool(_TAG.fullmatch(text)) and ".." not in text and not text.endswith(".lock")
 
 
 def _number(value: Any) -> Any:

@@ -21,9 +21,8 @@ from pydantic_core import ErrorDetails
 
 from autoresearch_kit.core.errors import SpecError
 from autoresearch_kit.core.globs import compile_globs, is_glob
+from autoresearch_kit.core.names import RESERVED_NAMES, SPEC_NAME
 from autoresearch_kit.core.spec import (
-    RESERVED_NAMES,
-    SPEC_NAME,
     Budget,
     Check,
     Constraint,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.globs import Matcher, compile_globs, is_glob
-from autoresearch_kit.core.spec import NOTES_FOLDER, RESERVED_NAMES
+from autoresearch_kit.core.names import NOTES_FOLDER, RESERVED_NAMES
 from autoresearch_kit.lab.clone import Clone
 from autoresearch_kit.ledger.git import Entry, Repository
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.globs import compile_globs, is_glob
 from autoresearch_kit.core.metrics import Reading, decode, read_metrics
+from autoresearch_kit.core.names import RUN_LOG
 from autoresearch_kit.core.records import Measurement
-from autoresearch_kit.core.spec import RUN_LOG, Spec
+from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.lab.cache import make_private, remove
 from autoresearch_kit.lab.clone import Clone
 from autoresearch_kit.lab.machine import machine

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from autoresearch_kit.core.errors import ArkError, UsageError
+from autoresearch_kit.core.names import is_name
 from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Proposal, Verdict
-from autoresearch_kit.core.spec import is_name
 from autoresearch_kit.ledger.git import ROOT, ZERO, RefMoved, Repository, short
 from autoresearch_kit.ledger.lock import Lock
 from autoresearch_kit.ledger.message import read_message, write_message

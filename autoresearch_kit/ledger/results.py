@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from autoresearch_kit.core.names import RESULTS_NAME
 from autoresearch_kit.core.records import Attempt, Outcome, clean_line
-from autoresearch_kit.core.spec import RESULTS_NAME
 from autoresearch_kit.ledger.git import ROOT, Repository
 
 _HEADER = re.compile(r"commit\t[^\t\n]+\tmemory_gb\tstatus\tdescription\n?")

@@ -11,8 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from autoresearch_kit.core.decide import number
-from autoresearch_kit.core.records import Attempt, Outcome, clean_line
+from autoresearch_kit.core.records import Attempt, Outcome, clean_line, number
 from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.ledger.ledger import baseline_of, is_baseline
 from autoresearch_kit.ratchet import Event, Judged, Note, Run

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from autoresearch_kit.core.decide import number
-from autoresearch_kit.core.records import Attempt, Outcome
+from autoresearch_kit.core.records import Attempt, Outcome, number
 from autoresearch_kit.ledger.ledger import Ledger, baseline_of, is_baseline, last_kept
-from autoresearch_kit.project import Project
+
+if TYPE_CHECKING:
+    from autoresearch_kit.project import Project
 
 
 def gain_percent(baseline: float | None, best: float | None, maximize: bool) -> float | None:

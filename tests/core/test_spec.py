@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autoresearch_kit.core.errors import SpecError
-from autoresearch_kit.core.spec import Spec, is_name
+from autoresearch_kit.core.names import is_name
+from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.core.specfile import MAX_BYTES, load_spec, parse_spec
 
 GOOD = """\

@@ -1,0 +1,20 @@
+"""Names on disk and in git that have a meaning. Imports nothing heavy: the verbs that only read need no more."""
+
+from __future__ import annotations
+
+import re
+
+SPEC_NAME = "autoresearch-config.yaml"
+RUN_LOG = "run.log"
+RESULTS_NAME = "results.tsv"
+PROGRAM_NAME = "program.md"
+NOTES_FOLDER = ".ark"
+RESERVED_NAMES = (PROGRAM_NAME, RESULTS_NAME, RUN_LOG, NOTES_FOLDER)
+"""Names in the spec's folder that the engine writes or reads itself, so that they cannot be mutable."""
+
+_TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can be a tag: letters, digits, `.`, `_`, `-`; one component of a ref as git allows it."""
+    return bool(_TAG.fullmatch(text)) and ".." not in text and not text.endswith(".lock")
