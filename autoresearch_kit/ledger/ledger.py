@@ -92,7 +92,11 @@ class Ledger:
         return next((a for a in self._read(self.ref(number)) if a.number == number), None)
 
     def _read(self, prefix: str) -> Iterable[Attempt]:
-        for name, commit, parents, tree, contents in self.repository.refs(prefix, *_FIELDS):
+        return self._parse(self.repository.refs(prefix, *_FIELDS))
+
+    def _parse(self, rows: Iterable[Sequence[str]]) -> Iterable[Attempt]:
+        """The attempts among rows of `_FIELDS`."""
+        for name, commit, parents, tree, contents in rows:
             number = name.removeprefix(self._root)
             if _NUMBER.fullmatch(number):
                 parent = parents.split(" ")[0]
@@ -149,9 +153,13 @@ class Ledger:
     def tidy(self) -> bool:
         """Pack what many attempts left as loose files, so that reading stays fast; nearly free when there is little.
 
-        Touches no ref, index or checkout; takes a second or two of all cores, so call it between measurements.
+        Touches nothing of the user's; takes a second or two of all cores, so call it between measurements. Only for
+        the holder of this run's lock.
         """
-        return self.repository.pack_loose()
+        if not self.repository.pack_objects():
+            return False
+        self.repository.pack_refs(self._root)
+        return True
 
     def check_free(self) -> None:
         """ArkError when the branch is checked out somewhere, so that moving it would change what that checkout means,
@@ -203,6 +211,21 @@ class Ledger:
         when = max(int(time.time()), seconds_of(attempt.started))
         commit = self.repository.store_commit(attempt.tree, parents, write_message(attempt), author, when)
         return replace(attempt, commit=commit)
+
+
+def read_latest(repository: Repository) -> tuple[Ledger, list[Attempt]] | None:
+    """The run that was active last, to read from, and its attempts; one process of git. None when there is no run."""
+    runs: dict[str, list[list[str]]] = {}
+    dates: dict[str, int] = {}
+    for date, *row in repository.refs(ROOT, "committerdate:unix", *_FIELDS):
+        tag, _, number = row[0].removeprefix(ROOT).partition("/")
+        if _NUMBER.fullmatch(number):
+            runs.setdefault(tag, []).append(row)
+            dates[tag] = max(dates.get(tag, 0), int(date or 0))
+    if not runs:
+        return None
+    ledger = Ledger(repository, "", max(runs, key=lambda tag: (dates[tag], tag)))
+    return ledger, sorted(ledger._parse(runs[ledger.tag]), key=lambda attempt: attempt.number)
 
 
 def first_free(attempts: Sequence[Attempt]) -> int:
