@@ -1,8 +1,11 @@
-# ruff: noqa: PTH105, PTH108, PTH110, PTH119, PTH123, PTH208
+# ruff: noqa: PTH119
 # No pathlib: this program imports as little as it can.
 """The guardian: a small program between `ark` and a command, which measures the command and ends it.
 
-    python -I -S guardian.py SITE_PACKAGES TOKEN [--portable]    (standard input is a socket to `ark`; see processes.py)
+    python -ISB -c PROGRAM ROOT SITE_PACKAGES TOKEN [--portable]
+
+Standard input is a socket to `ark`; PROGRAM is in `processes.py`. How processes are found and ended: `family.py`;
+how logs are capped: `caplog.py`.
 
 It promises, on Linux:
 - one command at a time, `/bin/sh -c`, in a new session without a terminal, with just the environment it was given;
@@ -37,74 +40,24 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterable
 from typing import Any
 
-MB = 1024 * 1024
+from autoresearch_kit.lab.caplog import LOG_CAP, MB, CappedLog, free_bytes, regular_size, trim
+from autoresearch_kit.lab.family import (
+    KILL_SECONDS,
+    TOKEN,
+    Family,
+    PortableFamily,
+    become_subreaper,
+    oom_kills,
+    send_signal,
+)
+
 GRACE_SECONDS = 5.0  # from TERM to KILL at a time-out
 CANCEL_GRACE_SECONDS = 2.0  # the same when a person is waiting
-KILL_SECONDS = 10.0  # then a process that survives KILL is reported
-LOG_CAP = 64 * MB  # for a log and for a watched file
-LOG_TRIM_AT = 48 * MB  # while trimming, the old log and its tail are both on the disk
-LOG_KEEP = 16 * MB
+DISK_SECONDS = 1.0  # from one look at the free space to the next
 DISK_FLOOR = 200 * MB
 SLOWEST_SAMPLE_SECONDS = 1.0
-TOKEN = "ARK_RUN_TOKEN"  # only in the portable mode
-PAGE = resource.getpagesize()
-
-
-def become_subreaper() -> bool:
-    """Make orphaned descendants children of this process; False where we could not, or could not list them."""
-    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
-        return False
-    import ctypes
-
-    prctl = ctypes.CDLL(None).prctl
-    prctl(15, b"ark-guardian", 0, 0, 0)  # PR_SET_NAME: a command that says `pkill python` does not mean us
-    return bool(prctl(36, 1, 0, 0, 0) == 0)  # PR_SET_CHILD_SUBREAPER
-
-
-def slurp(path: str) -> bytes:
-    """A file of /proc, or nothing when the process has ended."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.readall() or b""
-    except OSError:
-        return b""
-
-
-def children(pid: int) -> list[int]:
-    try:
-        tasks = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return []
-    return [int(x) for task in tasks for x in slurp(f"/proc/{pid}/task/{task}/children").split()]
-
-
-def descendants(*roots: int) -> list[int]:
-    found: list[int] = []
-    todo = list(roots)
-    while todo:
-        more = children(todo.pop())
-        found += more
-        todo += more
-    return found
-
-
-def send_signal(pids: Iterable[int], *signals: int) -> None:
-    for pid in pids:
-        for number in signals:
-            try:
-                os.kill(pid, number)
-            except OSError:  # gone meanwhile, or of another user: the caller looks again
-                break
-
-
-def oom_kills() -> int:
-    """How many processes the kernel's OOM killer has ended: in our control group if it says so, else everywhere."""
-    group = next((x[3:] for x in slurp("/proc/self/cgroup").decode().splitlines() if x.startswith("0::")), "")
-    counters = slurp(f"/sys/fs/cgroup{group}/memory.events") or slurp("/proc/vmstat")
-    return next((int(x.split()[1]) for x in counters.splitlines() if x.startswith(b"oom_kill ")), 0)
 
 
 def signal_name(number: int) -> str:
@@ -124,192 +77,6 @@ def classify(status: int, oom_killed: bool) -> dict[str, Any]:
     if name == "SIGKILL" and oom_killed:
         problem, detail = "out_of_memory", "killed by the kernel, which ran out of memory"
     return {"exit_code": code if code >= 0 else None, "signal": name, "problem": problem, "detail": detail}
-
-
-def trim(path: str) -> None:
-    """Replace a regular file by its last 16 MB. By renaming: a hard link elsewhere keeps its content."""
-    source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        state = os.fstat(source)
-        if not stat.S_ISREG(state.st_mode) or state.st_size <= LOG_KEEP:
-            return
-        start = os.lseek(source, -LOG_KEEP, os.SEEK_END)
-        piece = os.read(source, MB)
-        line = piece.find(b"\n") + 1
-        target = create(path + ".trimmed")
-        try:
-            write_all(target, f"[ark: {start + line} bytes of earlier output were cut here]\n".encode())
-            piece = piece[line:]
-            while piece:
-                write_all(target, piece)
-                piece = os.read(source, MB)
-        finally:
-            os.close(target)
-    finally:
-        os.close(source)
-    os.replace(path + ".trimmed", path)
-
-
-def create(path: str) -> int:
-    """A new file, even where a link or a pipe lay in wait."""
-    if os.path.lexists(path):
-        os.unlink(path)
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
-
-
-def write_all(file: int, data: bytes | memoryview) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(file, rest) :]
-
-
-class CappedLog:
-    """A log that keeps its tail. What a full disk refuses is dropped: a run is not ended for what it prints."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.size = 0
-        self.file = create(path)
-
-    def write(self, data: bytes) -> None:
-        try:
-            write_all(self.file, data)
-            self.size += len(data)
-            if self.size >= LOG_TRIM_AT:
-                trim(self.path)
-                os.close(self.file)
-                self.file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-                self.size = os.fstat(self.file).st_size
-        except OSError:
-            pass
-
-    def close(self) -> None:
-        os.close(self.file)
-
-
-class Family:
-    """All processes that the command started: found, measured, ended. Linux: the descendants of the guardian."""
-
-    def __init__(self) -> None:
-        self.status: int | None = None  # the wait status of the command itself
-        self.child = 0
-        self.biggest = 0  # bytes, of any one process that was reaped
-
-    def pids(self) -> list[int]:
-        return descendants(os.getpid())
-
-    def reap(self) -> bool:
-        """Collect the dead; True when there are no children left at all."""
-        for _ in range(2000):  # a fork bomb can die as fast as we count
-            try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
-            except ChildProcessError:
-                return True
-            if pid == 0:
-                break
-            if pid == self.child:
-                self.status = status
-            self.biggest = max(self.biggest, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
-        return False
-
-    def peak(self) -> int:
-        """The most that one process ever used, if that is known: a child inherits our own peak as a floor."""
-        floor = int((slurp("/proc/self/status").partition(b"VmHWM:")[2].split() or [b"65536"])[0]) * 1024
-        return self.biggest if self.biggest > floor + MB else 0
-
-    def memory(self, above: int) -> int:
-        """Bytes in use now. Pages shared between forked workers count once, which is dear: only asked above `above`."""
-        pids = self.pids()
-        resident = {x: int((slurp(f"/proc/{x}/statm").split() or [b"", b"0"])[1]) * PAGE for x in pids}
-        if sum(resident.values()) <= above or sum(x > 8 * MB for x in resident.values()) < 2:
-            return sum(resident.values())
-        shares = {x: slurp(f"/proc/{x}/smaps_rollup").partition(b"\nPss:")[2].split() for x in pids}
-        return sum(int(shares[x][0]) * 1024 if shares[x] else resident[x] for x in pids)
-
-    def end(self, patience: float = KILL_SECONDS) -> list[int]:
-        """KILL everybody until nobody is left; the pids of those who do not die."""
-        deadline = time.monotonic() + patience
-        rounds = 0
-        while not self.reap():
-            for _ in range(50):  # who forks and exits lives for a tenth of a millisecond: newest first, at once
-                send_signal(reversed(children(os.getpid())), signal.SIGKILL)
-                if self.reap():
-                    break
-            pids = self.pids()
-            if rounds > 1:  # someone forks as fast as we kill: stop them all first, so that nobody is left to fork
-                for _ in range(20):
-                    send_signal(pids, signal.SIGSTOP)
-                    seen, pids = set(pids), self.pids()
-                    if seen.issuperset(pids):
-                        break
-            send_signal(pids, signal.SIGKILL)
-            if time.monotonic() > deadline:
-                return pids
-            time.sleep(0.0005 * 2 ** min(rounds, 5))
-            rounds += 1
-        return []
-
-
-class PortableFamily(Family):
-    """The same where no subreaper exists (macOS), by psutil. Best effort: see the head of this file."""
-
-    def __init__(self, token: str) -> None:
-        import psutil
-
-        self.psutil = psutil
-        self.status = None
-        self.child = 0
-        self.biggest = 0
-        self.token = token
-        self.known: dict[int, Any] = {}  # every process seen so far: psutil compares the time of creation
-
-    def alive(self, process: Any) -> bool:
-        try:
-            return bool(process.is_running() and process.status() != self.psutil.STATUS_ZOMBIE)
-        except self.psutil.Error:
-            return False
-
-    def look(self) -> list[int]:
-        roots = [self.psutil.Process(), *self.known.values()]
-        for root in roots:
-            try:
-                self.known.update((x.pid, x) for x in root.children(recursive=True))
-            except self.psutil.Error:
-                continue
-        self.known = {x: y for x, y in self.known.items() if self.alive(y)}
-        return list(self.known)
-
-    def pids(self) -> list[int]:
-        self.known.update((x.pid, x) for x in marked(self.token, self.child))
-        return self.look()
-
-    def reap(self) -> bool:
-        return super().reap() and not self.pids()
-
-    def memory(self, above: int) -> int:
-        total = 0
-        for pid in self.look():
-            try:
-                total += self.known[pid].memory_info().rss
-            except self.psutil.Error:
-                continue
-        return total
-
-
-def marked(token: str, session: int = 0) -> list[Any]:
-    """The processes with the token in their environment, or in the session: psutil.Process objects."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and (
-                (session and os.getsid(process.pid) == session) or process.environ().get(TOKEN) == token
-            ):
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
 
 
 class Guardian:
@@ -423,7 +190,7 @@ class Guardian:
         limit = (order["memory_mb"] or float("inf")) * MB
         pace, slowest = 0.001, 0.1 if order["memory_mb"] else SLOWEST_SAMPLE_SECONDS
         next_sample = next_watch = begin
-        next_disk = begin + 1.0
+        next_disk = begin + DISK_SECONDS
         disk_watched = free_bytes(order["cwd"]) > DISK_FLOOR
         term_at, term_why = begin + order["timeout"], ("timeout", f"no end after {order['timeout']:g} s")
         kill_at, grace = float("inf"), GRACE_SECONDS
@@ -461,7 +228,7 @@ class Guardian:
                     if size > LOG_CAP and not reason["problem"]:
                         reason, kill_at = self.flood(order), now
                 if disk_watched and now >= next_disk:
-                    next_disk = now + 1.0
+                    next_disk = now + DISK_SECONDS
                     if free_bytes(order["cwd"]) < DISK_FLOOR and not reason["problem"]:
                         detail = f"less than {DISK_FLOOR // MB} MB were free on the disk"
                         reason, kill_at = {"problem": "disk_full", "detail": detail}, now
@@ -497,22 +264,6 @@ class Guardian:
                 return True
             log.write(data)
         return False
-
-
-def regular_size(path: str) -> int:
-    try:
-        state = os.lstat(path)
-    except OSError:
-        return 0
-    return max(state.st_size, state.st_blocks * 512) if stat.S_ISREG(state.st_mode) else 0
-
-
-def free_bytes(folder: str) -> int:
-    try:
-        state = os.statvfs(folder)
-    except OSError:  # the command removed its own folder
-        return 1 << 62
-    return state.f_bavail * state.f_frsize
 
 
 def doorbell() -> int:
@@ -554,11 +305,12 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGPIPE, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    site, token, *portable = sys.argv[1:]
-    sys.path.append(site)
+    token, *portable = sys.argv[3:]
+    code = 1  # tells `ark` that no command was ever started
     try:
         adopting = not portable and become_subreaper()
         pid = os.fork()
+        code = 0
         if pid:
             channel.close()
             nurse(pid, Family() if adopting else PortableFamily(token))
@@ -575,8 +327,4 @@ def main() -> None:
         finally:
             guardian.family.end()
     finally:
-        os._exit(0)
-
-
-if __name__ == "__main__":
-    main()
+        os._exit(code)

@@ -2,7 +2,8 @@
 
 `Supervisor.run` promises: it returns a `Finished` for whatever the command does; the time limit holds; when it
 returns, or when this process ends in any way, kill -9 included, no process of the command is left. The work is done by
-the guardian, a helper program: see `guardian.py` for how, and for what is not promised, above all outside Linux.
+the guardian, a helper program: see `guardian.py` for how, and for what is not promised, above all outside Linux. Where
+no helper can be started, for want of memory or processes, the command is `not_started`.
 
 One command at a time. Starting the guardian takes as long as starting Python; a command after that, one or two
 milliseconds. Nothing here changes this process: no signal handlers, no threads, and orphans of other children stay
@@ -30,9 +31,13 @@ from typing import Any
 
 import psutil
 
-from autoresearch_kit.lab import guardian
+from autoresearch_kit.lab.family import KILL_SECONDS
+from autoresearch_kit.lab.guardian import CANCEL_GRACE_SECONDS, GRACE_SECONDS
 
+NO_GUARDIAN = "the process that watches the command could not be started"
 MARGIN_SECONDS = 20.0  # how late a healthy guardian on a thrashing machine may answer
+ROOT = Path(__file__).parents[2]
+PROGRAM = "import sys; sys.path += sys.argv[1:3]; from autoresearch_kit.lab.guardian import main; main()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,8 @@ class Supervisor:
         self._inbox = b""
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._start()
+        with contextlib.suppress(OSError):  # `run` tries again, and says why not
+            self._start()
 
     def __enter__(self) -> Supervisor:
         return self
@@ -115,11 +121,14 @@ class Supervisor:
                 raise
             finally:
                 self._active = False
+            exit_code = 0
             if answer is None or "bug" in answer or answer.get("survivors"):
-                self._bury()  # the next command gets a new one
+                exit_code = self._bury()  # the next command gets a new one
             if answer is None:
-                detail = "the process that watched the command was killed or stopped"
-                return Finished(None, "", "supervisor_killed", detail, time.monotonic() - begin, 0.0, 0.0)
+                problem, detail = "supervisor_killed", "the process that watched the command was killed or stopped"
+                if exit_code > 0:
+                    problem, detail = "not_started", f"{NO_GUARDIAN}: it ended with exit code {exit_code}"
+                return Finished(None, "", problem, detail, time.monotonic() - begin, 0.0, 0.0)
             if "bug" in answer:
                 raise RuntimeError(f"the guardian failed\n{answer['bug']}")
             return Finished(
@@ -132,7 +141,7 @@ class Supervisor:
         self._cancel_wanted = True
         with self._sending:
             if self._active and self._channel is not None:
-                seconds = guardian.CANCEL_GRACE_SECONDS + guardian.KILL_SECONDS + MARGIN_SECONDS
+                seconds = CANCEL_GRACE_SECONDS + KILL_SECONDS + MARGIN_SECONDS
                 self._deadline = min(self._deadline, time.monotonic() + seconds)
                 with contextlib.suppress(OSError):  # the guardian is dead: `run` sees it too
                     self._channel.sendall(json.dumps({"cancel": self._number}).encode() + b"\n")
@@ -140,8 +149,13 @@ class Supervisor:
     def _ask(self, command: Command) -> dict[str, Any] | None:
         """The guardian's answer, or None when it was killed or stopped."""
         if self._process is None:
-            self._start()
-        seconds = command.timeout_seconds + guardian.GRACE_SECONDS + guardian.KILL_SECONDS + MARGIN_SECONDS
+            try:
+                self._start()
+            except OSError as error:
+                detail = f"{NO_GUARDIAN}: {error}"
+                nothing = {"exit_code": None, "signal": "", "wall": 0.0, "cpu": 0.0, "peak": 0.0}
+                return {"problem": "not_started", "detail": detail, **nothing}
+        seconds = command.timeout_seconds + GRACE_SECONDS + KILL_SECONDS + MARGIN_SECONDS
         self._deadline = time.monotonic() + seconds
         self._number += 1
         order = {
@@ -198,30 +212,34 @@ class Supervisor:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         site = Path(psutil.__file__).parent.parent
-        arguments = [sys.executable, "-I", "-S", "-X", "utf8", guardian.__file__, str(site), uuid.uuid4().hex]
+        arguments = [sys.executable, "-ISB", "-X", "utf8", "-c", PROGRAM, str(ROOT), str(site), uuid.uuid4().hex]
         # A command can read the environment of its parent, so the guardian has none of ours but what starts Python.
         env = {x: y for x, y in os.environ.items() if x.startswith(("LD_", "DYLD_", "LC_", "LANG"))}
-        with theirs:
-            self._process = subprocess.Popen(
-                arguments + ["--portable"] * self._portable,
-                stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                cwd="/", env=env, start_new_session=True,
-            )  # fmt: skip
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    arguments + ["--portable"] * self._portable,
+                    stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                    cwd="/", env=env, start_new_session=True,
+                )  # fmt: skip
+        except BaseException:
+            ours.close()
+            raise
         self._channel, self._inbox = ours, b""
 
-    def _bury(self) -> None:
-        """End the guardian, which ends its command. It is dead already when the command has killed it."""
+    def _bury(self) -> int:
+        """End the guardian, which ends its command. Its exit code: above 0 when it has never begun to serve."""
         process, channel = self._process, self._channel
         if process is None or channel is None:
-            return
+            return 0
         self._process = self._channel = None
         channel.close()
         for insist in (process.terminate, process.kill, process.kill):
             try:
-                process.wait(guardian.KILL_SECONDS + 2)
-                return
+                return process.wait(KILL_SECONDS + 2)
             except subprocess.TimeoutExpired:
                 insist()
+        return 0
 
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")

@@ -305,7 +305,7 @@ def test_killing_the_guardian_alone_does_not_end_the_run(campaign: Campaign) -> 
     campaign.git("commit", "-qam", "slower")
     ark = campaign.start(attempts=2)
     line = campaign.wait_for("run", ark, 0, number=1)
-    guardians = [p for p in psutil.Process(line.pid).parents() if "guardian.py" in " ".join(p.cmdline())]
+    guardians = [p for p in psutil.Process(line.pid).parents() if "lab.guardian" in " ".join(p.cmdline())]
     guardians[0].kill()
     assert ark.wait(PATIENCE) == 0, campaign.said()
     campaign.check_nobody_left()
