@@ -6,6 +6,7 @@ Everything but click is imported where it is used, so that `ark --help` is quick
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -72,6 +73,8 @@ def main() -> None:
 
     Start with `ark init`, see what is missing with `ark check`, and let it work with `ark run`.
     """
+    # Most verbs live for a moment: looking for garbage would take a sixth of it.
+    gc.disable()
 
 
 @main.command()
@@ -160,6 +163,7 @@ def run(
     from autoresearch_kit.ratchet import Run, loop
     from autoresearch_kit.views.display import Display
 
+    gc.enable()
     with _project(directory) as project:
         chosen = choose(project.spec, agent)
         tag = tag or time.strftime("%b%d").lower()
@@ -228,7 +232,7 @@ def log(directory: Path, tag: str | None, as_json: bool, as_tsv: bool) -> None:
         raise click.UsageError("--json and --tsv exclude each other")
     # Without --tsv no spec is needed, which saves a third of the time.
     with _repository(directory) as repository:
-        attempts = _attempts(_read_only(repository, tag))
+        attempts = _attempts(_read_only(repository, tag)) if tag else _latest(repository)
     if as_json:
         _print_json([summary.log_entry(attempt) for attempt in attempts])
     elif as_tsv:
@@ -317,13 +321,28 @@ def _ledger(project: Project, tag: str | None) -> Ledger:
 
 def _read_only(repository: Repository, tag: str | None, branch_prefix: str = "") -> Ledger:
     """The ledger of `tag`, else of the run that was active last. To read attempts no prefix is needed."""
-    from autoresearch_kit.core.errors import UsageError
     from autoresearch_kit.ledger.ledger import Ledger, tags
 
     known = tags(repository) if tag is None else []
     if tag is None and not known:
-        raise UsageError("there is no run in this repository yet", "start one: ark run")
+        raise _no_run()
     return Ledger(repository, branch_prefix, tag or known[-1])
+
+
+def _latest(repository: Repository) -> list[Attempt]:
+    """The attempts of the run that was active last."""
+    from autoresearch_kit.ledger.ledger import read_latest
+
+    found = read_latest(repository)
+    if found is None:
+        raise _no_run()
+    return found[1]
+
+
+def _no_run() -> ArkError:
+    from autoresearch_kit.core.errors import UsageError
+
+    return UsageError("there is no run in this repository yet", "start one: ark run")
 
 
 def _attempts(ledger: Ledger) -> list[Attempt]:
@@ -346,6 +365,6 @@ def _console() -> Console:
 def _print_json(document: Any) -> None:
     # Long lists one item a line: people can grep them, and the encoder that cannot indent is ten times as fast.
     if isinstance(document, list):
-        click.echo("[" + ",\n ".join(json.dumps(item, allow_nan=False) for item in document) + "]")
+        click.echo("[" + ",\n ".join(map(json.JSONEncoder(allow_nan=False).encode, document)) + "]")
     else:
         click.echo(json.dumps(document, indent=2, allow_nan=False))

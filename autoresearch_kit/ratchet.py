@@ -32,6 +32,8 @@ from autoresearch_kit.project import Project, check_files, check_inputs, check_s
 
 IDLE_TURNS = 5
 """So many turns in a row without a new tree end the run."""
+TIDY_EVERY = 500
+"""Attempts between two looks whether git's loose objects have become too many."""
 FIRST_PAUSE_SECONDS = 2.0
 """After an agent that failed; doubled with each further failure."""
 
@@ -165,6 +167,8 @@ class Run:
         if self._bench is not None:
             self._bench.close()
             self._bench = None
+            with contextlib.suppress(ArkError):  # a convenience for readers, no reason to fail now
+                self.ledger.tidy()
         self._lock.release()
 
     def ready(self) -> None:
@@ -302,6 +306,8 @@ class Run:
         ArkError when the ledger or the machine cannot go on; a failed experiment is an attempt like any other.
         """
         result = self._attempt(proposal)
+        if isinstance(result, Attempt) and result.number % TIDY_EVERY == 0:
+            self.ledger.tidy()
         self.told = result.reason if isinstance(result, NoAttempt) else ""
         return result
 
