@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_repository import start
+from small_repository import git, start
 
 from autoresearch_kit.ledger.git import Repository
 from autoresearch_kit.ledger.ledger import Ledger
@@ -21,9 +22,18 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = start(tmp_path_factory.mktemp("template") / "project")
+    shutil.rmtree(made / ".git/hooks")
+    return made
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return start(tmp_path / "project")
+def folder(tmp_path: Path, template: Path) -> Path:
+    shutil.copytree(template, tmp_path / "project")
+    git(tmp_path / "project", "update-index", "--refresh")
+    return tmp_path / "project"
 
 
 @pytest.fixture
