@@ -41,7 +41,8 @@ class Books:
         """The last kept ones, oldest first."""
         self.near_misses: list[Attempt] = []
         """The closest discarded ones, best first."""
-        self._results = results
+        self.results = results
+        """The table beside the spec."""
         self._trees: dict[tuple[str, str, str], Attempt] = {}
         self._tried = self._since_keep = 0
         self._money = 0.0
@@ -52,7 +53,7 @@ class Books:
     def add(self, attempt: Attempt) -> None:
         """Enter an attempt that was closed, and write results.tsv."""
         self._take(attempt)
-        self._results.add([attempt])
+        self.results.add([attempt])
 
     def forget(self, attempt: Attempt) -> None:
         """Strike out one that will be entered again, or was withdrawn."""
@@ -71,10 +72,6 @@ class Books:
         """What has been used up, for the budgets."""
         best = self.head.value if self.head else None
         return Spent(made, hours, self._tried, self._since_keep, self._money, best)
-
-    def results_text(self) -> str:
-        """The content of results.tsv."""
-        return self._results.text()
 
     def _take(self, attempt: Attempt) -> None:
         self.attempts.append(attempt)

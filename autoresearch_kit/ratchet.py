@@ -174,6 +174,9 @@ class Run:
     def ready(self) -> None:
         """Repair what a dead supervisor left, and see to a baseline from this machine; ArkError when there is none."""
         books = self.books
+        if not books.results.ours:
+            text = "is not from `ark`, so it is left alone; `ark log --tsv` prints this run's table"
+            self._watch(Note(f"{books.results.path} {text}"))
         files = self.project.repository.files(self._base)
         self._yardstick = self.project.yardstick(files)
         self.ledger.drop_stale_locks()
@@ -411,8 +414,11 @@ class Run:
             self._head_of = self.start
 
     def _note_closed(self, attempt: Attempt) -> None:
+        before = self.books.results.problem
         self.books.add(attempt)
         self._watch(Judged(attempt))
+        if self.books.results.problem not in ("", before):
+            self._watch(Note(self.books.results.problem))
 
 
 def loop(run: Run, agent: Agent, limits: Limits, watch: Watch, pause_seconds: float = FIRST_PAUSE_SECONDS) -> Ending:

@@ -34,7 +34,7 @@ class CommandAgent:
         """Lay the desk with program.md, results.tsv and the prompt, and let the command work."""
         self._program = self._program or render_program(run.spec).encode()
         prompt = render_prompt(run).encode()
-        results = run.books.results_text().encode()
+        results = run.books.results.text().encode()
         run.lay_desk({PROGRAM_NAME: self._program, RESULTS_NAME: results, PROMPT_NAME: prompt})
         folder, number = run.desk.folder, run.books.next_number
         log = run.cache / "logs" / f"{number:04d}.agent.log"

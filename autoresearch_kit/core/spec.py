@@ -334,8 +334,9 @@ class Spec(Part):
     )
     setup_command: Command | None = Field(
         None,
-        description="Run once per machine before the baseline, in the spec's folder on the bench.",
-        examples=['"make"'],
+        description="Run once per machine before the baseline, on the bench, for what lasts outside of it: a download "
+        "into a cache, an installation, or something below a `link`; what it writes on the bench itself is scrubbed.",
+        examples=['"python prepare.py"'],
     )
     artifacts: list[RelativePath] = Field(
         [],

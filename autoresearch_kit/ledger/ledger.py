@@ -228,11 +228,6 @@ def read_latest(repository: Repository) -> tuple[Ledger, list[Attempt]] | None:
     return ledger, sorted(ledger._parse(runs[ledger.tag]), key=lambda attempt: attempt.number)
 
 
-def first_free(attempts: Sequence[Attempt]) -> int:
-    """The number for the next attempt."""
-    return max((attempt.number for attempt in attempts), default=-1) + 1
-
-
 def last_kept(attempts: Sequence[Attempt]) -> Attempt | None:
     """The head of the run according to the ledger."""
     return next((a for a in reversed(attempts) if a.outcome is Outcome.KEEP), None)

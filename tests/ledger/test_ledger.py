@@ -19,7 +19,6 @@ from autoresearch_kit.ledger.ledger import (
     Ledger,
     baseline_of,
     check_tag,
-    first_free,
     is_baseline,
     last_kept,
     pick,
@@ -208,7 +207,6 @@ def test_the_order_beyond_four_digits(ledger: Ledger, folder: Path) -> None:
     for number in (9998, 9999, 10000, 10001, 123456):
         reserve(ledger, number, first.commit)
     assert [a.number for a in ledger.read()] == [0, 9998, 9999, 10000, 10001, 123456]
-    assert first_free(ledger.read()) == 123457
     assert ledger.read_one(10000) is not None
     assert pick(ledger.repository, "autoresearch", "t/123456").number == 123456
     assert REF + "123456" in git(folder, "for-each-ref")
@@ -349,7 +347,7 @@ def test_which_is_the_head_and_which_the_baseline() -> None:
     assert last_kept(attempts) is attempts[3] and baseline_of(attempts) is attempts[3]
     assert last_kept(attempts[:3]) is attempts[1] and baseline_of(attempts[:3]) is attempts[0]
     assert [is_baseline(a) for a in attempts] == [True, False, False, True, False, False]
-    assert (last_kept([]), baseline_of([]), first_free([]), first_free(attempts)) == (None, None, 0, 6)
+    assert (last_kept([]), baseline_of([])) == (None, None)
 
 
 def test_times_are_utc() -> None:
