@@ -13,10 +13,10 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is our sentence to say
 import git
@@ -279,12 +279,12 @@ class Repository:
                 raise ArkError(f"{self.objects} cannot be written: {error.strerror}", hint) from None
         return str(stream.hexsha.decode())
 
-    def pack_objects(self) -> bool:
-        """Move loose objects into a pack when there are many; no ref, index or older pack is touched.
+    def pack(self) -> bool:
+        """Move loose objects and refs into packs when there are many, as `git gc --auto` would; deletes nothing.
 
         Whether it was worth it. Another git that packs at the same time does no harm.
         """
-        # As `git gc --auto` does: the folders are filled evenly, so that one of them tells.
+        # The folders are filled evenly, so that one of them tells.
         try:
             loose = 256 * sum(1 for _ in (self.objects / "17").iterdir())
         except OSError:
@@ -292,6 +292,7 @@ class Repository:
         if loose < _MANY_LOOSE:
             return False
         self._git("repack", "-d", "-l", "-n", "-q")
+        self._git("pack-refs", "--all")
         return True
 
     # Refs
@@ -312,35 +313,6 @@ class Repository:
                 if now != old:
                     raise RefMoved(f"{name} is {short(now)} and not {short(old)} as expected") from None
             raise error
-
-    def pack_refs(self, prefix: str) -> None:
-        """Move refs below `prefix` into `packed-refs`, as `git pack-refs` would, and nobody else's.
-
-        That command, before git 2.43, takes all branches too. The file is written by git's own rules: under its lock,
-        sorted, every other line as it was, then renamed; a loose ref goes only under its own lock and unchanged.
-        """
-        loose = {
-            name: oid
-            for name, oid, kind in self.refs(prefix, "refname", "objectname", "objecttype")
-            if kind == "commit" and (self.common / name).is_file()
-        }
-        path = self.common / "packed-refs"
-        with _locked(path) as lock:
-            if lock is None:
-                return  # somebody else packs; the next time will do
-            known = path.read_bytes() if path.exists() else b""
-            lines = _with_refs(known, loose)
-            if lines is None:
-                return
-            lock.write(lines)
-            lock.flush()
-            os.fsync(lock.fileno())
-            Path(lock.name).replace(path)
-        for name, oid in loose.items():
-            ref = self.common / name
-            with contextlib.suppress(OSError), _locked(ref) as lock:
-                if lock is not None and ref.read_text().strip() == oid:
-                    ref.unlink()
 
     def drop_stale_locks(self, prefix: str) -> None:
         """Remove lock files that a killed git left on the ref `prefix` and below; for refs that only `ark` writes."""
@@ -392,42 +364,6 @@ class Repository:
         if status not in ok:
             raise _git_error(args[0], int(status), err)
         return bytes(out).decode("utf-8", "surrogateescape")
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[IO[bytes] | None]:
-    """Git's lock on a file, open for its new content; None when somebody else has it."""
-    lock = path.with_name(f"{path.name}.lock")
-    try:
-        file = lock.open("xb")
-    except FileExistsError:
-        yield None
-        return
-    try:
-        with file:
-            yield file
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def _with_refs(packed: bytes, refs: Mapping[str, str]) -> bytes | None:
-    """The content of `packed-refs` with `refs`, which point to commits; None when it is of a kind that is not known."""
-    header = b"# pack-refs with: peeled fully-peeled sorted \n"
-    records: dict[bytes, bytes] = {}
-    name = b""
-    for line in packed.splitlines(keepends=True):
-        if line.startswith(b"^"):
-            records[name] += line
-        elif not line.startswith(b"#"):
-            name = line.rstrip(b"\n").partition(b" ")[2]
-            records[name] = line
-        elif line != header:
-            return None
-    if packed and not (packed.startswith(header) and packed.endswith(b"\n")):
-        return None
-    for ref, oid in refs.items():
-        records[ref.encode("utf-8", "surrogateescape")] = f"{oid} {ref}\n".encode("utf-8", "surrogateescape")
-    return header + b"".join(records[name] for name in sorted(records))
 
 
 def _age(path: Path) -> float | None:

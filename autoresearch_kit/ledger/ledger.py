@@ -153,13 +153,9 @@ class Ledger:
     def tidy(self) -> bool:
         """Pack what many attempts left as loose files, so that reading stays fast; nearly free when there is little.
 
-        Touches nothing of the user's; takes a second or two of all cores, so call it between measurements. Only for
-        the holder of this run's lock.
+        No ref, index or checkout changes its meaning. Takes a second or two, so call it between measurements.
         """
-        if not self.repository.pack_objects():
-            return False
-        self.repository.pack_refs(self._root)
-        return True
+        return self.repository.pack()
 
     def check_free(self) -> None:
         """ArkError when the branch is checked out somewhere, so that moving it would change what that checkout means,

@@ -1,6 +1,6 @@
 """Fit a polynomial to forty noisy points by gradient descent and write it to model.json. The one mutable file.
 
-    python3 train.py
+python3 train.py
 """
 
 import json

@@ -189,7 +189,7 @@ def test_the_users_index_is_never_refreshed(repository: Repository, folder: Path
     repository.ignored(["x"])
     repository.tracked("train.py")
     repository.read_index("HEAD", folder / ".git/other-index")
-    repository.pack_objects()
+    repository.pack()
     assert (index.read_bytes(), index.stat().st_mtime_ns, index.stat().st_ino) == before
     git(folder, "status")
     assert index.read_bytes() != before[0], "the test has no edge"
