@@ -43,8 +43,10 @@ class Books:
         """The closest discarded ones, best first."""
         self.results = results
         """The table beside the spec."""
+        self.tried = 0
+        """Attempts with a verdict, baselines not counted."""
         self._trees: dict[tuple[str, str, str], Attempt] = {}
-        self._tried = self._since_keep = 0
+        self._since_keep = 0
         self._money = 0.0
         for attempt in attempts:
             self._take(attempt)
@@ -71,7 +73,7 @@ class Books:
     def spent(self, made: int, hours: float) -> Spent:
         """What has been used up, for the budgets."""
         best = self.head.value if self.head else None
-        return Spent(made, hours, self._tried, self._since_keep, self._money, best)
+        return Spent(made, hours, self.tried, self._since_keep, self._money, best)
 
     def _take(self, attempt: Attempt) -> None:
         self.attempts.append(attempt)
@@ -80,7 +82,7 @@ class Books:
         if len(self.attempts) > TAILS_KEPT:
             self.attempts[-1 - TAILS_KEPT] = _without_log(self.attempts[-1 - TAILS_KEPT])
         if attempt.outcome in COUNTED and not is_baseline(attempt):
-            self._tried += 1
+            self.tried += 1
             self._since_keep += 1
         if attempt.outcome is Outcome.KEEP:
             self.head, self._since_keep = attempt, 0

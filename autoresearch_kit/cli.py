@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from autoresearch_kit.project import Project
 
 INTERRUPTED = 130
-SPENT = 3
 
 directory = click.argument("directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
 tag_option = click.option("--tag", metavar="T", help="The run; without it the one that was active last.")
@@ -60,10 +61,15 @@ class _Group(click.Group):
 
 def _fail(message: str, hint: str, code: int) -> NoReturn:
     for line in message.split("\n"):
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {line}", err=True)
+        click.echo(f"{_styled('error:', 'red')} {line}", err=True)
     if hint:
         click.echo(f"\nhint: {hint}", err=True)
     raise SystemExit(code)
+
+
+def _styled(text: str, color: str) -> str:
+    """Colour for a terminal, unless the user wants none (https://no-color.org)."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=color, bold=True)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,6 +79,10 @@ def main() -> None:
 
     Start with `ark init`, see what is missing with `ark check`, and let it work with `ark run`.
     """
+    # A title may hold what the terminal's encoding does not.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Most verbs live for a moment: looking for garbage would take a sixth of it.
     gc.disable()
 
@@ -89,8 +99,10 @@ def init(directory: Path, template: str, list_only: bool) -> None:
         for name in starter.templates():
             click.echo(name)
         return
-    made = starter.start_project(directory, template)
+    made, author = starter.start_project(directory, template)
     click.echo(f"made and committed in {directory}: {', '.join(made)}", err=True)
+    if author:
+        click.echo(f"git does not know you yet, so the author is {author}", err=True)
     click.echo(f"\nnext: ark check {directory} && ark run {directory}", err=True)
 
 
@@ -109,7 +121,7 @@ def check(directory: Path, as_json: bool) -> None:
             findings.append(asdict(finding))
             if not as_json:
                 color = {"ok": "green", "warn": "yellow", "fail": "red"}[finding.level]
-                click.echo(f"{click.style(f'{finding.level:<4}', fg=color)}  {finding.subject}: {finding.text}")
+                click.echo(f"{_styled(f'{finding.level:<4}', color)}  {finding.subject}: {finding.text}")
                 if finding.hint:
                     click.echo(f"      hint: {finding.hint}")
     if as_json:
@@ -166,7 +178,7 @@ def run(
     gc.enable()
     with _project(directory) as project:
         chosen = choose(project.spec, agent)
-        tag = tag or time.strftime("%b%d").lower()
+        tag = tag or _default_tag(project, time.strftime("%b%d").lower())
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
                 signal.signal(number, _interrupt)
@@ -185,6 +197,14 @@ def run(
     raise SystemExit(ending.exit_code if ending else INTERRUPTED)
 
 
+def _default_tag(project: Project, today: str) -> str:
+    """Today; with the folder's name where the repository may hold other projects, because tags belong to it."""
+    from autoresearch_kit.core.names import is_name
+
+    tag = f"{project.folder.name}-{today}"
+    return tag if project.place.prefix and is_name(tag) else today
+
+
 def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
@@ -196,7 +216,7 @@ def _print_ending(project: Project, ledger: Ledger, attempts: Sequence[Attempt],
     click.echo(err=True)
     click.echo(f"run {found['tag']}: {reason}")
     click.echo("\n".join(status_lines(found)[1:]))
-    where = "" if directory == Path() else f" {directory}"
+    where = "" if directory == Path() else f" {shlex.quote(str(directory))}"
     best = f"ark show {found['tag']}/{found['best_attempt']}{where}" if found["best_attempt"] is not None else "ark log"
     click.echo(f"\nnext: {best}   ark log{where} --tag {found['tag']}   git log {found['branch']}", err=True)
 
@@ -210,8 +230,8 @@ def status(directory: Path, tag: str | None, as_json: bool) -> None:
     from autoresearch_kit.views import summary
 
     with _project(directory) as project:
-        ledger = _ledger(project, tag)
-        found = summary.status(project, ledger, _attempts(ledger))
+        ledger, attempts = _run_of(project, tag)
+        found = summary.status(project, ledger, attempts)
     if as_json:
         _print_json(found)
     else:
@@ -232,7 +252,7 @@ def log(directory: Path, tag: str | None, as_json: bool, as_tsv: bool) -> None:
         raise click.UsageError("--json and --tsv exclude each other")
     # Without --tsv no spec is needed, which saves a third of the time.
     with _repository(directory) as repository:
-        attempts = _attempts(_read_only(repository, tag)) if tag else _latest(repository)
+        attempts = _read(repository, tag, _spec_name(repository, directory))[1]
     if as_json:
         _print_json([summary.log_entry(attempt) for attempt in attempts])
     elif as_tsv:
@@ -262,7 +282,8 @@ def show(attempt: str, directory: Path, as_json: bool) -> None:
         tag, slash, number = attempt.rpartition("/")
         if not number.isdigit() or (slash and not tag):
             raise UsageError(f"`{attempt}` is not an attempt", "write a number, or TAG/NUMBER")
-        found = pick(project.repository, project.spec.branch_prefix, f"{tag or _ledger(project, None).tag}/{number}")
+        tag = tag or _run_of(project, None)[0].tag
+        found = pick(project.repository, project.spec.branch_prefix, f"{tag}/{number}")
         diff = project.repository.diff(found.parent, found.commit) if found.parent else ""
         if as_json:
             _print_json(summary.full_entry(found, diff))
@@ -315,45 +336,36 @@ def _repository(directory: Path) -> Iterator[Repository]:
         repository.close()
 
 
-def _ledger(project: Project, tag: str | None) -> Ledger:
-    return _read_only(project.repository, tag, project.spec.branch_prefix)
+def _run_of(project: Project, tag: str | None) -> tuple[Ledger, list[Attempt]]:
+    from autoresearch_kit.ledger.ledger import Ledger
+
+    ledger, attempts = _read(project.repository, tag, project.spec_name)
+    return Ledger(project.repository, project.spec.branch_prefix, ledger.tag), attempts
 
 
-def _read_only(repository: Repository, tag: str | None, branch_prefix: str = "") -> Ledger:
-    """The ledger of `tag`, else of the run that was active last. To read attempts no prefix is needed."""
-    from autoresearch_kit.ledger.ledger import Ledger, tags
+def _spec_name(repository: Repository, directory: Path) -> str:
+    from autoresearch_kit.core.names import SPEC_NAME
 
-    known = tags(repository) if tag is None else []
-    if tag is None and not known:
-        raise _no_run()
-    return Ledger(repository, branch_prefix, tag or known[-1])
+    path = directory if directory.is_file() else directory / SPEC_NAME
+    return os.path.relpath(path.resolve(), repository.root.resolve())
 
 
-def _latest(repository: Repository) -> list[Attempt]:
-    """The attempts of the run that was active last."""
-    from autoresearch_kit.ledger.ledger import read_latest
-
-    found = read_latest(repository)
-    if found is None:
-        raise _no_run()
-    return found[1]
-
-
-def _no_run() -> ArkError:
+def _read(repository: Repository, tag: str | None, spec: str) -> tuple[Ledger, list[Attempt]]:
+    """The run `tag`, else that of the spec at path `spec` which was active last. UsageError when there is none."""
     from autoresearch_kit.core.errors import UsageError
+    from autoresearch_kit.ledger.ledger import Ledger, read_latest, tags
 
-    return UsageError("there is no run in this repository yet", "start one: ark run")
-
-
-def _attempts(ledger: Ledger) -> list[Attempt]:
-    from autoresearch_kit.core.errors import UsageError
-    from autoresearch_kit.ledger.ledger import tags
-
+    if tag is None:
+        found = read_latest(repository, spec)
+        if found is None:
+            raise UsageError("there is no run of this project yet", "start one: ark run")
+        return found
+    ledger = Ledger(repository, "", tag)
     attempts = ledger.read()
     if not attempts:
-        known = ", ".join(tags(ledger.repository)) or "none yet"
-        raise UsageError(f"there is no run {ledger.tag}", f"the runs are: {known}")
-    return attempts
+        known = ", ".join(tags(repository)) or "none yet"
+        raise UsageError(f"there is no run {tag}", f"the runs are: {known}")
+    return ledger, attempts
 
 
 def _console() -> Console:

@@ -19,18 +19,13 @@ from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.lab.cache import cache_root, make_private
 from autoresearch_kit.lab.desk import read_links
 from autoresearch_kit.lab.machine import machine
+from autoresearch_kit.lab.programs import missing_programs
 from autoresearch_kit.ledger.git import DISK_HINT, Entry
 from autoresearch_kit.ledger.ledger import Ledger, tags
 from autoresearch_kit.project import Project, check_files, check_inputs, check_submodules
 
 LOW_DISK_BYTES = 2 * 2**30
 COMPILERS = {".c": "cc", ".cc": "c++", ".cpp": "c++", ".cu": "nvcc", ".m": "clang", ".rs": "cargo"}
-BUILTINS = frozenset(
-    {"cd", "export", "set", "test", "[", ".", "exec", "ulimit", "eval", "true", "false", "echo", "exit"}
-)
-BUILTINS |= frozenset(
-    {"if", "then", "else", "fi", "for", "do", "done", "while", "{", "}", "(", ")", "!", "trap", "wait"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +100,9 @@ def _counted(project: Project, files: Mapping[str, Entry]) -> str:
 
 def _dirty(project: Project) -> Iterator[Finding]:
     changed = project.repository.changed(project.place.prefix)
+    if project.spec_name in changed:
+        changed.remove(project.spec_name)
+        yield Finding("warn", "dirty files", "the spec is not committed; it is read as it lies there", "commit it")
     if changed:
         shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
         yield Finding(
@@ -119,7 +117,7 @@ def _commands(project: Project) -> Iterator[Finding]:
     for key, line in named.items():
         if line is None:
             continue
-        missing = [word for word in _programs(line) if not _found(word, project.folder)]
+        missing = missing_programs(line)
         if missing:
             yield Finding("fail", key, f"`{missing[0]}` is not found", "install it, or give its path")
         else:
@@ -132,40 +130,6 @@ def _commands(project: Project) -> Iterator[Finding]:
             yield Finding("ok", "compiler", f"{compiler} is {shutil.which(compiler.split()[0])}")
 
 
-def _programs(line: str) -> list[str]:
-    """The programs that a shell line starts, as far as a look at its words can tell."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars="();<>|&\n")
-    lexer.whitespace = " \t\r"
-    lexer.whitespace_split = True
-    try:
-        words = list(lexer)
-    except ValueError:
-        return []
-    programs, first, skip = [], True, False
-    for word in words:
-        if set(word) <= set("();|&\n"):
-            first, skip = True, False
-        elif set(word) <= set("<>&"):
-            skip = True
-        elif skip:
-            skip = False
-        elif first and not _is_assignment(word):
-            first = word in BUILTINS
-            if not first and "$" not in word and "`" not in word and word not in BUILTINS:
-                programs.append(word)
-    return programs
-
-
-def _is_assignment(word: str) -> bool:
-    name, sign, _ = word.partition("=")
-    return bool(sign) and name.isidentifier()
-
-
-def _found(program: str, folder: Path) -> bool:
-    # A path that is not there yet may be what an earlier part of the line builds.
-    return "/" in program or shutil.which(program) is not None
-
-
 def _agent(project: Project, commit: str) -> Iterator[Finding]:
     agent = project.spec.agent_or_default
     if agent is None:
@@ -173,7 +137,7 @@ def _agent(project: Project, commit: str) -> Iterator[Finding]:
             "warn", "agent", "the spec names none", "give one: ark run --agent 'COMMAND', or `agent:` in the spec"
         )
     elif agent.command is not None:
-        missing = [word for word in _programs(agent.command) if not _found(word, project.folder)]
+        missing = missing_programs(agent.command)
         if missing:
             yield Finding("fail", "agent", f"`{missing[0]}` is not found", "install it, or give its path")
         else:

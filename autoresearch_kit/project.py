@@ -35,12 +35,16 @@ class Project:
         """The file that was read."""
         return self.folder / self.place.spec_name
 
+    @property
+    def spec_name(self) -> str:
+        """Path of the spec from the root of the repository."""
+        return self.place.prefix + self.place.spec_name
+
     def yardstick(self, files: Mapping[str, Entry]) -> str:
         """Digest of everything that fixes the number except the mutable files and the spec's other keys."""
         digest = hashlib.sha256(self.spec.yardstick.encode())
-        spec_path = self.place.prefix + self.place.spec_name
         for path in sorted(files):
-            if path != spec_path and not self.place.is_mutable(path):
+            if path != self.spec_name and not self.place.is_mutable(path):
                 digest.update(f"{files[path].mode:o} {files[path].oid} {path}\0".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 

@@ -94,7 +94,7 @@ class Run:
     def __init__(self, project: Project, tag: str, watch: Watch = lambda event: None) -> None:
         self.project = project
         self.spec = project.spec
-        self.ledger = Ledger(project.repository, self.spec.branch_prefix, tag)
+        self.ledger = Ledger(project.repository, self.spec.branch_prefix, tag, project.spec_name)
         self.tag = tag
         self._watch = watch
         self._lock = self.ledger.lock()
@@ -130,6 +130,8 @@ class Run:
             raise ArkError(
                 f"run {self.tag} has no baseline at {self.ledger.ref(0)}", "restore it, or use another --tag"
             )
+        if attempts and attempts[0].spec not in ("", self.project.spec_name):
+            raise UsageError(f"run {self.tag} belongs to {attempts[0].spec}", "give this one another name: --tag NAME")
         if start_from and attempts:
             raise UsageError(f"run {self.tag} exists already, so --from means nothing", "give a new name: --tag NAME")
         if attempts:
@@ -178,6 +180,7 @@ class Run:
             text = "is not from `ark`, so it is left alone; `ark log --tsv` prints this run's table"
             self._watch(Note(f"{books.results.path} {text}"))
         files = self.project.repository.files(self._base)
+        self._tell_what_is_newer(files)
         self._yardstick = self.project.yardstick(files)
         self.ledger.drop_stale_locks()
         self._mend_branch()
@@ -196,6 +199,25 @@ class Run:
             self._watch(Note(f"Another {what} than the head's, so it is measured anew: {now}"))
             self._baseline(f"Baseline again: another {what}", f"Its last value, {number(head.value or 0)}, was from "
                            f"{head.machine} with yardstick {head.yardstick}.")  # fmt: skip
+
+    def _tell_what_is_newer(self, files: Mapping[str, Entry]) -> None:
+        """A run keeps the fixed files that it began with; say so when the user has committed others since."""
+        place = self.project.place
+        now = self.project.repository.files(self.project.repository.head())
+        newer = [
+            path[len(place.prefix) :]
+            for path in sorted({*files, *now})
+            if path.startswith(place.prefix) and path != self.project.spec_name and not place.is_mutable(path)
+            if files.get(path) != now.get(path)
+        ]
+        if newer and self.attempts:
+            shown = ", ".join(newer[:5]) + (" and others" if len(newer) > 5 else "")
+            self._watch(
+                Note(
+                    f"The fixed files in HEAD are not this run's, which goes on with its own: {shown}. "
+                    f"To use the new ones: git merge {self.ledger.branch} && ark run --tag NAME"
+                )
+            )
 
     def _set_up(self, bench: Bench, files: Mapping[str, Entry]) -> str:
         """Run the set-up command unless this machine has run it for this yardstick."""
@@ -396,9 +418,13 @@ class Run:
         last = measurements[-1].log_tail.strip().split("\n")[-1].strip()
         said = f"; its last words: {last[:200]}" if last else ""
         reason = verdict.reason.removeprefix("Crash: ")
+        kind = measurements[-1].kind
+        command = self.spec.run_command
+        if self.spec.eval_command and kind in ("no_metric", "two_metrics", "not_a_number"):
+            command = self.spec.eval_command
         return ArkError(
             f"the baseline failed: {reason}{said}",
-            f"make `{self.spec.run_command}` work in {self.project.folder}, commit, and run again; "
+            f"make `{command}` work in {self.project.folder}, commit, and run again; "
             f"the logs are {self.cache / 'logs'}/{attempt.number:04d}.*",
         )
 

@@ -8,7 +8,6 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import git
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
@@ -18,17 +17,19 @@ from autoresearch_kit.core.names import PROGRAM_NAME, RESULTS_NAME, RUN_LOG, SPE
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.core.specfile import load_spec
 from autoresearch_kit.data import data_folder
+from autoresearch_kit.ledger.git import commit_new_files, refuse_bare
 
 BLANK = "blank"
 IGNORED = [RESULTS_NAME, RUN_LOG, "__pycache__/"]
 _BLANK_VALUES = {
     "mutable_files": '["solution.py"]',
     "immutable_files": '["evaluate.py"]',
-    "metric": '"score"',
-    "metric_direction": '"maximize"',
+    "metric": '"error"',
+    "metric_direction": '"minimize"',
     "run_command": '"python3 solution.py > answer.txt"',
     "eval_command": '"python3 evaluate.py"',
     "artifacts": '["answer.txt"]',
+    "tunables": "[{file: solution.py, name: STEPS, low: 1, high: 60}]",
 }
 
 
@@ -40,14 +41,18 @@ def templates() -> dict[str, Path]:
     return found
 
 
-def start_project(folder: Path, template: str) -> list[str]:
-    """Make a project in `folder` and commit it; returns the files made. ArkError when something is in the way."""
+def start_project(folder: Path, template: str) -> tuple[list[str], str]:
+    """Make a project in `folder` and commit it; ArkError when something is in the way.
+
+    Returns the files made, and the author that `ark` had to make up where git knows none (else empty).
+    """
     known = templates()
     if template not in known:
         raise UsageError(f"there is no template `{template}`", f"known: {', '.join(known)}")
     source = known[template]
     names = [p.relative_to(source) for p in sorted(source.rglob("*")) if p.is_file() and not _is_waste(p, source)]
     wanted = {*names, Path(SPEC_NAME), Path(PROGRAM_NAME)}
+    refuse_bare(folder)
     in_the_way = sorted(str(name) for name in wanted if os.path.lexists(folder / name))
     if in_the_way:
         raise ArkError(f"{folder} holds already: {', '.join(in_the_way)}", "give another folder, or move them away")
@@ -63,8 +68,7 @@ def start_project(folder: Path, template: str) -> list[str]:
     except OSError as error:
         raise ArkError(f"{folder} cannot be written: {error.strerror}") from None
     made = sorted(str(name) for name in {*wanted, Path(".gitignore")})
-    _commit(folder, made)
-    return made
+    return made, commit_new_files(folder, made, "Start a project of ark")
 
 
 def _is_waste(path: Path, source: Path) -> bool:
@@ -77,26 +81,6 @@ def _ignore(path: Path) -> None:
     path.write_text("\n".join([*present, *(name for name in IGNORED if name not in present)]) + "\n")
 
 
-def _commit(folder: Path, names: list[str]) -> None:
-    try:
-        repository = git.Repo(folder, search_parent_directories=True)
-    except git.InvalidGitRepositoryError:
-        repository = git.Repo.init(folder)
-    try:
-        repository.git.add("--", *(str(folder.resolve() / name) for name in names))
-        repository.git.commit("-m", "Start a project of ark", "--", *(str(folder.resolve() / name) for name in names))
-    except git.GitCommandNotFound:
-        raise ArkError("git is not installed", "install git 2.30 or newer") from None
-    except git.GitCommandError as error:
-        last = (str(error.stderr).strip().splitlines() or [""])[-1]
-        raise ArkError(
-            f"the files are in {folder}, but git would not commit them: {last}",
-            "tell git who you are (git config --global user.name NAME, and user.email), then commit them",
-        ) from None
-    finally:
-        repository.close()
-
-
 def blank_spec(name: str) -> str:
     """A spec with every key: those that most people set, and all others as comments with their defaults."""
     lines = [
@@ -106,7 +90,7 @@ def blank_spec(name: str) -> str:
     optional = False
     for key, field in Spec.model_fields.items():
         if key == "goal":
-            lines += ["", "# All keys below are optional; their defaults are shown.", ""]
+            lines += ["", "# All keys below are optional; each line shows the default, or else an example.", ""]
             optional = True
         lines += [f"# {line}" for line in textwrap.wrap(field.description or "", 110)]
         value = f'"{name}"' if key == "name" else _BLANK_VALUES.get(key) or _shown_default(field)

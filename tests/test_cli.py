@@ -58,7 +58,7 @@ def test_the_blank_project_runs(home, tmp_path):
     assert "keep" in done.stderr
     status = json.loads(ark("status", "--json", cwd=tmp_path / "mine").stdout)
     assert (status["attempts"], status["kept"], status["running"]) == (1, 1, False)
-    assert status["best"] > status["baseline"]
+    assert status["best"] < status["baseline"]
 
 
 def test_init_in_a_repository_of_others_commits_only_its_own_files(home, tmp_path):
@@ -77,11 +77,48 @@ def test_init_refuses_to_overwrite_and_lists_what_is_in_the_way(home, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["home", "program.md", "solution.py"]
 
 
-def test_init_without_an_identity_says_what_to_do(home, tmp_path):
+def test_init_works_where_git_knows_nobody(home, tmp_path):
     (home / ".gitconfig").write_text("[user]\n\tuseConfigOnly = true\n")
-    done = ark("init", "mine", cwd=tmp_path, code=1)
-    assert "user.name" in done.stderr
-    assert (tmp_path / "mine" / "solution.py").exists()
+    done = ark("init", "mine", cwd=tmp_path)
+    assert "the author is ark" in done.stderr
+    authors = subprocess.run(["git", "log", "--format=%an"], cwd=tmp_path / "mine", capture_output=True, text=True)
+    assert authors.stdout == "ark\n"
+
+
+def test_init_in_a_bare_repository_changes_nothing(home, tmp_path):
+    subprocess.run(["git", "init", "-q", "--bare", "x.git"], cwd=tmp_path, check=True)
+    before = sorted((tmp_path / "x.git").rglob("*"))
+    assert "bare" in ark("init", "x.git", cwd=tmp_path, code=1).stderr
+    assert sorted((tmp_path / "x.git").rglob("*")) == before
+
+
+def test_two_projects_in_one_repository_keep_their_runs_apart(home, tmp_path):
+    subprocess.run("git init -q && git commit -q --allow-empty -m x", shell=True, cwd=tmp_path, check=True)
+    for name in ("p1", "p2"):
+        ark("init", name, cwd=tmp_path)
+        ark("run", name, "--attempts", "1", "--agent", f"echo '#{name}' >> solution.py", cwd=tmp_path)
+    tags = {name: json.loads(ark("status", name, "--json", cwd=tmp_path).stdout)["tag"] for name in ("p1", "p2")}
+    assert tags["p1"].startswith("p1-") and tags["p2"].startswith("p2-")
+    assert json.loads(ark("log", "p1", "--json", cwd=tmp_path).stdout)[0]["started"]
+    done = ark("run", "p2", "--tag", tags["p1"], "--agent", "true", cwd=tmp_path, code=2)
+    assert "belongs to p1/autoresearch-config.yaml" in done.stderr
+
+
+def test_an_evaluator_that_was_committed_later_is_told(home, tmp_path):
+    ark("init", "mine", cwd=tmp_path)
+    folder = tmp_path / "mine"
+    ark("run", "--tag", "t", "--attempts", "1", cwd=folder)
+    (folder / "evaluate.py").write_text((folder / "evaluate.py").read_text() + "# better\n")
+    subprocess.run("git commit -qam better", shell=True, cwd=folder, check=True)
+    assert "goes on with its own: evaluate.py" in ark("run", "--tag", "t", "--attempts", "0", cwd=folder).stderr
+
+
+def test_a_title_that_the_terminal_cannot_show_is_shown_otherwise(home, tmp_path, monkeypatch):
+    ark("init", "mine", cwd=tmp_path)
+    agent = "echo >> solution.py; mkdir -p .ark; echo 'Größer' > .ark/attempt.md"
+    ark("run", "--tag", "t", "--attempts", "1", "--agent", agent, cwd=tmp_path / "mine")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert "Gr\\xf6" in ark("log", cwd=tmp_path / "mine").stdout
 
 
 def test_unknown_template_lists_the_known_ones(home, tmp_path):
@@ -96,7 +133,7 @@ def test_render_program_goes_to_stdout_or_beside_the_spec(home, tmp_path):
     ark("init", "mine", cwd=tmp_path)
     text = ark("render-program", "mine", "-o", "-", cwd=tmp_path).stdout
     assert text == (tmp_path / "mine" / "program.md").read_text()
-    assert "`score`" in text and "solution.py" in text
+    assert "`error`" in text and "solution.py" in text
     ark("render-program", "mine", "-o", "other.md", cwd=tmp_path)
     assert (tmp_path / "other.md").read_text() == text
 
@@ -164,7 +201,7 @@ def test_no_run_yet_is_a_sentence(home, tmp_path):
     for verb in ("status", "log", "show"):
         words = [verb, "1"] if verb == "show" else [verb]
         done = ark(*words, cwd=tmp_path / "mine", code=2)
-        assert "there is no run in this repository yet" in done.stderr and "hint:" in done.stderr
+        assert "there is no run of this project yet" in done.stderr and "hint:" in done.stderr
 
 
 def test_wrong_words_on_the_command_line_exit_with_2(home, tmp_path):
@@ -173,7 +210,8 @@ def test_wrong_words_on_the_command_line_exit_with_2(home, tmp_path):
     ark("run", "--attempts", "minus", cwd=folder, code=2)
     ark("frobnicate", cwd=folder, code=2)
     ark("run", "--tag", "a/b", "--agent", "true", cwd=folder, code=2)
-    ark("run", "--tag", "t", cwd=folder, code=2)  # no agent is named
+    ark("run", "--tag", "t", "--agent", " ", cwd=folder, code=2)
+    assert "search" in ark("run", "--tag", "t", "--agent", "serch", cwd=folder, code=2).stderr
     ark("run", "--tag", "t", "--agent", "true", "--from", "x/1", cwd=folder, code=2)
     ark("status", "nowhere", cwd=folder, code=2)
     assert not (folder / "results.tsv").exists()

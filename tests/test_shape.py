@@ -77,13 +77,13 @@ def test_core_starts_nothing_and_knows_no_clock():
         assert not forbidden & {name.split(".")[0] for name in imports_at_run_time(ast.parse(path.read_text()))}, path
 
 
-def test_only_ledger_and_starter_use_git():
+def test_only_the_ledger_uses_git():
     users = {
         path.relative_to(PACKAGE).parts[0]
         for path in PACKAGE.rglob("*.py")
         if {"git", "gitdb"} & {name.split(".")[0] for name in imports_at_run_time(ast.parse(path.read_text()))}
     }
-    assert users == {"ledger", "starter.py"}
+    assert users == {"ledger"}
 
 
 def test_examples_never_import_the_toolkit():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from autoresearch_kit.core.errors import UsageError
 from autoresearch_kit.core.spec import Agent as AgentSpec
 from autoresearch_kit.core.spec import Spec
+from autoresearch_kit.lab.programs import missing_programs
 
 if TYPE_CHECKING:
     from autoresearch_kit.ratchet import Agent, Run, Watch
@@ -18,6 +19,11 @@ PRESETS = ("search",)
 def choose(spec: Spec, wanted: str | None) -> AgentSpec:
     """The agent for a run: what the command line wants, else what the spec names. UsageError when that is nobody."""
     if wanted is not None:
+        if not wanted.strip():
+            raise UsageError("--agent is empty", "give a preset's name or a shell command")
+        if wanted not in PRESETS and (missing := missing_programs(wanted)):
+            message = f"`{missing[0]}` is neither an agent of the kit nor a program on PATH"
+            raise UsageError(message, f"agents of the kit: {', '.join(PRESETS)}")
         return AgentSpec.model_validate({"name" if wanted in PRESETS else "command": wanted})
     agent = spec.agent_or_default
     if agent is None:

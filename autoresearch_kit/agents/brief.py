@@ -34,7 +34,7 @@ def render_prompt(run: Run) -> str:
         spec=run.spec,
         head=run.head,
         baseline=run.baseline,
-        tried=len(books.attempts),
+        tried=books.tried,
         kept=[_line(a) for a in books.kept],
         recent=[_line(a) for a in books.attempts[-RECENT:] if a.verdict],
         near=[_line(a) for a in books.near_misses],

@@ -32,9 +32,3 @@ class UsageError(ArkError):
     """The command line asks for something that does not exist or does not fit together."""
 
     exit_code = 2
-
-
-class BudgetSpent(ArkError):
-    """A budget of the spec or of this call was already spent before anything could start."""
-
-    exit_code = 3

@@ -175,6 +175,8 @@ class Attempt:
     """Digest of everything that fixes the number except the mutable files."""
     repeats: int = 0
     """How often a measurement of it was begun anew because the supervisor had died."""
+    spec: str = ""
+    """Path of the spec from the root of the repository: a repository may hold several projects."""
 
     @property
     def outcome(self) -> Outcome:

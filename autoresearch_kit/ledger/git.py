@@ -218,11 +218,6 @@ class Repository:
                     return str(head.parent)
         return None
 
-    def identity(self) -> tuple[str, str]:
-        """Whether the user has a name and address configured; empty strings where not."""
-        with self._repo.config_reader() as config:
-            return str(config.get_value("user", "name", "")), str(config.get_value("user", "email", ""))
-
     # Writing objects: no process, no ref, no file of the user's
 
     def store_blob(self, data: bytes) -> str:
@@ -419,6 +414,46 @@ def _forget_git_environment() -> None:
     for name in list(os.environ):
         if name.startswith("GIT_") and name not in _KEPT and not name.startswith(_KEPT_PREFIXES):
             del os.environ[name]
+
+
+def refuse_bare(folder: Path) -> None:
+    """ArkError when `folder` lies in a bare repository, where no project can be started."""
+    present = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    try:
+        repository = git.Repo(present, search_parent_directories=True)
+    except git.InvalidGitRepositoryError:
+        return
+    with repository:
+        if repository.bare:
+            raise ArkError(f"{folder} is in a bare repository", "clone it and start the project in the clone")
+
+
+def commit_new_files(folder: Path, names: Sequence[str], message: str) -> str:
+    """Commit files that were just made in `folder`, in the repository around it or a new one, and nothing else.
+
+    Returns who the author is when git knows nobody and `ark` had to step in, else an empty string.
+    """
+    paths = [str(folder.resolve() / name) for name in names]
+    identity = []
+    try:
+        try:
+            repository = git.Repo(folder, search_parent_directories=True)
+        except git.InvalidGitRepositoryError:
+            repository = git.Repo.init(folder)
+        with repository:
+            command = [git.Git.GIT_PYTHON_GIT_EXECUTABLE or "git"]
+            status, _, _ = repository.git.execute(
+                [*command, "var", "GIT_COMMITTER_IDENT"], with_extended_output=True, with_exceptions=False
+            )
+            if status != 0:
+                identity = ["-c", "user.name=ark", "-c", "user.email=ark@localhost"]
+            repository.git.execute([*command, "add", "--", *paths])
+            repository.git.execute([*command, *identity, "commit", "--quiet", "-m", message, "--", *paths])
+    except git.GitCommandNotFound:
+        raise ArkError("git is not installed", "install git 2.30 or newer") from None
+    except git.GitCommandError as error:
+        raise _git_error("commit", 1, str(error.stderr)) from None
+    return "ark <ark@localhost>" if identity else ""
 
 
 def short(oid: str) -> str:

@@ -68,9 +68,11 @@ def tags(repository: Repository) -> list[str]:
 class Ledger:
     """The attempts of one run."""
 
-    def __init__(self, repository: Repository, branch_prefix: str, tag: str) -> None:
+    def __init__(self, repository: Repository, branch_prefix: str, tag: str, spec: str = "") -> None:
+        """`spec` is the path of the spec from the root, to be written into each record."""
         self.repository = repository
         self.tag = check_tag(tag)
+        self.spec = spec
         self.branch = f"{branch_prefix}/{tag}"
         self._branch_ref = f"refs/heads/{self.branch}"
         self._root = f"{ROOT}{tag}/"
@@ -116,7 +118,7 @@ class Ledger:
     def reserve(self, number: int, proposal: Proposal, *, tree: str, parent: str, yardstick: str) -> Attempt:
         """Record that an attempt begins, under `number` or the next free one; its outcome is `running`."""
         while True:
-            attempt = Attempt(number, "", parent, tree, proposal, (), None, utc_now(), yardstick)
+            attempt = Attempt(number, "", parent, tree, proposal, (), None, utc_now(), yardstick, spec=self.spec)
             attempt = self._commit(attempt)
             try:
                 self.repository.update_refs({self.ref(number): (attempt.commit, ZERO)})
@@ -209,8 +211,11 @@ class Ledger:
         return replace(attempt, commit=commit)
 
 
-def read_latest(repository: Repository) -> tuple[Ledger, list[Attempt]] | None:
-    """The run that was active last, to read from, and its attempts; one process of git. None when there is no run."""
+def read_latest(repository: Repository, spec: str) -> tuple[Ledger, list[Attempt]] | None:
+    """The run of the spec at path `spec` that was active last, to read from, and its attempts; one process of git.
+
+    None when there is no such run.
+    """
     runs: dict[str, list[list[str]]] = {}
     dates: dict[str, int] = {}
     for date, *row in repository.refs(ROOT, "committerdate:unix", *_FIELDS):
@@ -218,10 +223,12 @@ def read_latest(repository: Repository) -> tuple[Ledger, list[Attempt]] | None:
         if _NUMBER.fullmatch(number):
             runs.setdefault(tag, []).append(row)
             dates[tag] = max(dates.get(tag, 0), int(date or 0))
-    if not runs:
-        return None
-    ledger = Ledger(repository, "", max(runs, key=lambda tag: (dates[tag], tag)))
-    return ledger, sorted(ledger._parse(runs[ledger.tag]), key=lambda attempt: attempt.number)
+    for tag in sorted(runs, key=lambda tag: (dates[tag], tag), reverse=True):
+        ledger = Ledger(repository, "", tag)
+        first = next(iter(ledger._parse(runs[tag])), None)
+        if first is not None and first.spec in ("", spec):
+            return ledger, sorted(ledger._parse(runs[tag]), key=lambda attempt: attempt.number)
+    return None
 
 
 def last_kept(attempts: Sequence[Attempt]) -> Attempt | None:

@@ -39,6 +39,8 @@ def write_message(attempt: Attempt) -> str:
         ("Yardstick", attempt.yardstick),
         ("Machine", attempt.machine),
     ]
+    if attempt.spec:
+        trailers.append(("Spec", json.dumps(attempt.spec)))
     if attempt.repeats:
         trailers.append(("Repeats", str(attempt.repeats)))
     if verdict:
@@ -107,6 +109,7 @@ def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attemp
         started=fields["Ark-Started"],
         yardstick=fields["Ark-Yardstick"],
         repeats=int(fields.get("Ark-Repeats", "0")),
+        spec=_parse(fields.get("Ark-Spec", '""')),
     )
 
 

@@ -61,7 +61,9 @@ def status(project: Project, ledger: Ledger, attempts: Sequence[Attempt]) -> dic
 def status_lines(found: Mapping[str, Any]) -> list[str]:
     """`status` for a person."""
     state = "running" if found["running"] else "not running"
-    attempt = f", at attempt {found['running_attempt']}" if found["running"] and found["running_attempt"] else ""
+    attempt = (
+        f", at attempt {found['running_attempt']}" if found["running"] and found["running_attempt"] is not None else ""
+    )
     words = gain_words(found["baseline"], found["best"], found["direction"] == "maximize")
     lines = [
         f"run {found['tag']}, {state}{attempt}",
@@ -111,9 +113,13 @@ def full_entry(attempt: Attempt, diff: str) -> dict[str, Any]:
             {"value": m.value, "problem": m.problem, "seconds": m.seconds, "seed": m.seed, "also": dict(m.also)}
             for m in attempt.measurements
         ],
-        "log_tail": next((m.log_tail for m in reversed(attempt.measurements) if m.log_tail), ""),
+        "log_tail": _log_tail(attempt),
         "diff": diff,
     }
+
+
+def _log_tail(attempt: Attempt) -> str:
+    return next((m.log_tail for m in reversed(attempt.measurements) if m.log_tail), "")
 
 
 def show_lines(attempt: Attempt, diff: str) -> list[str]:
@@ -127,7 +133,7 @@ def show_lines(attempt: Attempt, diff: str) -> list[str]:
     lines.append(f"started  {attempt.started} by {attempt.proposal.agent}, measured in {attempt.seconds:.1f} s")
     lines.append(f"machine  {attempt.machine}")
     lines += [f"{name:<24} {number(value)}" for name, value in attempt.also.items()]
-    tail = next((m.log_tail for m in attempt.measurements if m.log_tail), "")
+    tail = _log_tail(attempt)
     if tail:
         lines += ["", "The end of its log:", "", *("    " + line for line in tail.split("\n"))]
     return [*lines, "", *diff.rstrip("\n").split("\n")]

@@ -8,7 +8,7 @@ def main() -> None:
         answer = float(file.read())
     if not math.isfinite(answer):
         raise SystemExit("the answer is not a finite number")
-    print(f"score: {-abs(1 - answer):.12g}")
+    print(f"error: {abs(1 - answer):.12g}")
 
 
 if __name__ == "__main__":

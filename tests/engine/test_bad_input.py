@@ -256,7 +256,7 @@ def test_a_folder_that_does_not_exist(tiny: Tiny) -> None:
 
 def test_no_run_yet(tiny: Tiny) -> None:
     for verb in (["status"], ["log"], ["show", "1"]):
-        fails(tiny, *verb, words="there is no run in this repository yet", code=2)
+        fails(tiny, *verb, words="there is no run of this project yet", code=2)
 
 
 def test_a_missing_object(tiny: Tiny) -> None:
