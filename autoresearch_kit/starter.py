@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ def templates() -> dict[str, Path]:
 
 
 def start_project(folder: Path, template: str) -> tuple[list[str], str]:
-    """Make a project in `folder` and commit it; ArkError when something is in the way.
+    """Make a project in `folder` and commit it; ArkError when something is in the way, and then nothing is left there.
 
     Returns the files made, and the author that `ark` had to make up where git knows none (else empty).
     """
@@ -56,6 +58,11 @@ def start_project(folder: Path, template: str) -> tuple[list[str], str]:
     in_the_way = sorted(str(name) for name in wanted if os.path.lexists(folder / name))
     if in_the_way:
         raise ArkError(f"{folder} holds already: {', '.join(in_the_way)}", "give another folder, or move them away")
+    if not os.path.lexists(folder / ".gitignore"):  # an existing one is the user's
+        wanted.add(Path(".gitignore"))
+    made = sorted(str(name) for name in wanted)
+    new_folders = _missing(folder, wanted)
+    had_git = os.path.lexists(folder / ".git")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
@@ -64,21 +71,32 @@ def start_project(folder: Path, template: str) -> tuple[list[str], str]:
         if template == BLANK:
             write_text(folder / SPEC_NAME, blank_spec(folder.resolve().name))
         write_text(folder / PROGRAM_NAME, render_program(load_spec(folder / SPEC_NAME)))
-        _ignore(folder / ".gitignore")
-    except OSError as error:
-        raise ArkError(f"{folder} cannot be written: {error.strerror}") from None
-    made = sorted(str(name) for name in {*wanted, Path(".gitignore")})
-    return made, commit_new_files(folder, made, "Start a project of ark")
+        if ".gitignore" in made:
+            write_text(folder / ".gitignore", "\n".join(IGNORED) + "\n")
+        return made, commit_new_files(folder, made, "Start a project of ark")
+    except BaseException as error:
+        for path in made:
+            with contextlib.suppress(OSError):
+                (folder / path).unlink()
+        if not had_git:
+            shutil.rmtree(folder / ".git", ignore_errors=True)
+        for place in new_folders:
+            with contextlib.suppress(OSError):  # one that holds something else stays
+                place.rmdir()
+        if isinstance(error, OSError):
+            raise ArkError(f"{folder} cannot be written: {error.strerror}") from None
+        raise
+
+
+def _missing(folder: Path, names: Iterable[Path]) -> list[Path]:
+    """Folders that must be made for `names`, the deepest first."""
+    places = {place for name in names for place in (folder.absolute() / name).parents}
+    return sorted((place for place in places if not os.path.lexists(place)), key=lambda p: len(p.parts), reverse=True)
 
 
 def _is_waste(path: Path, source: Path) -> bool:
     parts = path.relative_to(source).parts
     return bool({"__pycache__", "build", ".ark"} & set(parts)) or path.name in (RESULTS_NAME, RUN_LOG)
-
-
-def _ignore(path: Path) -> None:
-    present = path.read_text().splitlines() if path.exists() else []
-    path.write_text("\n".join([*present, *(name for name in IGNORED if name not in present)]) + "\n")
 
 
 def blank_spec(name: str) -> str:

@@ -77,6 +77,34 @@ def test_init_refuses_to_overwrite_and_lists_what_is_in_the_way(home, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["home", "program.md", "solution.py"]
 
 
+def test_init_leaves_an_existing_gitignore_alone(home, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / ".gitignore").write_bytes(b"a\r\n")
+    subprocess.run("git init -q && git add . && git commit -qm x", shell=True, cwd=folder, check=True)
+    (folder / ".gitignore").write_bytes(b"a\r\n\xe9\r\n")
+    ark("init", ".", cwd=folder)
+    assert (folder / ".gitignore").read_bytes() == b"a\r\n\xe9\r\n"
+    git = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
+    assert git.stdout == " M .gitignore\n"
+
+
+def test_init_writes_through_no_link(home, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (tmp_path / "shared").write_text("a\n")
+    (folder / ".gitignore").symlink_to("../shared")
+    ark("init", ".", cwd=folder)
+    assert (folder / ".gitignore").is_symlink() and (tmp_path / "shared").read_text() == "a\n"
+
+
+def test_init_that_fails_leaves_nothing(home, tmp_path):
+    with (home / ".gitconfig").open("a") as file:
+        file.write("[commit]\n\tgpgSign = true\n[gpg]\n\tprogram = false\n")
+    ark("init", "over/mine", cwd=tmp_path, code=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["home"]
+
+
 def test_init_works_where_git_knows_nobody(home, tmp_path):
     (home / ".gitconfig").write_text("[user]\n\tuseConfigOnly = true\n")
     done = ark("init", "mine", cwd=tmp_path)
