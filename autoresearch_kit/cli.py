@@ -132,7 +132,13 @@ def check(directory: Path, as_json: bool) -> None:
 
 @main.command("render-program")
 @directory
-@click.option("-o", "output", metavar="FILE", type=click.Path(path_type=Path), help="Where to; - for stdout.")
+@click.option(
+    "-o",
+    "output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Where to; - for stdout. Without it program.md beside the spec, unless somebody wrote that by hand.",
+)
 def render_program(directory: Path, output: Path | None) -> None:
     """Write program.md, the agent's instructions, from the spec."""
     from autoresearch_kit.agents import brief
@@ -146,6 +152,8 @@ def render_program(directory: Path, output: Path | None) -> None:
         click.echo(text, nl=False)
         return
     target = output or path.parent / PROGRAM_NAME
+    if output is None:
+        brief.refuse_foreign(target)
     brief.write_text(target, text)
     click.echo(f"wrote {target}", err=True)
 

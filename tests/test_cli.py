@@ -166,6 +166,22 @@ def test_render_program_goes_to_stdout_or_beside_the_spec(home, tmp_path):
     assert (tmp_path / "other.md").read_text() == text
 
 
+def test_render_program_does_not_overwrite_what_somebody_wrote(home, tmp_path):
+    ark("init", "mine", cwd=tmp_path)
+    program = tmp_path / "mine" / "program.md"
+    text = program.read_text()
+    program.write_text(text + "stale")
+    ark("render-program", "mine", cwd=tmp_path)
+    assert program.read_text() == text
+    program.write_text("# by hand\n")
+    done = ark("render-program", "mine", cwd=tmp_path, code=1)
+    assert "was not rendered by ark" in done.stderr and "-o -" in done.stderr
+    assert program.read_text() == "# by hand\n"
+    ark("render-program", "mine", "-o", "mine/program.md", cwd=tmp_path)
+    assert program.read_text() == text
+    assert not list(program.parent.glob(".*tmp"))
+
+
 def test_render_program_needs_no_repository(home, tmp_path):
     (tmp_path / "autoresearch-config.yaml").write_text(starter.blank_spec("alone"))
     assert "# alone" in ark("render-program", ".", "-o", "-", cwd=tmp_path).stdout

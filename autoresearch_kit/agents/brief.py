@@ -7,6 +7,9 @@ another agent is quoted as data, cut, and free of control characters.
 from __future__ import annotations
 
 import functools
+import os
+import shlex
+import shutil
 from pathlib import Path
 
 import jinja2
@@ -17,6 +20,8 @@ from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.data import data_folder
 from autoresearch_kit.ratchet import Run
 
+MARK = "<!-- rendered by ark from "
+"""How a program that may be written anew begins."""
 RECENT = 12
 """Attempts shown one by one."""
 
@@ -79,9 +84,36 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:g} seconds" if seconds < 120 else f"{seconds / 60:g} minutes"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a rendered text; ArkError when that fails."""
+def refuse_foreign(path: Path) -> None:
+    """ArkError when there is a file at `path` that was not rendered."""
     try:
-        path.write_text(text, encoding="utf-8")
+        if not os.path.lexists(path):
+            return
+        with path.open("rb") as file:
+            if file.read(len(MARK)) == MARK.encode():
+                return
     except OSError as error:
-        raise ArkError(f"{path} cannot be written: {error.strerror}") from None
+        raise ArkError(f"{path} cannot be read: {error.strerror}") from None
+    raise ArkError(
+        f"{path} was not rendered by ark, or by an older one, and would be lost",
+        f"-o {shlex.quote(str(path))} to write it anyway, -o - to look",
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a rendered text, all of it or nothing; ArkError when that fails."""
+    try:
+        path = path.resolve() if path.is_symlink() else path
+        if path.exists() and not path.is_file():  # a pipe or a terminal, which must stay one
+            path.write_text(text, encoding="utf-8")
+            return
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            if path.exists():
+                shutil.copymode(path, temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise ArkError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
