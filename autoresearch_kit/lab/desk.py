@@ -6,6 +6,7 @@ From the desk the engine takes only plain files that match the mutable globs; it
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ MAX_FILE_BYTES = 64 * 2**20
 MAX_CHANGE_BYTES = 256 * 2**20
 """All changed files of one attempt together: they stay in the user's repository for good."""
 MAX_FILES = 10_000
+_INVISIBLE = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
+"""Characters that HFS+ ignores in names."""
 JUNK_FOLDER = "__pycache__"
 """New files below it are never part of an attempt, also where no ignore rule says so: they differ each time."""
 
@@ -101,6 +104,7 @@ class Desk:
                 changes[path] = entry
         for path in self._junk([path for path in changes if path not in self._files]):
             del changes[path]
+        self._check_places([path for path in changes if path not in self._files])
         for path in self._files:
             if path not in found and self._place.is_mutable(path):
                 self._check_gone(path)
@@ -116,6 +120,19 @@ class Desk:
             return junk | self._repository.ignored(asked)
         except ArkError as error:  # such as a folder that is a link, or a submodule, in the user's checkout
             raise Refused(f"whether new files are ignored cannot be told: {error.message}") from None
+
+    def _check_places(self, new: list[str]) -> None:
+        """Refused when a new file would take the place of what is not the agent's, or has a name that git refuses."""
+        fixed = {path for path in self._files if not self._place.is_mutable(path)} if new else set()
+        fixed |= self._links
+        folders = {above for path in fixed for above in _above(path)}
+        for path in new:
+            if path in folders or path in fixed:
+                raise Refused(f"{path} is in the place of a folder that is not yours to change; give it another name")
+            if taken := next((above for above in _above(path) if above in fixed), None):
+                raise Refused(f"{path} is in the place of {taken}, which is not yours to change; give it another name")
+            if any(_is_git(part) for part in path.split("/")):
+                raise Refused(f"{path} is `.git` on some systems; give it another name")
 
     def _check_gone(self, path: str) -> None:
         """Refused unless the agent deleted this mutable file: something else in its place is no plain deletion."""
@@ -214,6 +231,18 @@ class Desk:
             return "", ""
         title, _, why = text.strip().partition("\n")
         return title.lstrip("# ").strip(), why.strip()
+
+
+def _above(path: str) -> Iterator[str]:
+    """The folders that hold `path`."""
+    while path := path.rpartition("/")[0]:
+        yield path
+
+
+def _is_git(name: str) -> bool:
+    """Whether NTFS or HFS+ takes this name for `.git`."""
+    parts = (part.partition(":")[0].rstrip(". ") for part in name.translate(_INVISIBLE).lower().split("\\"))
+    return any(part == ".git" or re.fullmatch(r"git~[0-9]+", part) for part in parts)
 
 
 _KINDS = {

@@ -281,6 +281,46 @@ def test_a_folder_that_is_a_link_in_the_users_checkout(user: Path) -> None:
         laid.compose()
 
 
+def ungoverned(user: Path, patterns: list[str], links: dict[str, Path]) -> Desk:
+    """A desk whose globs also match where other files lie."""
+    repository = Repository(user)
+    head = repository.head()
+    desk = Desk(repository, user.parent / "cache/desk", head, Place.of("proj/", "x.yaml", patterns), links)
+    desk.lay(head, "autoresearch/t", repository.files(head), {})
+    return desk
+
+
+@pytest.mark.parametrize(
+    ("patterns", "remove", "new"),
+    [
+        (["s*"], "src", "src"),
+        (["*/*.py"], "fixed.py", "fixed.py/x.py"),
+        (["**/*.py", "d*"], "data", "data"),
+    ],
+)
+def test_nothing_fixed_is_replaced(user: Path, patterns: list[str], remove: str, new: str) -> None:
+    """A glob once let an agent put a file in the place of a fixed folder, and so remove what was in it."""
+    (user / "big").mkdir()
+    desk = ungoverned(user, patterns, {"proj/data/big": user / "big"})
+    old = desk.folder / remove
+    shutil.rmtree(old) if old.is_dir() else old.unlink()
+    (desk.folder / new).parent.mkdir(exist_ok=True)
+    (desk.folder / new).write_text("x = 1\n")
+    with pytest.raises(Refused, match="not yours to change"):
+        desk.compose()
+
+
+@pytest.mark.parametrize(
+    "name", ["git~1", ".git.", ".git ", ".g\u200cit", ".GIT. .", "a/Git~2/b", ".git::$INDEX_ALLOCATION", "x\\.git"]
+)
+def test_names_that_are_git_elsewhere(laid: Laid, name: str) -> None:
+    path = laid.desk.folder / "lib" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+    with pytest.raises(Refused, match="on some systems"):
+        laid.compose()
+
+
 # Planted
 
 
