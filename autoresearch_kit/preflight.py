@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import posixpath
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -196,49 +197,89 @@ def trust(project: Project, files: Mapping[str, Entry], commit: str) -> Finding:
             "ok", "trust", "level 2 of 3 at least: a separate evaluation; what it executes could not be seen"
         )
     if reached:
-        text = f"level 2 of 3: a separate evaluation, which loads mutable code ({', '.join(sorted(reached))})"
-        return Finding("ok", "trust", text, "let the run hand over data only, such as predictions or weights")
+        text = (
+            f"level 2 of 3: a separate evaluation, which loads what an attempt can write ({', '.join(sorted(reached))})"
+        )
+        return Finding("ok", "trust", text, "let the run hand over data only, under names that no import finds")
+    if spec.link:
+        text = "level 2 of 3 at least: a separate evaluation, and `link` shares folders that a run can write"
+        return Finding("ok", "trust", text, "level 3 needs a `link` without anything that the evaluation loads")
     return Finding("ok", "trust", "level 3 of 3: a separate evaluation that executes no mutable code")
 
 
 def _reached_by(project: Project, files: Mapping[str, Entry], commit: str, line: str) -> set[str] | None:
-    """Mutable files that the evaluation names or imports (Python only); None when it starts anything else."""
+    """Files that the evaluation names or imports, or would import if they were there (Python only), and that an
+    attempt can write; None when it starts anything else."""
     prefix = project.place.prefix
     try:
         words = shlex.split(line)
     except ValueError:
         return None
-    named = [word.removeprefix("./") for word in words]
+    named = [posixpath.normpath(word) for word in words]
     scripts = [name for name in named if prefix + name in files]
     if not scripts or any(not name.endswith(".py") for name in scripts) or set(words) & {"-c", "-m"}:
         return None
+    mutable, handed_over = compile_globs(project.spec.mutable_files), compile_globs(project.spec.artifacts)
+    # Python looks beside the script; the spec's folder counts for what a PYTHONPATH or the script adds.
+    places = list(dict.fromkeys([*map(posixpath.dirname, scripts), ""]))
     seen: set[str] = set()
+    reached: set[str] = set()
     todo = list(scripts)
     while todo:
         name = todo.pop()
         if name in seen:
             continue
         seen.add(name)
-        data = project.repository.file_at(commit, prefix + name)
+        known = prefix + name in files
+        # A run cannot hand over what is committed, unless the pattern is its very name.
+        if mutable.matches(name) or (handed_over.matches(name) and (not known or name in handed_over.literals)):
+            reached.add(name)
+        if not known:
+            continue
         try:
-            tree = ast.parse(data or b"")
-        except (SyntaxError, ValueError):
+            tree = ast.parse(project.repository.file_at(commit, prefix + name) or b"")
+        except (SyntaxError, ValueError, RecursionError):
             return None
-        for module in _imports(tree):
+        for level, module in _imports(tree):
             path = module.replace(".", "/")
-            todo += [found for found in (f"{path}.py", f"{path}/__init__.py") if prefix + found in files]
-    # What is not there yet can still be imported: a mutable glob may let an agent add it.
-    new = compile_globs(project.spec.mutable_files)
-    return {name for name in seen if new.matches(name)}
+            where = places if level == 0 else [_above(name, level)]
+            for place in where:
+                found = [_join(place, file) for file in _files_of(path)]
+                todo += found
+                if any(prefix + file in files for file in found):
+                    break
+    return reached
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
+def _imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Imported modules, each with the packages above them and the number of dots it is relative by."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found = [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            dotted = f"{node.module}." if node.module else ""
+            found = [(node.level, f"{dotted}{alias.name}") for alias in node.names]
+        else:
+            continue
+        for level, module in found:
+            parts = module.split(".")
+            if level:
+                yield level, ""
+            yield from ((level, ".".join(parts[:count])) for count in range(1, len(parts) + 1))
+
+
+def _above(name: str, level: int) -> str:
+    for _ in range(level):
+        name = posixpath.dirname(name)
+    return name
+
+
+def _files_of(path: str) -> list[str]:
+    return [f"{path}/__init__.py", f"{path}.py", f"{path}.so", f"{path}.pyc"] if path else ["__init__.py"]
+
+
+def _join(place: str, file: str) -> str:
+    return f"{place}/{file}" if place else file
 
 
 def _time(spec: Spec) -> str:

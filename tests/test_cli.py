@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -224,6 +225,38 @@ def test_check_tells_the_trust_level(spec, level, home, tmp_path):
     subprocess.run("git init -q && git add . && git commit -qm x", shell=True, cwd=tmp_path, check=True)
     findings = json.loads(ark("check", "--json", cwd=tmp_path, code=0).stdout)
     assert f"level {level} of 3" in next(f["text"] for f in findings if f["subject"] == "trust")
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ("mutable_files: [lib/near.py]", "level 2 of 3: .*lib/near.py"),
+        ("mutable_files: [near.py]", "level 3 of 3"),  # the one beside the script comes first
+        ("mutable_files: [far.py]", "level 2 of 3: .*far.py"),
+        ("mutable_files: [lib/pkg/b.py]", "level 2 of 3: .*lib/pkg/b.py"),
+        ("mutable_files: ['lib/*.py']", "level 2 of 3: .*lib/json.py"),
+        ("mutable_files: [x.py]\nartifacts: ['lib/*']", "level 2 of 3: .*lib/json.py"),
+        ("mutable_files: [x.py]\nartifacts: ['**']", "level 2 of 3: .*lib/json/__init__.py"),
+        ("mutable_files: [x.py]\nartifacts: ['**/*.so']", "level 2 of 3: .*lib/json.so"),
+        ("mutable_files: [x.py]\nartifacts: ['**/*.csv']", "level 3 of 3"),
+        ("mutable_files: [x.py]\nlink: [home]", "level 2 of 3 at least: .*link"),
+    ],
+)
+def test_the_trust_level_follows_imports_as_python_does(spec, text, home, tmp_path):
+    (tmp_path / "lib" / "pkg").mkdir(parents=True)
+    for name in ("x.py", "far.py", "near.py", "lib/near.py", "lib/pkg/__init__.py", "lib/pkg/b.py"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "lib" / "score.py").write_text("import json\nimport near\nimport far\nimport pkg.a\n")
+    (tmp_path / "lib" / "pkg" / "a.py").write_text("from . import b\n")
+    head = (
+        "metric: score\nmetric_direction: maximize\nrun_command: python3 x.py\neval_command: python3 ./lib/score.py\n"
+    )
+    spec += "" if "artifacts" in spec else "\nartifacts: [a]"
+    (tmp_path / "autoresearch-config.yaml").write_text(head + spec + "\n")
+    (tmp_path / ".gitignore").write_text("home/\n")
+    subprocess.run("git init -q && git add . && git commit -qm x", shell=True, cwd=tmp_path, check=True)
+    findings = json.loads(ark("check", "--json", cwd=tmp_path).stdout)
+    assert re.match(text, next(f["text"] for f in findings if f["subject"] == "trust"))
 
 
 def test_clean_removes_the_cache_and_no_ref(home, tmp_path):
