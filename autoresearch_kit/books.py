@@ -88,7 +88,9 @@ class Books:
             self.head, self._since_keep = attempt, 0
             self.kept.append(attempt)
             if is_baseline(attempt):
+                # What was measured otherwise says nothing from here on.
                 self.baseline = attempt
+                self.near_misses = []
         if attempt.outcome is Outcome.DISCARD:
             self.near_misses = sorted([*self.near_misses, attempt], key=_distance)[:NEAR_MISSES]
         self._money += attempt.proposal.cost.money or 0.0

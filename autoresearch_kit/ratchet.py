@@ -222,7 +222,7 @@ class Run:
     def _set_up(self, bench: Bench, files: Mapping[str, Entry]) -> str:
         """Run the set-up command unless this machine has run it for this yardstick."""
         stamp = self.cache / f"setup.{self._yardstick}"
-        if self.spec.setup_command is None or stamp.exists():
+        if self.spec.setup_command is None or (stamp.is_file() and stamp.read_text() == machine()):
             return ""
         if problem := bench.set_up(files, self._base, self.tag):
             return problem
@@ -250,17 +250,23 @@ class Run:
     def _take_up(self, attempt: Attempt) -> None:
         """An attempt whose supervisor died is measured again, once; else it is closed as lost."""
         head = self.books.head
-        same = head is None or (attempt.parent, attempt.yardstick) == (head.commit, self._yardstick)
-        if attempt.repeats == 0 and same and (head is None or head.machine == machine()):
+        repository = self.project.repository
+        # A baseline that was measured anew has the head's own tree and is compared with nothing.
+        baseline = head is None or attempt.tree == head.tree
+        here = attempt.yardstick == self._yardstick == self.project.yardstick(repository.files(attempt.tree))
+        if head is not None:
+            here = here and attempt.parent == head.commit
+            here = here and (baseline or (head.yardstick, head.machine) == (self._yardstick, machine()))
+        if attempt.repeats == 0 and here:
             self._watch(Note(f"Attempt {attempt.number} was cut short; it is measured again"))
             again = self.ledger.begin_again(attempt)
             self.books.forget(attempt)
-            self._finish(again)
+            self._finish(again, baseline=baseline)
         elif attempt.number == 0:
             self.ledger.withdraw(attempt)
             self.books.forget(attempt)
         else:
-            why = "twice" if attempt.repeats else "and the head has changed since"
+            why = "twice" if attempt.repeats else "and it would not be measured in the same way now"
             self.books.forget(attempt)
             self._note_closed(self.ledger.close(attempt, (), _lost(f"the supervisor died {why}")))
 
@@ -417,7 +423,7 @@ class Run:
     def _baseline_error(self, attempt: Attempt, measurements: Sequence[Measurement], verdict: Verdict) -> ArkError:
         last = measurements[-1].log_tail.strip().split("\n")[-1].strip()
         said = f"; its last words: {last[:200]}" if last else ""
-        reason = verdict.reason.removeprefix("Crash: ")
+        reason = verdict.reason.partition(": ")[2]
         kind = measurements[-1].kind
         command = self.spec.run_command
         if self.spec.eval_command and kind in ("no_metric", "two_metrics", "not_a_number"):

@@ -9,7 +9,7 @@ from autoresearch_kit.agents import search
 from autoresearch_kit.core import tunables
 from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.core.literals import Value
-from autoresearch_kit.core.records import Attempt, Proposal
+from autoresearch_kit.core.records import Attempt, Outcome, Proposal
 from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.project import Project
 from autoresearch_kit.ratchet import Failed, Finished, Run, Watch
@@ -39,6 +39,7 @@ class TuningAgent:
         self._watch(Phase("agent", TURN_SECONDS, self._log))
         run.lay_desk({})
         new = [a for a in run.attempts if a.verdict is not None and a.number not in self._told]
+        new = [a for a in new if _says_something(a, run.head)]
         answer = self._search.propose(run.desk.folder, [self._entry(run.project, a) for a in new])
         self._told.update(a.number for a in new)
         if isinstance(answer, str):
@@ -64,6 +65,12 @@ class TuningAgent:
             "value": attempt.value,
             "parameters": parameters,
         }
+
+
+def _says_something(attempt: Attempt, head: Attempt) -> bool:
+    """Whether an attempt was measured as the head was; a lost one was not, and its combination is free again."""
+    same_machine = attempt.machine == head.machine or attempt.outcome is Outcome.LOST
+    return same_machine and attempt.yardstick == head.yardstick
 
 
 def read_tunables(project: Project, commit: str) -> dict[str, Value]:

@@ -46,6 +46,10 @@ def decide(case: Case) -> Verdict:
         if constraint.metric not in measured.also:
             return Verdict(Outcome.CRASH, f"Crash: no_metric: the limit `{constraint}` found no {constraint.metric}")
     if case.incumbent is None or case.incumbent.value is None:
+        for constraint in case.constraints:
+            if not constraint.holds(found := measured.also[constraint.metric]):
+                reason = f"Discard: {constraint.metric} is {number(found)} where `{constraint}` is required"
+                return Verdict(Outcome.DISCARD, reason)
         return Verdict(Outcome.KEEP, f"Baseline: {number(value)}")
 
     head = case.incumbent.value

@@ -27,6 +27,8 @@ from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.processes import Command, Finished, Supervisor, tail
 from autoresearch_kit.ledger.git import DISK_HINT, Entry, Repository
 
+ENGINE_METRICS = frozenset({"wall_seconds", "cpu_seconds", "peak_memory_mb"})
+"""Measured by the engine, whatever a run prints under these names."""
 SETUP_SECONDS = 2 * 3600.0
 """Hard limit for the set-up command: downloads may be slow, but a night must not be lost to one."""
 
@@ -127,11 +129,11 @@ class Bench:
             return Measurement(None, engine, problem, run.wall_seconds, last, seed, machine())
 
         seconds = run.wall_seconds
-        if spec.eval_command is None:
-            text = "\n".join(_read(path) for path in (log, own_log))
-            reading = read_metrics(text, spec.metric, pattern=spec.metric_pattern)
-            last = tail(own_log) or tail(log)
-        else:
+        printed = "\n".join(_read(path) for path in (log, own_log))
+        reading = read_metrics(printed, spec.metric, pattern=spec.metric_pattern)
+        last = tail(own_log) or tail(log)
+        doubt = self._doubt(printed)
+        if spec.eval_command is not None:
             self._bench.lay(self._tracked, self._commit, keep=self._survives)
             if not _is_file(own_log):  # only now: before, the way there may have led anywhere
                 _copy(log, own_log)
@@ -139,20 +141,30 @@ class Bench:
             done = self._command("eval", spec.eval_command, spec.eval_timeout_seconds, eval_log, env)
             seconds += done.wall_seconds
             last = "\n".join(text for text in (tail(own_log), tail(eval_log)) if text)
-            reading = read_metrics(
-                _read(eval_log), spec.metric, pattern=spec.metric_pattern, bare_number=spec.metric_pattern is None
+            said = _read(eval_log)
+            evaluated = read_metrics(
+                said, spec.metric, pattern=spec.metric_pattern, bare_number=spec.metric_pattern is None
             )
-            reading = _with_exit(reading, done)
-        also = {**reading.also, **engine}
+            # What only the run knows, such as peak_vram_mb, counts too; the evaluation's word is the stronger one.
+            evaluated = _with_exit(evaluated, done)
+            reading = Reading(evaluated.value, {**reading.also, **evaluated.also}, evaluated.problem)
+            doubt = {**doubt, **dict.fromkeys(evaluated.also, ""), **self._doubt(said)}
+        problem = reading.problem or next((text for text in doubt.values() if text), "")
         return Measurement(
-            None if reading.problem else reading.value,
-            also,
-            reading.problem,
+            None if problem else reading.value,
+            {**reading.also, **engine},
+            problem,
             seconds,
-            last if reading.problem else "",
+            last if problem else "",
             seed,
             machine(),
         )
+
+    def _doubt(self, text: str) -> dict[str, str]:
+        """By constrained metric, why its number in `text` cannot be believed: two values, or none that is a number."""
+        names = {c.metric for c in self._spec.constraints} - ENGINE_METRICS
+        readings = {name: read_metrics(text, name).problem for name in names}
+        return {name: problem for name, problem in readings.items() if problem and not problem.startswith("no_metric")}
 
     def failed_check(self, number: int, tag: str) -> str:
         """Run the spec's checks on what was measured last; the first failure as a sentence, empty when all pass."""

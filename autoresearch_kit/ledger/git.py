@@ -211,11 +211,15 @@ class Repository:
         return self._git("diff-tree", *how, old, new, "--", *paths, env=_LITERAL)
 
     def checked_out(self, ref: str) -> str | None:
-        """The git folder of the checkout, main or linked, that has the branch `ref` checked out, or None."""
+        """The git folder of the checkout that has the branch `ref` checked out, or in a rebase; None when none has."""
         for head in (self.common / "HEAD", *self.common.glob("worktrees/*/HEAD")):
             with contextlib.suppress(OSError):
                 if head.read_text().strip() == f"ref: {ref}":
                     return str(head.parent)
+            for rebase in ("rebase-merge", "rebase-apply"):  # HEAD is detached meanwhile
+                with contextlib.suppress(OSError):
+                    if (head.parent / rebase / "head-name").read_text().strip() == ref:
+                        return str(head.parent)
         return None
 
     # Writing objects: no process, no ref, no file of the user's
@@ -272,7 +276,10 @@ class Repository:
                     continue
                 hint = DISK_HINT if error.errno in (errno.ENOSPC, errno.EDQUOT) else WRITE_HINT
                 raise ArkError(f"{self.objects} cannot be written: {error.strerror}", hint) from None
-        return str(stream.hexsha.decode())
+        oid = str(stream.hexsha.decode())
+        with contextlib.suppress(OSError):  # one that was there already must look as young as it is wanted
+            os.utime(self.objects / oid[:2] / oid[2:])
+        return oid
 
     def pack(self) -> bool:
         """Move loose objects and refs into packs when there are many, as `git gc --auto` would; deletes nothing.

@@ -7,6 +7,7 @@ systems the lock is as good as their `flock`.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -30,6 +31,7 @@ class Lock:
         self.path = path
         self._what = what
         self._file: int | None = None
+        self._held = False
 
     def acquire(self) -> None:
         """Take the lock, or raise ArkError that names the process and host that hold it."""
@@ -49,6 +51,7 @@ class Lock:
                     "wait for it, stop it, or give this run another tag: --tag NAME",
                 )
             time.sleep(0.05)
+        self._held = True
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         record = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
         try:
@@ -80,8 +83,12 @@ class Lock:
     def release(self) -> None:
         """Give the lock back; safe to call twice."""
         if self._file is not None:
+            # The name of somebody who is alive and holds nothing any more would mislead the next one.
+            if self._held:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, 0)
             os.close(self._file)
-            self._file = None
+            self._file, self._held = None, False
 
     def _try(self) -> bool:
         try:

@@ -55,6 +55,7 @@ class ResultsFile:
         """False for a file that `ark` did not write, and for one that is committed; then it is never touched."""
         self.problem = ""
         """Why the file could not be written the last time, one sentence; the run goes on without it."""
+        self._written = _stamp(self.path) if self.ours else None
         if self.ours:
             with contextlib.suppress(OSError):
                 _hide(repository, inner)
@@ -87,12 +88,17 @@ class ResultsFile:
         # The temporary file lies outside the user's folder: a kill in between must leave nothing there. Only where
         # that is another file system, and a rename impossible, it lies beside the table.
         self.problem = ""
+        if _stamp(self.path) not in (None, self._written):
+            self.ours = False
+            self.problem = f"{self.path} was changed by somebody else, so it is left alone from here on"
+            return
         name = f"results.{os.getpid()}.tmp"
         for temporary in (self._scratch / name, self.path.with_name(f".{name}")):
             try:
                 temporary.parent.mkdir(parents=True, exist_ok=True)
                 temporary.write_text(self.text(), encoding="utf-8")
                 temporary.replace(self.path)
+                self._written = _stamp(self.path)
                 return
             except OSError as error:
                 self.problem = f"{self.path} cannot be written: {error.strerror}"
@@ -100,6 +106,15 @@ class ResultsFile:
                     temporary.unlink(missing_ok=True)
                 if error.errno != errno.EXDEV:
                     return
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Inode and time of a file; None when there is none."""
+    try:
+        state = path.lstat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns
 
 
 def _hide(repository: Repository, path: str) -> None:

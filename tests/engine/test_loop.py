@@ -14,7 +14,11 @@ import pytest
 
 from autoresearch_kit import ratchet
 from autoresearch_kit.core.errors import ArkError, UsageError
+from autoresearch_kit.core.records import Proposal
 from autoresearch_kit.lab import measure
+from autoresearch_kit.lab.measure import Bench
+from autoresearch_kit.project import open_project
+from autoresearch_kit.ratchet import Run
 
 Tiny = Any  # see conftest.py
 
@@ -377,3 +381,85 @@ def test_two_tags_at_a_time(tiny: Tiny) -> None:
 
     assert tiny.play("answer 12", attempts=1, before=other).outcomes == ["keep", "keep"]
     assert [entry["value"] for entry in tiny.log("u")] == [10, 15]
+
+
+def test_a_killed_new_baseline_is_taken_up_as_a_baseline(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was taken up as an ordinary attempt, and a new unit of the metric was a thousandfold gain."""
+    tiny.play("answer 12", attempts=1)
+    tiny.spec(eval_command='echo "score: $(($(cat answer.txt) * 1000))"')
+    with monkeypatch.context() as patch:
+        patch.setattr(Bench, "measure", lambda *_: (_ for _ in ()).throw(SystemExit("as if killed")))
+        with pytest.raises(SystemExit):
+            tiny.play("true", attempts=0)
+    assert tiny.log()[-1]["outcome"] == "running"
+    played = tiny.play("true", attempts=0)
+    assert played.last.verdict is not None
+    assert (played.last.value, played.last.verdict.gain) == (12000, None)
+    assert played.last.verdict.reason == "Baseline: 12000"
+
+
+def test_a_tree_without_its_fixed_files_is_never_measured(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever made such a tree, a start after a kill does not take it up."""
+    tiny.play("true", attempts=0)
+    project = open_project(tiny.folder)
+    with Run(project, "t") as run:
+        run.open()
+        run.ready()
+        tree = project.repository.store_tree(run.head.commit, {"evaluate.sh": None})
+        run.ledger.reserve(1, Proposal("forged"), tree=tree, parent=run.head.commit, yardstick=run.head.yardstick)
+    project.repository.close()
+    played = tiny.play("true", attempts=0)
+    assert (str(played.last.outcome), played.last.values) == ("lost", ())
+
+
+def test_what_only_the_run_prints_is_kept_beside_the_evaluation(tiny: Tiny) -> None:
+    train = "echo 10 > answer.txt; echo peak_vram_mb: 2048; echo score: 99; echo acc: 0.9\n"
+    tiny.write("train.sh", train)
+    tiny.commit(eval_command="echo score: $(cat answer.txt); echo acc: 0.5", constraints=["peak_vram_mb <= 4096"])
+    baseline = tiny.play("true", attempts=0).last
+    assert (baseline.value, baseline.also["peak_vram_mb"], baseline.also["acc"]) == (10, 2048, 0.5)
+    assert tiny.log()[0]["also"]["peak_vram_mb"] == 2048
+    assert "\t2.000\tkeep\t" in (tiny.folder / "results.tsv").read_text()
+
+
+def test_a_constrained_metric_given_twice_is_a_crash(tiny: Tiny) -> None:
+    tiny.commit(eval_command="echo score: $(cat answer.txt); cat extra.txt", artifacts=["answer.txt", "extra.txt"],
+                constraints=["acc >= 0.8"], run_command="sh train.sh; [ -e extra.txt ] || echo acc: 0.9 > extra.txt")  # fmt: skip
+    played = tiny.play(
+        "answer 12; echo 'echo acc: 0.1 > extra.txt; echo acc: 0.99 >> extra.txt' >> train.sh", attempts=1
+    )
+    assert (str(played.last.outcome), played.last.problem.split(":")[0]) == ("crash", "two_metrics")
+
+
+def test_a_baseline_beyond_a_limit_is_an_error(tiny: Tiny) -> None:
+    tiny.commit(constraints=["peak_memory_mb <= 0.0001", "wall_seconds <= 0.000001"])
+    with pytest.raises(ArkError, match="where `"):
+        tiny.play("true", attempts=0)
+    assert tiny.git("for-each-ref", "refs/ark") == ""
+
+
+def test_a_table_that_somebody_writes_meanwhile_is_left_alone(tiny: Tiny) -> None:
+    (tiny.folder / "results.tsv").unlink(missing_ok=True)
+    table = tiny.folder / "results.tsv"
+    played = tiny.play(
+        f"[ $TURN = 2 ] && {{ rm '{table}'; echo mine > '{table}'; }}; answer $((11 + TURN))", attempts=3
+    )
+    assert table.read_text() == "mine\n"
+    assert any("left alone from here on" in note for note in played.notes)
+
+
+def test_the_search_agent_learns_nothing_from_other_yardsticks(tiny: Tiny) -> None:
+    tiny.write("train.py", "X = 1\nprint(X, file=open('answer.txt', 'w'))\n")
+    common = {
+        "mutable_files": ["train.py"],
+        "immutable_files": None,
+        "run_command": "python3 train.py",
+        "agent": "search",
+        "tunables": [{"file": "train.py", "name": "X", "low": 1, "high": 4}],
+    }
+    tiny.commit(**common)
+    assert tiny.ark("run", "--tag", "t").returncode == 0
+    assert json.loads(tiny.ark("status", "--json").stdout)["best"] == 4
+    tiny.commit(**common, metric_direction="minimize")
+    assert tiny.ark("run", "--tag", "t").returncode == 0
+    assert json.loads(tiny.ark("status", "--json").stdout)["best"] == 1
