@@ -9,6 +9,7 @@ import contextlib
 import gc
 import io
 import json
+import math
 import os
 import shlex
 import signal
@@ -59,6 +60,12 @@ class _Group(click.Group):
             _fail(f"{where}{error.strerror}", "", 1)
 
 
+def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter("it must be a number of hours")
+    return value
+
+
 def _fail(message: str, hint: str, code: int) -> NoReturn:
     for line in message.split("\n"):
         click.echo(f"{_styled('error:', 'red')} {line}", err=True)
@@ -72,7 +79,11 @@ def _styled(text: str, color: str) -> str:
     return text if os.environ.get("NO_COLOR") else click.style(text, fg=color, bold=True)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 usage or spec, 3 a budget is spent, 130 interrupted.",
+)
 @click.version_option(__version__, prog_name="ark")
 def main() -> None:
     """Autonomous research that can be trusted: an agent proposes, ark measures, decides and records in git.
@@ -160,10 +171,21 @@ def render_program(directory: Path, output: Path | None) -> None:
 
 @main.command()
 @directory
-@click.option("--tag", metavar="T", help="Name of the run; today's date unless given. A known one is resumed.")
+@click.option(
+    "--tag",
+    metavar="T",
+    help="Name of the run; today's date unless given, with the folder's name in front in a sub-folder. "
+    "A known one is resumed.",
+)
 @click.option("--agent", metavar="A", help="A preset's name or else a shell command; the spec's unless given.")
 @click.option("--attempts", type=click.IntRange(min=0), metavar="N", help="Stop after so many new attempts.")
-@click.option("--hours", type=click.FloatRange(min=0), metavar="H", help="Stop after so much time.")
+@click.option(
+    "--hours",
+    type=click.FloatRange(min=0),
+    metavar="H",
+    callback=_finite,
+    help="Begin no new attempt after so much time; one that is running is not cut short.",
+)
 @click.option("--from", "start_from", metavar="TAG/N", help="Begin a new run with the files of that attempt.")
 def run(
     directory: Path,
@@ -180,13 +202,14 @@ def run(
 
     from autoresearch_kit.agents import choose, open_agent
     from autoresearch_kit.core.budget import Limits
+    from autoresearch_kit.ledger.ledger import check_tag
     from autoresearch_kit.ratchet import Run, loop
     from autoresearch_kit.views.display import Display
 
     gc.enable()
     with _project(directory) as project:
         chosen = choose(project.spec, agent)
-        tag = tag or _default_tag(project, time.strftime("%b%d").lower())
+        tag = _default_tag(project, time.strftime("%b%d").lower()) if tag is None else check_tag(tag)
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
                 signal.signal(number, _interrupt)
@@ -307,13 +330,15 @@ def show(attempt: str, directory: Path, as_json: bool) -> None:
 def clean(directory: Path) -> None:
     """Remove desks, benches and caches of this repository's runs; never refs, never your files."""
     from autoresearch_kit.lab import cache
-    from autoresearch_kit.ledger.ledger import Ledger, tags
+    from autoresearch_kit.ledger.lock import Lock
 
     with _project(directory) as project:
-        for name in tags(project.repository):
-            ledger = Ledger(project.repository, project.spec.branch_prefix, name)
-            if ledger.lock().is_held():
-                raise ArkError(f"run {name} is going on in these folders", "stop it first, by Ctrl-C where it runs")
+        # Not by the refs: a run has none until its baseline begins.
+        for path in sorted((project.repository.common / "ark").glob("*.lock")):
+            if Lock(path, "").is_held():
+                raise ArkError(
+                    f"run {path.stem} is going on in these folders", "stop it first, by Ctrl-C where it runs"
+                )
         folder = cache.repository_cache(project.repository.common)
         if folder.exists():
             cache.remove(folder)

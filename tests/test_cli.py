@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch_kit import starter
+from autoresearch_kit.ledger.lock import Lock
 
 ARK = [sys.executable, "-m", "autoresearch_kit"]
 
@@ -273,6 +274,17 @@ def test_clean_removes_the_cache_and_no_ref(home, tmp_path):
     ark("clean", cwd=folder)
 
 
+def test_clean_spares_a_run_that_has_no_attempt_yet(home, tmp_path):
+    ark("init", "mine", cwd=tmp_path)
+    lock = Lock(tmp_path / "mine" / ".git" / "ark" / "new.lock", "run new")
+    lock.acquire()
+    try:
+        assert "run new is going on" in ark("clean", "mine", cwd=tmp_path, code=1).stderr
+    finally:
+        lock.release()
+    ark("clean", "mine", cwd=tmp_path)
+
+
 def test_no_run_yet_is_a_sentence(home, tmp_path):
     ark("init", "mine", cwd=tmp_path)
     for verb in ("status", "log", "show"):
@@ -287,6 +299,11 @@ def test_wrong_words_on_the_command_line_exit_with_2(home, tmp_path):
     ark("run", "--attempts", "minus", cwd=folder, code=2)
     ark("frobnicate", cwd=folder, code=2)
     ark("run", "--tag", "a/b", "--agent", "true", cwd=folder, code=2)
+    for tag in ("", "a b", "*"):
+        for verb in ("status", "log", "run"):
+            assert "cannot be a tag" in ark(verb, "--tag", tag, cwd=folder, code=2).stderr
+    for hours in ("nan", "inf", "-1"):
+        ark("run", "--hours", hours, "--agent", "true", cwd=folder, code=2)
     ark("run", "--tag", "t", "--agent", " ", cwd=folder, code=2)
     assert "search" in ark("run", "--tag", "t", "--agent", "serch", cwd=folder, code=2).stderr
     ark("run", "--tag", "t", "--agent", "true", "--from", "x/1", cwd=folder, code=2)
