@@ -64,5 +64,5 @@ class CommandAgent:
 def _own_copy(run: Run, prompt: bytes) -> Path:
     """The prompt outside the desk, where nothing can have replaced it."""
     path = run.cache / "prompt.md"
-    path.write_bytes(prompt)
+    cache.write_anew(path, prompt)
     return path

@@ -78,6 +78,18 @@ def remove(path: Path) -> None:
         raise ArkError(f"{path} cannot be removed: {error.strerror}", "remove it by hand") from None
 
 
+def write_anew(path: Path, data: bytes) -> None:
+    """Write a file of the engine's own where a command may have put anything: a link, a pipe, a folder."""
+    remove(path)
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(file, "wb") as stream:
+            stream.write(data)
+    except OSError as error:
+        hint = "free some space on the disk; `ark clean` removes desks, benches and caches"
+        raise ArkError(f"{path} cannot be written: {error.strerror}", hint) from None
+
+
 def _unlink_files(folder: Path) -> list[Path]:
     """Delete all but the folders in `folder`, and return those, unlocked."""
     folders = []

@@ -1,7 +1,8 @@
 """A throwaway clone: the files of a commit, and a git folder of its own that shares the user's objects.
 
 Both are made anew each time, so that whatever a command planted there, configuration, hooks or refs, is gone before the
-next one. Git is never started in it: the few files that `git clone --shared` would leave are written here.
+next one; so is what it left beside them. Git is never started in it: the few files that `git clone --shared` would
+leave are written here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from autoresearch_kit.core.errors import ArkError
-from autoresearch_kit.lab.cache import remove
+from autoresearch_kit.lab.cache import cache_root, remove
 from autoresearch_kit.lab.folder import Folder
 from autoresearch_kit.ledger.git import DISK_HINT, Entry, Repository
 
@@ -29,7 +30,8 @@ class Clone:
         self.files = Folder(repository, root, base, links, spared=frozenset({".git"}))
         self._repository = repository
         self._hidden = (*hidden, *links)
-        self._index = root.with_name(root.name + ".git-index")
+        self._place = os.path.realpath(root.parent)
+        self._index = b""
         self._index_of = ""
 
     def lay(
@@ -40,14 +42,15 @@ class Clone:
         keep: Callable[[str], bool] | None = None,
     ) -> None:
         """Make it a clean clone at `commit`, on `branch` or with a detached HEAD; `keep` as for `Folder.lay`."""
+        self._sweep()
         if keep is None:
             self.files.lay(files)
         else:
             self.files.lay(files, keep)
         git = self.root / ".git"
         remove(git)
-        if self._index_of != commit or not self._index.is_file():
-            self._repository.read_index(commit, self._index)
+        if self._index_of != commit:
+            self._index = self._read_index(commit)
             self._index_of = commit
         objects = str(self._repository.objects)
         if "\n" in objects:
@@ -66,11 +69,56 @@ class Clone:
             for name, text in texts.items():
                 (git / name).parent.mkdir(parents=True, exist_ok=True)
                 (git / name).write_bytes(os.fsencode(text))
-            shutil.copyfile(self._index, git / "index")
+            (git / "index").write_bytes(self._index)
             with contextlib.suppress(FileNotFoundError):  # where the user's own clone is shallow, ours must know
                 shutil.copyfile(self._repository.common / "shallow", git / "shallow")
         except OSError as error:
             raise ArkError(f"{git} cannot be written: {error.strerror}", DISK_HINT) from None
+
+    def _read_index(self, commit: str) -> bytes:
+        """The index of `commit`. Kept in memory: commands can write beside the clone."""
+        path = self.root.with_name(f"{self.root.name}.git-index")
+        try:
+            remove(path)
+            self._repository.read_index(commit, path)
+            data = path.read_bytes()
+            remove(path)
+        except OSError as error:
+            raise ArkError(f"{path} cannot be read: {error.strerror}", DISK_HINT) from None
+        return data
+
+    def _sweep(self) -> None:
+        """Remove what commands left beside the clone, and in the repository's cache above: tools search all folders up.
+
+        Those above are shared with other runs, so only what is no folder goes there. What cannot be removed stays.
+        """
+        here = self.root.parent
+        if os.path.realpath(here) != self._place:  # bent: `Folder.lay` says so
+            return
+        self._clear(here, _is_engines)
+        self._clear(here / "logs", lambda entry: entry.is_file(follow_symlinks=False))
+        if here.parent.parent == cache_root():
+            self._clear(here.parent, lambda entry: entry.is_dir(follow_symlinks=False))
+
+    @staticmethod
+    def _clear(folder: Path, is_kept: Callable[[os.DirEntry[str]], bool]) -> None:
+        if folder.is_symlink():
+            return
+        try:
+            with os.scandir(folder) as entries:
+                found = [Path(entry.path) for entry in entries if not is_kept(entry)]
+        except OSError:  # not made yet, or whoever writes there next says what is wrong
+            return
+        for path in found:
+            with contextlib.suppress(ArkError):
+                remove(path)
+
+
+def _is_engines(entry: os.DirEntry[str]) -> bool:
+    """Whether the engine itself keeps this between two commands in the folder of a run."""
+    if entry.is_dir(follow_symlinks=False):
+        return entry.name in {"bench", "desk", "logs"}
+    return entry.is_file(follow_symlinks=False) and (entry.name == "prompt.md" or entry.name.startswith("setup."))
 
 
 def _literally(path: str) -> str:

@@ -139,6 +139,7 @@ class Folder:
         make_private(self.root.parent)
         self._move_away()
         self.root.mkdir()
+        remove(self._index)
         self._repository.read_index(self._base, self._index)
         self._repository.check_out(self._index, self.root)
         for path, entry in self._base_files.items():
@@ -191,6 +192,7 @@ class Folder:
         aside = self.root.with_name(self.root.name + ".filtered")
         remove(aside)
         aside.mkdir()
+        remove(self._index)
         self._repository.read_index(self._base, self._index)
         self._repository.check_out(self._index, aside, paths)
         for path in paths:
@@ -259,8 +261,12 @@ class Folder:
 
     def _now(self) -> int:
         """The time by the clock that stamps our files: on a network file system it is the server's."""
-        self._index.touch()
-        return os.lstat(self._index).st_ctime_ns
+        remove(self._index)  # a command can put a link or a pipe in its place
+        file = os.open(self._index, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            return os.fstat(file).st_ctime_ns
+        finally:
+            os.close(file)
 
     def _write(self, path: str, entry: Entry, data: bytes) -> None:
         """Write bytes as they are: what an agent wrote is what is measured."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from autoresearch_kit.lab import cache
 from autoresearch_kit.lab import desk as desk_module
 from autoresearch_kit.lab.desk import Desk, Place, Refused, read_links
 from autoresearch_kit.ledger.git import Repository
@@ -383,6 +384,38 @@ def test_the_clone_is_laid_anew(laid: Laid, tmp_path: Path, what: str) -> None:
         (laid.desk.root / ".git").write_text(f"gitdir: {tmp_path}/precious\n")
     laid.lay()
     assert (tmp_path / "precious/config").read_text() == "mine"
+    assert git(laid.desk.root, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("../precious")])
+def test_what_was_left_beside_the_desk(laid: Laid, make: Callable[[Path], object]) -> None:
+    beside = laid.desk.root.parent
+    precious = beside.parent / "precious"
+    precious.write_text("years of it")
+    os.utime(precious, (1, 1))
+    (beside / "logs").mkdir(exist_ok=True)
+    (beside / "logs/0001.run.log").write_text("log")
+    (beside / "setup.0123").write_text("machine")
+    (beside / "bench").mkdir(exist_ok=True)
+    names = ["pytest.ini", "node_modules", "desk.index", "desk.git-index", "desk.filtered", "logs/0002.run.log"]
+    for name in [*names, "prompt.md"]:
+        cache.remove(beside / name)
+        make(beside / name)
+    laid.lay()
+    assert not any(os.path.lexists(beside / name) for name in names if name != "desk.index")
+    assert {"logs", "setup.0123", "bench", "desk"} <= {path.name for path in beside.iterdir()}
+    assert (beside / "logs/0001.run.log").read_text() == "log"
+    cache.remove(beside / "prompt.md")
+    make(beside / "prompt.md")
+    cache.write_anew(beside / "prompt.md", b"prompt")
+    assert (beside / "prompt.md").read_bytes() == b"prompt"
+    assert (precious.read_text(), precious.stat().st_mtime) == ("years of it", 1)
+
+
+def test_a_forged_index_is_not_believed(laid: Laid) -> None:
+    git(laid.desk.root, "update-index", "--remove", "--force-remove", "proj/fixed.py")
+    shutil.copy(laid.desk.root / ".git/index", laid.desk.root.with_name("desk.git-index"))
+    laid.lay()
     assert git(laid.desk.root, "status", "--porcelain") == ""
 
 
