@@ -126,10 +126,11 @@ def check_inputs(project: Project) -> None:
             )
 
 
-def count_lines(repository: Repository, files: Mapping[str, Entry], changes: Mapping[str, Entry | None]) -> int:
-    """How many non-blank lines the files in `changes` lost against `files`."""
+def count_lines(repository: Repository, old: Mapping[str, Entry], new: Mapping[str, Entry]) -> int:
+    """How many non-blank lines the files of a tree lost from `old` to `new`, whatever ends a line."""
 
     def lines(entry: Entry | None) -> int:
-        return 0 if entry is None else sum(1 for line in repository.blob(entry.oid).split(b"\n") if line.strip())
+        return 0 if entry is None else sum(1 for line in repository.blob(entry.oid).splitlines() if line.strip())
 
-    return sum(lines(files.get(path)) - lines(entry) for path, entry in changes.items())
+    changed = {*old, *new} if old.keys() != new.keys() else old.keys()
+    return sum(lines(old.get(path)) - lines(new.get(path)) for path in changed if old.get(path) != new.get(path))

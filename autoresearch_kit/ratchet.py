@@ -184,7 +184,7 @@ class Run:
         self._yardstick = self.project.yardstick(files)
         self.ledger.drop_stale_locks()
         self._mend_branch()
-        if problem := self._set_up(self._held(), files):
+        if problem := self._set_up(files):
             raise ArkError(
                 f"the set-up command failed: {problem}", f"it is `{self.spec.setup_command}`; run it by hand"
             )
@@ -219,12 +219,12 @@ class Run:
                 )
             )
 
-    def _set_up(self, bench: Bench, files: Mapping[str, Entry]) -> str:
+    def _set_up(self, files: Mapping[str, Entry]) -> str:
         """Run the set-up command unless this machine has run it for this yardstick."""
         stamp = self.cache / f"setup.{self._yardstick}"
         if self.spec.setup_command is None or (stamp.is_file() and stamp.read_text() == machine()):
             return ""
-        if problem := bench.set_up(files, self._base, self.tag):
+        if problem := self.bench.set_up(files, self._base, self.tag):
             return problem
         stamp.write_text(machine())
         return ""
@@ -250,10 +250,10 @@ class Run:
     def _take_up(self, attempt: Attempt) -> None:
         """An attempt whose supervisor died is measured again, once; else it is closed as lost."""
         head = self.books.head
-        repository = self.project.repository
         # A baseline that was measured anew has the head's own tree and is compared with nothing.
         baseline = head is None or attempt.tree == head.tree
-        here = attempt.yardstick == self._yardstick == self.project.yardstick(repository.files(attempt.tree))
+        files = self.project.repository.files(attempt.tree)
+        here = attempt.yardstick == self._yardstick == self.project.yardstick(files)
         if head is not None:
             here = here and attempt.parent == head.commit
             here = here and (baseline or (head.yardstick, head.machine) == (self._yardstick, machine()))
@@ -261,7 +261,7 @@ class Run:
             self._watch(Note(f"Attempt {attempt.number} was cut short; it is measured again"))
             again = self.ledger.begin_again(attempt)
             self.books.forget(attempt)
-            self._finish(again, baseline=baseline)
+            self._finish(again, files, baseline)
         elif attempt.number == 0:
             self.ledger.withdraw(attempt)
             self.books.forget(attempt)
@@ -283,7 +283,7 @@ class Run:
             attempt = self.ledger.reserve(
                 self.books.next_number, proposal, tree=tree, parent=parent, yardstick=self._yardstick
             )
-        self._finish(attempt, baseline=True)
+        self._finish(attempt, self._files_of_head(), baseline=True)
 
     # Attempts
 
@@ -296,6 +296,12 @@ class Run:
     def start(self) -> str:
         """The commit whose files the next change begins with; known before the baseline is measured."""
         return self.books.head.commit if self.books.head else self._base
+
+    @property
+    def bench(self) -> Bench:
+        """Where attempts are measured."""
+        assert self._bench is not None, "open the run first"
+        return self._bench
 
     @property
     def desk(self) -> Desk:
@@ -328,8 +334,7 @@ class Run:
 
     def lay_desk(self, extra: Mapping[str, bytes]) -> None:
         """Make the desk a clean clone of the head, with further files in the spec's folder."""
-        self._refresh_head_files()
-        self.desk.lay(self.head.commit, self.ledger.branch, self._head_files, extra)
+        self.desk.lay(self.head.commit, self.ledger.branch, self._files_of_head(), extra)
 
     def attempt(self, proposal: Proposal) -> Attempt | NoAttempt:
         """Measure what lies on the desk and close the attempt. NoAttempt when there is nothing new to measure.
@@ -362,45 +367,38 @@ class Run:
         attempt = self.ledger.reserve(
             self.books.next_number, proposal, tree=tree, parent=head.commit, yardstick=self._yardstick
         )
-        return self._finish(attempt, changes)
+        files = {**self._files_of_head(), **{path: entry for path, entry in changes.items() if entry}}
+        return self._finish(attempt, {path: entry for path, entry in files.items() if changes.get(path, entry)})
 
-    def _finish(
-        self, attempt: Attempt, changes: Mapping[str, Entry | None] | None = None, baseline: bool = False
-    ) -> Attempt:
-        """Measure a reserved attempt, decide, and close it."""
-        baseline = baseline or attempt.number == 0
-        repository = self.project.repository
-        head = None if baseline else self.head
-        self._refresh_head_files()
-        if changes is None or baseline:
-            files: Mapping[str, Entry] = repository.files(attempt.tree)
-            old = self._head_files
-            changes = {path: files.get(path) for path in {*files, *old} if files.get(path) != old.get(path)}
-        else:
-            files = {**self._head_files, **{path: entry for path, entry in changes.items() if entry}}
-            for path in (path for path, entry in changes.items() if entry is None):
-                del files[path]
-        measurements: list[Measurement] = []
-        bench = self._held()
+    def _finish(self, attempt: Attempt, files: Mapping[str, Entry], baseline: bool = False) -> Attempt:
+        """Measure a reserved attempt, whose tree is `files`, decide, and close it."""
+        samples: list[Measurement] = []
         try:
-            measurements.append(bench.measure(files, attempt.commit, attempt.number, self.tag))
-            less = 0 if head is None else count_lines(repository, self._head_files, changes)
-            case = Case(self.spec.maximize, self.spec.decision, self.spec.constraints, head, measurements, less)
-            verdict = decide(case)
-            if verdict.outcome is Outcome.KEEP and (problem := bench.failed_check(attempt.number, self.tag)):
-                outcome = Outcome.CRASH if baseline else Outcome.DISCARD
-                verdict = Verdict(outcome, f"{outcome.capitalize()}: {problem}", verdict.gain)
+            verdict = self._judge(attempt, files, None if baseline else self.head, samples)
         except KeyboardInterrupt:
-            self._note_closed(self.ledger.close(attempt, measurements, _lost("stopped by the user")))
+            self._note_closed(self.ledger.close(attempt, samples, _lost("stopped by the user")))
             raise
         except ArkError as error:
             with contextlib.suppress(ArkError):  # a full disk may refuse this too; the next start repairs it
-                self._give_up(attempt, measurements, error.message, baseline)
+                self._give_up(attempt, samples, error.message, baseline)
             raise
         if baseline and verdict.outcome is not Outcome.KEEP:
-            self._give_up(attempt, measurements, verdict.reason, baseline)
-            raise self._baseline_error(attempt, measurements, verdict)
-        return self._close(attempt, measurements, verdict)
+            self._give_up(attempt, samples, verdict.reason, baseline)
+            raise self._baseline_error(attempt, samples, verdict)
+        return self._close(attempt, samples, verdict)
+
+    def _judge(
+        self, attempt: Attempt, files: Mapping[str, Entry], head: Attempt | None, samples: list[Measurement]
+    ) -> Verdict:
+        """Measure, into `samples`, and decide against `head`; None for a baseline."""
+        samples.append(self.bench.measure(files, attempt.commit, attempt.number, self.tag))
+        less = count_lines(self.project.repository, self._files_of_head(), files) if head else 0
+        case = Case(self.spec.maximize, self.spec.decision, self.spec.constraints, head, samples, less)
+        verdict = decide(case)
+        if verdict.outcome is Outcome.KEEP and (problem := self.bench.failed_check(attempt.number, self.tag)):
+            outcome = Outcome.DISCARD if head else Outcome.CRASH
+            return Verdict(outcome, f"{outcome.capitalize()}: {problem}", verdict.gain)
+        return verdict
 
     def _close(self, attempt: Attempt, measurements: Sequence[Measurement], verdict: Verdict) -> Attempt:
         try:
@@ -436,14 +434,12 @@ class Run:
 
     # Books
 
-    def _held(self) -> Bench:
-        assert self._bench is not None, "open the run first"
-        return self._bench
-
-    def _refresh_head_files(self) -> None:
+    def _files_of_head(self) -> Mapping[str, Entry]:
+        """The files that the next change begins with."""
         if self._head_of != self.start:
             self._head_files = self.project.repository.files(self.start)
             self._head_of = self.start
+        return self._head_files
 
     def _note_closed(self, attempt: Attempt) -> None:
         before = self.books.results.problem

@@ -423,11 +423,14 @@ def test_what_only_the_run_prints_is_kept_beside_the_evaluation(tiny: Tiny) -> N
 
 
 def test_a_constrained_metric_given_twice_is_a_crash(tiny: Tiny) -> None:
-    tiny.commit(eval_command="echo score: $(cat answer.txt); cat extra.txt", artifacts=["answer.txt", "extra.txt"],
-                constraints=["acc >= 0.8"], run_command="sh train.sh; [ -e extra.txt ] || echo acc: 0.9 > extra.txt")  # fmt: skip
-    played = tiny.play(
-        "answer 12; echo 'echo acc: 0.1 > extra.txt; echo acc: 0.99 >> extra.txt' >> train.sh", attempts=1
+    tiny.commit(
+        run_command="sh train.sh; [ -e extra.txt ] || echo acc: 0.9 > extra.txt",
+        eval_command="echo score: $(cat answer.txt); cat extra.txt",
+        artifacts=["answer.txt", "extra.txt"],
+        constraints=["acc >= 0.8"],
     )
+    forged = "echo acc: 0.1 > extra.txt; echo acc: 0.99 >> extra.txt"
+    played = tiny.play(f"answer 12; echo '{forged}' >> train.sh", attempts=1)
     assert (str(played.last.outcome), played.last.problem.split(":")[0]) == ("crash", "two_metrics")
 
 
