@@ -4,7 +4,7 @@ Accepted are `name: 0.99`, `name=0.99`, `METRIC name=0.99`, one JSON object (the
 nested numbers under dotted names), the one group of a pattern, and a single bare number where the caller allows it. A
 name is compared whole, never by substring, and a number is decimal or scientific notation: no units, no hex, no
 separators. The primary metric seen with two values, or with none that is finite, is a problem and never a value.
-Nothing here raises on any text, and all of it takes time linear in the text.
+Nothing here raises on any text, and all of it but a user's own pattern takes time linear in the text.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 JSON_LIMIT = 4_000_000  # characters of one JSON text: parsed, it takes some twenty times as much memory
 NAME_LIMIT = 200  # characters of a name: long keys, nested, would grow with the square of the text
 NUMBER_LIMIT = 400  # characters of a number
+PATTERN_LIMIT = 10_000  # characters of a line in which a user's pattern is searched: it may take time beyond linear
 ALSO_LIMIT = 1000  # different names in `also`
 
 _BLANK = r"[^\S\n]*+"
@@ -132,7 +133,8 @@ def _named(text: str, metric: str) -> Iterator[tuple[str, str]]:
 
 def _matches(text: str, pattern: re.Pattern[str]) -> Iterator[str]:
     for line in re.finditer(r"[^\n]+", text):
-        match = pattern.search(line[0].strip())
+        stripped = line[0].strip()
+        match = pattern.search(stripped) if len(stripped) <= PATTERN_LIMIT else None
         if match and (shown := match[min(1, pattern.groups)]) is not None:
             yield shown.strip()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -10,6 +11,12 @@ import stat
 from pathlib import Path
 
 from autoresearch_kit.core.errors import ArkError
+from autoresearch_kit.lab.caplog import trim
+
+FULL_LOGS = 20
+"""So many attempts keep their logs as they are."""
+OLD_LOG_BYTES = 64 * 2**10
+"""What is kept of each older log."""
 
 
 def cache_root() -> Path:
@@ -88,6 +95,18 @@ def write_anew(path: Path, data: bytes) -> None:
     except OSError as error:
         hint = "free some space on the disk; `ark clean` removes desks, benches and caches"
         raise ArkError(f"{path} cannot be written: {error.strerror}", hint) from None
+
+
+def trim_logs(logs: Path, number: int) -> None:
+    """Leave the last 64 KB of the logs of all attempts but the last 20 up to `number`: a week's would fill a disk."""
+    with contextlib.suppress(OSError), os.scandir(logs) as entries:
+        for entry in entries:
+            attempt = entry.name.partition(".")[0]
+            if not (entry.name.endswith(".log") and attempt.isdecimal() and int(attempt) <= number - FULL_LOGS):
+                continue
+            with contextlib.suppress(OSError):
+                if entry.stat(follow_symlinks=False).st_size > OLD_LOG_BYTES + 4096:  # with the note about the cut
+                    trim(entry.path, OLD_LOG_BYTES)
 
 
 def _unlink_files(folder: Path) -> list[Path]:

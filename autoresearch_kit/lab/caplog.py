@@ -44,14 +44,14 @@ class CappedLog:
         os.close(self.file)
 
 
-def trim(path: str) -> None:
-    """Replace a regular file by its last 16 MB. By renaming: a hard link elsewhere keeps its content."""
+def trim(path: str, keep: int = LOG_KEEP) -> None:
+    """Replace a regular file by its last `keep` bytes. By renaming: a hard link elsewhere keeps its content."""
     source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         state = os.fstat(source)
-        if not stat.S_ISREG(state.st_mode) or state.st_size <= LOG_KEEP:
+        if not stat.S_ISREG(state.st_mode) or state.st_size <= keep:
             return
-        start = os.lseek(source, -LOG_KEEP, os.SEEK_END)
+        start = os.lseek(source, -keep, os.SEEK_END)
         piece = os.read(source, MB)
         line = piece.find(b"\n") + 1
         target = create(path + ".trimmed")
