@@ -115,6 +115,17 @@ def test_init_works_where_git_knows_nobody(home, tmp_path):
     assert authors.stdout == "ark\n"
 
 
+def test_a_refused_first_commit_leaves_nothing_staged(home, tmp_path):
+    subprocess.run("git init -q && git commit -q --allow-empty -m x", shell=True, cwd=tmp_path, check=True)
+    hook = tmp_path / ".git" / "hooks" / "pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho no such style >&2\nexit 1\n")
+    hook.chmod(0o755)
+    assert "no such style" in ark("init", "sub", cwd=tmp_path, code=1).stderr
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=tmp_path, capture_output=True, text=True)
+    assert status.stdout.split() == ["??", "home/"]
+
+
 def test_init_in_a_bare_repository_changes_nothing(home, tmp_path):
     subprocess.run(["git", "init", "-q", "--bare", "x.git"], cwd=tmp_path, check=True)
     before = sorted((tmp_path / "x.git").rglob("*"))

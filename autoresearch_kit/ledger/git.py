@@ -454,8 +454,13 @@ def commit_new_files(folder: Path, names: Sequence[str], message: str) -> str:
             )
             if status != 0:
                 identity = ["-c", "user.name=ark", "-c", "user.email=ark@localhost"]
-            repository.git.execute([*command, "add", "--", *paths])
-            repository.git.execute([*command, *identity, "commit", "--quiet", "-m", message, "--", *paths])
+            try:
+                repository.git.execute([*command, "add", "--", *paths])
+                repository.git.execute([*command, *identity, "commit", "--quiet", "-m", message, "--", *paths])
+            except git.GitCommandError:
+                unstage = [*command, "rm", "--cached", "--quiet", "--ignore-unmatch", "--", *paths]
+                repository.git.execute(unstage, with_exceptions=False)
+                raise
     except git.GitCommandNotFound:
         raise ArkError("git is not installed", "install git 2.30 or newer") from None
     except git.GitCommandError as error:
