@@ -15,6 +15,8 @@ from autoresearch_kit.lab.caplog import trim
 
 FULL_LOGS = 20
 """So many attempts keep their logs as they are."""
+KEPT_LOGS = 200
+"""So many attempts have logs at all."""
 OLD_LOG_BYTES = 64 * 2**10
 """What is kept of each older log."""
 
@@ -98,15 +100,17 @@ def write_anew(path: Path, data: bytes) -> None:
 
 
 def trim_logs(logs: Path, number: int) -> None:
-    """Leave the last 64 KB of the logs of all attempts but the last 20 up to `number`: a week's would fill a disk."""
-    with contextlib.suppress(OSError), os.scandir(logs) as entries:
-        for entry in entries:
-            attempt = entry.name.partition(".")[0]
-            if not (entry.name.endswith(".log") and attempt.isdecimal() and int(attempt) <= number - FULL_LOGS):
-                continue
-            with contextlib.suppress(OSError):
-                if entry.stat(follow_symlinks=False).st_size > OLD_LOG_BYTES + 4096:  # with the note about the cut
-                    trim(entry.path, OLD_LOG_BYTES)
+    """As attempt `number` begins, cut the logs of the one 20 before it to 64 KB, and drop those of the one 200 before.
+
+    A week's logs would fill a disk, and a folder of thousands slow every look into it. The ledger has what matters.
+    """
+    for kind in ("agent", "run", "eval", "check"):
+        with contextlib.suppress(OSError):
+            (logs / f"{number - KEPT_LOGS:04d}.{kind}.log").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            old = logs / f"{number - FULL_LOGS:04d}.{kind}.log"
+            if old.lstat().st_size > OLD_LOG_BYTES + 4096:  # with the note about the cut
+                trim(str(old), OLD_LOG_BYTES)
 
 
 def _unlink_files(folder: Path) -> list[Path]:

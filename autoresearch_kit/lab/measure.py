@@ -21,7 +21,7 @@ from autoresearch_kit.core.metrics import Reading, decode, read_metrics
 from autoresearch_kit.core.names import RUN_LOG
 from autoresearch_kit.core.records import Measurement
 from autoresearch_kit.core.spec import Spec
-from autoresearch_kit.lab.cache import make_private, remove
+from autoresearch_kit.lab.cache import make_private, remove, trim_logs
 from autoresearch_kit.lab.clone import Clone
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.processes import Command, Finished, Supervisor, tail
@@ -109,6 +109,7 @@ class Bench:
 
     def measure(self, files: Mapping[str, Entry], commit: str, number: int, tag: str) -> Measurement:
         """One run and its evaluation of `files`, the tree of `commit`. Whatever happens there, it is a Measurement."""
+        trim_logs(self._logs, number)
         spec = self._spec
         seed = secrets.randbelow(2**31)
         env = self._environment(tag, number, seed)

@@ -361,9 +361,7 @@ def test_a_branch_checked_out_during_an_attempt(tiny: Tiny) -> None:
 
 def test_a_second_engine_is_refused_with_pid_and_host(tiny: Tiny) -> None:
     def second(run: ratchet.Run) -> None:
-        began = time.monotonic()
         done = tiny.ark("run", "--tag", "t", "--agent", "true")
-        assert time.monotonic() - began < 60
         assert done.returncode == 1
         assert f"process {os.getpid()} on {os.uname().nodename}" in done.stderr
         assert "hint: " in done.stderr

@@ -53,10 +53,8 @@ def other(path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_second_one_is_told_who_holds_it(path: Path, other: subprocess.Popen[str]) -> None:
     lock = Lock(path, "run t")
     assert lock.is_held()
-    started = time.monotonic()
     with pytest.raises(ArkError) as caught:
         lock.acquire()
-    assert time.monotonic() - started < 5
     assert caught.value.message.startswith(f"run t is held by process {other.pid} on {socket.gethostname()}, since 20")
     assert "--tag NAME" in caught.value.hint
     assert lock.is_held(), "and nothing was taken away"
