@@ -15,7 +15,7 @@ from autoresearch_kit.lab.caplog import trim
 
 FULL_LOGS = 20
 """So many attempts keep their logs as they are."""
-KEPT_LOGS = 200
+KEPT_LOGS = 100
 """So many attempts have logs at all."""
 OLD_LOG_BYTES = 64 * 2**10
 """What is kept of each older log."""
@@ -100,7 +100,7 @@ def write_anew(path: Path, data: bytes) -> None:
 
 
 def trim_logs(logs: Path, number: int) -> None:
-    """As attempt `number` begins, cut the logs of the one 20 before it to 64 KB, and drop those of the one 200 before.
+    """As attempt `number` begins, cut the logs of the one 20 before it to 64 KB, and drop those of the one 100 before.
 
     A week's logs would fill a disk, and a folder of thousands slow every look into it. The ledger has what matters.
     """

@@ -49,7 +49,7 @@ class ResultsFile:
     def __init__(self, repository: Repository, folder: Path, metric: str) -> None:
         self.path = folder.resolve() / RESULTS_NAME
         self._scratch = repository.common / "ark"
-        self._lines = [header(metric)]
+        self._text = self._header = header(metric)
         inner = os.path.relpath(self.path, repository.root)
         self.ours = self._is_ours(repository) and not repository.tracked(inner)
         """False for a file that `ark` did not write, and for one that is committed; then it is never touched."""
@@ -76,13 +76,13 @@ class ResultsFile:
 
     def add(self, attempts: Sequence[Attempt]) -> None:
         """Append rows for attempts that were closed, and write the file once there are any."""
-        self._lines += [line for line in map(row, attempts) if line]
-        if self.ours and len(self._lines) > 1:
+        self._text += "".join(map(row, attempts))
+        if self.ours and self._text != self._header:
             self._write()
 
     def text(self) -> str:
         """What the file holds."""
-        return "".join(self._lines)
+        return self._text
 
     def _write(self) -> None:
         # The temporary file lies outside the user's folder: a kill in between must leave nothing there. Only where

@@ -38,7 +38,7 @@ def test_any_line_end_ends_a_line(tmp_path: Path, end: bytes) -> None:
 
 def test_old_logs_keep_their_end_and_older_ones_go(tmp_path: Path) -> None:
     text = b"".join(b"line %06d\n" % number for number in range(20_000))
-    for name in ("0100.run.log", "0280.run.log", "0281.eval.log", "0300.run.log", "search.log", "setup.log"):
+    for name in ("0200.run.log", "0280.run.log", "0281.eval.log", "0300.run.log", "search.log", "setup.log"):
         (tmp_path / name).write_bytes(text)
     (tmp_path / "elsewhere").write_bytes(text)
     (tmp_path / "0280.eval.log").symlink_to("elsewhere")
@@ -47,7 +47,7 @@ def test_old_logs_keep_their_end_and_older_ones_go(tmp_path: Path) -> None:
         trim_logs(tmp_path, 300)
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert {name for name, size in sizes.items() if 0 < size < 66_000} == {"0280.run.log"}
-    assert "0100.run.log" not in sizes and len(sizes) == 8
+    assert "0200.run.log" not in sizes and len(sizes) == 8
     kept = (tmp_path / "0280.run.log").read_bytes()
     assert kept.startswith(b"[ark: ")
     assert kept.endswith(text[-60_000:])
