@@ -117,7 +117,7 @@ class Run:
     # Opening
 
     def open(self, start_from: str | None = None) -> None:
-        """Take the lock, check everything that needs no measurement, and lay bench and desk; changes nothing else.
+        """Take the lock, check everything that needs no measurement, and get bench and desk ready in the cache.
 
         `start_from` is `TAG/N`: the attempt whose files a new run begins with. ArkError when the run cannot be held.
         """
@@ -202,6 +202,8 @@ class Run:
 
     def _tell_what_is_newer(self, files: Mapping[str, Entry]) -> None:
         """A run keeps the fixed files that it began with; say so when the user has committed others since."""
+        if not self.attempts:
+            return
         place = self.project.place
         now = self.project.repository.files(self.project.repository.head())
         newer = [
@@ -210,7 +212,7 @@ class Run:
             if path.startswith(place.prefix) and path != self.project.spec_name and not place.is_mutable(path)
             if files.get(path) != now.get(path)
         ]
-        if newer and self.attempts:
+        if newer:
             shown = ", ".join(newer[:5]) + (" and others" if len(newer) > 5 else "")
             self._watch(
                 Note(

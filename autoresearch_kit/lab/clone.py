@@ -43,10 +43,7 @@ class Clone:
     ) -> None:
         """Make it a clean clone at `commit`, on `branch` or with a detached HEAD; `keep` as for `Folder.lay`."""
         self._sweep()
-        if keep is None:
-            self.files.lay(files)
-        else:
-            self.files.lay(files, keep)
+        self.files.lay(files, keep)
         git = self.root / ".git"
         remove(git)
         if self._index_of != commit:

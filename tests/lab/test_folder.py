@@ -13,7 +13,7 @@ import stat
 import subprocess
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -60,17 +60,11 @@ def snapshot(folder: Path) -> Snapshot:
     return found
 
 
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    home = tmp_path_factory.mktemp("home")
-    (home / ".gitconfig").write_text("[user]\n name = U\n email = u@example.org\n[init]\n defaultBranch = main\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(home))
-        yield
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(home: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The user's repository, committed, with links, modes and names of all kinds."""
     root = tmp_path_factory.mktemp("template") / "user"
     for path, text in TREE.items():
