@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from autoresearch_kit.core.budget import Spent
 from autoresearch_kit.core.records import Attempt, Outcome
-from autoresearch_kit.ledger.ledger import is_baseline
 from autoresearch_kit.ledger.results import ResultsFile
 
 KEPT_SHOWN = 12
@@ -81,13 +80,13 @@ class Books:
             self.attempts.sort(key=lambda other: other.number)
         if len(self.attempts) > TAILS_KEPT:
             self.attempts[-1 - TAILS_KEPT] = _without_log(self.attempts[-1 - TAILS_KEPT])
-        if attempt.outcome in COUNTED and not is_baseline(attempt):
+        if attempt.outcome in COUNTED and not attempt.is_baseline:
             self.tried += 1
             self._since_keep += 1
         if attempt.outcome is Outcome.KEEP:
             self.head, self._since_keep = attempt, 0
             self.kept.append(attempt)
-            if is_baseline(attempt):
+            if attempt.is_baseline:
                 # What was measured otherwise says nothing from here on.
                 self.baseline = attempt
                 self.near_misses = []

@@ -22,13 +22,14 @@ from autoresearch_kit.core.decide import Case, decide
 from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict, number
 from autoresearch_kit.lab import cache
-from autoresearch_kit.lab.desk import Desk, Refused, read_links
+from autoresearch_kit.lab.desk import Desk, Refused
 from autoresearch_kit.lab.machine import machine
-from autoresearch_kit.lab.measure import Bench, Phase, Scratch
+from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.ledger.git import Entry, RefMoved
 from autoresearch_kit.ledger.ledger import Ledger, pick
 from autoresearch_kit.ledger.results import ResultsFile
-from autoresearch_kit.project import Project, check_files, check_inputs, check_submodules, count_lines
+from autoresearch_kit.project import Project, count_lines
+from autoresearch_kit.workshop import Workshop
 
 IDLE_TURNS = 5
 """So many turns in a row without a new tree end the run."""
@@ -98,13 +99,12 @@ class Run:
         self.tag = tag
         self._watch = watch
         self._lock = self.ledger.lock()
-        self._bench: Bench | None = None
+        self._shop: Workshop | None = None
         self._desk: Desk | None = None
         self._books: Books | None = None
         self._base = ""
         self._head_files: Mapping[str, Entry] = {}
         self._head_of = ""
-        self._yardstick = ""
         self.told = ""
         """Why the last turn brought no attempt, for the next prompt; empty when it did."""
 
@@ -140,35 +140,15 @@ class Run:
             self._base = pick(repository, self.spec.branch_prefix, start_from).commit
         else:
             self._base = repository.head()
-        files = repository.files(self._base)
-        links = read_links(repository.root, self.project.place.prefix, self.spec.link)
-        check_files(self.project, files, "the commit that the run starts from")
-        check_submodules(self.project, files, links)
-        check_inputs(self.project)
-
-        folder = self.cache
-        cache.make_private(folder / "logs")
-        scratch = Scratch(cache.scratch_path(folder))
-        place = self.project.place
-        self._bench = Bench(
-            repository,
-            folder / "bench",
-            self._base,
-            place.prefix,
-            self.spec,
-            links,
-            folder / "logs",
-            scratch,
-            self._watch,
-        )
-        self._desk = Desk(repository, folder / "desk", self._base, place, links)
+        self._shop = Workshop(self.project, self.ledger.branch, self._base, self.tag, self._watch)
+        self._desk = Desk(repository, self.cache / "desk", self._base, self.project.place, self._shop.links)
         self._books = Books(attempts, ResultsFile(repository, self.project.folder, self.spec.metric))
 
     def close(self) -> None:
         """End helper processes and give the lock back; safe to call twice."""
-        if self._bench is not None:
-            self._bench.close()
-            self._bench = None
+        if self._shop is not None:
+            self._shop.close()
+            self._shop = None
             with contextlib.suppress(ArkError):  # a convenience for readers, no reason to fail now
                 self.ledger.tidy()
         self._lock.release()
@@ -179,21 +159,16 @@ class Run:
         if not books.results.ours:
             text = "is not from `ark`, so it is left alone; `ark log --tsv` prints this run's table"
             self._watch(Note(f"{books.results.path} {text}"))
-        files = self.project.repository.files(self._base)
-        self._tell_what_is_newer(files)
-        self._yardstick = self.project.yardstick(files)
+        self._tell_what_is_newer(self.shop.base_files)
         self.ledger.drop_stale_locks()
         self._mend_branch()
-        if problem := self._set_up(files):
-            raise ArkError(
-                f"the set-up command failed: {problem}", f"it is `{self.spec.setup_command}`; run it by hand"
-            )
+        self.shop.set_up()
         for attempt in [attempt for attempt in books.attempts if attempt.verdict is None]:
             self._take_up(attempt)
         if books.head is None:
             self._baseline("Baseline", "The files as they were committed.")
         head = self.head
-        if (head.machine, head.yardstick) != (machine(), self._yardstick):
+        if (head.machine, head.yardstick) != (machine(), self.shop.yardstick):
             what = "machine" if head.machine != machine() else "way of measuring"
             now = f"this is {machine()}" if what == "machine" else "the spec was changed"
             self._watch(Note(f"Another {what} than the head's, so it is measured anew: {now}"))
@@ -221,16 +196,6 @@ class Run:
                 )
             )
 
-    def _set_up(self, files: Mapping[str, Entry]) -> str:
-        """Run the set-up command unless this machine has run it for this yardstick."""
-        stamp = self.cache / f"setup.{self._yardstick}"
-        if self.spec.setup_command is None or (stamp.is_file() and stamp.read_text() == machine()):
-            return ""
-        if problem := self.bench.set_up(files, self._base, self.tag):
-            return problem
-        stamp.write_text(machine())
-        return ""
-
     def _mend_branch(self) -> None:
         """Hold the branch against the ledger: finish a half-made close, refuse one that somebody moved."""
         kept, head = self.books.head, self.ledger.head()
@@ -255,10 +220,10 @@ class Run:
         # A baseline that was measured anew has the head's own tree and is compared with nothing.
         baseline = head is None or attempt.tree == head.tree
         files = self.project.repository.files(attempt.tree)
-        here = attempt.yardstick == self._yardstick == self.project.yardstick(files)
+        here = attempt.yardstick == self.shop.yardstick == self.project.yardstick(files)
         if head is not None:
             here = here and attempt.parent == head.commit
-            here = here and (baseline or (head.yardstick, head.machine) == (self._yardstick, machine()))
+            here = here and (baseline or (head.yardstick, head.machine) == (self.shop.yardstick, machine()))
         if attempt.repeats == 0 and here:
             self._watch(Note(f"Attempt {attempt.number} was cut short; it is measured again"))
             again = self.ledger.begin_again(attempt)
@@ -283,7 +248,7 @@ class Run:
         else:
             proposal = Proposal(title, why, "ark")
             attempt = self.ledger.reserve(
-                self.books.next_number, proposal, tree=tree, parent=parent, yardstick=self._yardstick
+                self.books.next_number, proposal, tree=tree, parent=parent, yardstick=self.shop.yardstick
             )
         self._finish(attempt, self._files_of_head(), baseline=True)
 
@@ -300,10 +265,10 @@ class Run:
         return self.books.head.commit if self.books.head else self._base
 
     @property
-    def bench(self) -> Bench:
+    def shop(self) -> Workshop:
         """Where attempts are measured."""
-        assert self._bench is not None, "open the run first"
-        return self._bench
+        assert self._shop is not None, "open the run first"
+        return self._shop
 
     @property
     def desk(self) -> Desk:
@@ -361,13 +326,13 @@ class Run:
         tree = repository.store_tree(head.commit, changes)
         if tree == head.tree:
             return NoAttempt("no_change", "No change: the mutable files are those of the head")
-        if before := self.books.measured(tree, machine(), self._yardstick):
+        if before := self.books.measured(tree, machine(), self.shop.yardstick):
             reason = before.verdict.reason if before.verdict else ""
             return NoAttempt("duplicate", f"The same files were measured before, as attempt {before.number}: {reason}")
         if proposal.title == "untitled":
             proposal = replace(proposal, title=f"Change {', '.join(sorted(changes))}")
         attempt = self.ledger.reserve(
-            self.books.next_number, proposal, tree=tree, parent=head.commit, yardstick=self._yardstick
+            self.books.next_number, proposal, tree=tree, parent=head.commit, yardstick=self.shop.yardstick
         )
         files = {**self._files_of_head(), **{path: entry for path, entry in changes.items() if entry}}
         return self._finish(attempt, {path: entry for path, entry in files.items() if changes.get(path, entry)})
@@ -393,11 +358,11 @@ class Run:
         self, attempt: Attempt, files: Mapping[str, Entry], head: Attempt | None, samples: list[Measurement]
     ) -> Verdict:
         """Measure, into `samples`, and decide against `head`; None for a baseline."""
-        samples.append(self.bench.measure(files, attempt.commit, attempt.number, self.tag))
+        samples.append(self.shop.measure(attempt.commit, attempt.number, files=files))
         less = count_lines(self.project.repository, self._files_of_head(), files) if head else 0
         case = Case(self.spec.maximize, self.spec.decision, self.spec.constraints, head, samples, less)
         verdict = decide(case)
-        if verdict.outcome is Outcome.KEEP and (problem := self.bench.failed_check(attempt.number, self.tag)):
+        if verdict.outcome is Outcome.KEEP and (problem := self.shop.bench.failed_check(attempt.number, self.tag)):
             outcome = Outcome.DISCARD if head else Outcome.CRASH
             return Verdict(outcome, f"{outcome.capitalize()}: {problem}", verdict.gain)
         return verdict

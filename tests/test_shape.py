@@ -25,6 +25,7 @@ LAYERS = [
     {"data", "ledger"},
     {"lab"},
     {"project", "books"},
+    {"workshop"},
     {"ratchet"},
     {"agents", "views"},
     {"preflight", "starter"},

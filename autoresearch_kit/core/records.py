@@ -120,6 +120,8 @@ class Measurement:
     """What the run saw as ARK_SEED."""
     machine: str = ""
     """Kind of machine, see `lab.machine`."""
+    of_head: bool = False
+    """Whether it measured the head, in turn with the candidate."""
 
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, self.also.values())):
@@ -146,6 +148,8 @@ class Verdict:
     """Improvement over the head in units of the metric, positive is better; None for a baseline or a crash."""
     noise: float | None = None
     """Standard deviation of one measurement as known at the decision; None when unknown."""
+    share: float | None = None
+    """The part of the promised false keeps that the decision used up; None when there was no luck to guard against."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", clean_line(self.reason, 600))
@@ -166,7 +170,7 @@ class Attempt:
     proposal: Proposal
     """What was tried."""
     measurements: tuple[Measurement, ...]
-    """Every sample taken, in order."""
+    """Every sample taken, in order, the head's too."""
     verdict: Verdict | None
     """None while running."""
     started: str
@@ -184,6 +188,18 @@ class Attempt:
         return self.verdict.outcome if self.verdict else Outcome.RUNNING
 
     @property
+    def is_baseline(self) -> bool:
+        """Whether it only measured the head as it was."""
+        return self.number == 0 or (
+            self.verdict is not None and self.outcome is Outcome.KEEP and self.verdict.gain is None
+        )
+
+    @property
+    def own(self) -> tuple[Measurement, ...]:
+        """The samples of what was tried, in order, without the head's."""
+        return tuple(m for m in self.measurements if not m.of_head)
+
+    @property
     def value(self) -> float | None:
         """Mean of the values measured; None when there is none."""
         values = self.values
@@ -191,13 +207,18 @@ class Attempt:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """Every value measured."""
-        return tuple(m.value for m in self.measurements if m.value is not None)
+        """Every value measured of what was tried."""
+        return tuple(m.value for m in self.measurements if m.value is not None and not m.of_head)
+
+    @property
+    def head_values(self) -> tuple[float, ...]:
+        """Every value of the head that was measured in turn."""
+        return tuple(m.value for m in self.measurements if m.value is not None and m.of_head)
 
     @property
     def problem(self) -> str:
-        """The first problem among the measurements, empty when all were good."""
-        return next((m.problem for m in self.measurements if m.problem), "")
+        """The first problem among the measurements of what was tried, empty when all were good."""
+        return next((m.problem for m in self.own if m.problem), "")
 
     @property
     def seconds(self) -> float:
@@ -212,5 +233,5 @@ class Attempt:
     @property
     def also(self) -> Mapping[str, float]:
         """Other metrics of the last good measurement, else of the last one."""
-        good = [m for m in self.measurements if not m.problem] or list(self.measurements)
+        good = [m for m in self.own if not m.problem] or list(self.own)
         return good[-1].also if good else {}

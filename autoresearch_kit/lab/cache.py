@@ -104,13 +104,13 @@ def trim_logs(logs: Path, number: int) -> None:
 
     A week's logs would fill a disk, and a folder of thousands slow every look into it. The ledger has what matters.
     """
-    for kind in ("agent", "run", "eval", "check"):
-        with contextlib.suppress(OSError):
-            (logs / f"{number - KEPT_LOGS:04d}.{kind}.log").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            old = logs / f"{number - FULL_LOGS:04d}.{kind}.log"
-            if old.lstat().st_size > OLD_LOG_BYTES + 4096:  # with the note about the cut
-                trim(str(old), OLD_LOG_BYTES)
+    with contextlib.suppress(OSError):
+        for path in logs.glob(f"{number - KEPT_LOGS:04d}[-.]*.log"):
+            path.unlink()
+    with contextlib.suppress(OSError):
+        for path in logs.glob(f"{number - FULL_LOGS:04d}[-.]*.log"):
+            if path.lstat().st_size > OLD_LOG_BYTES + 4096:  # with the note about the cut
+                trim(str(path), OLD_LOG_BYTES)
 
 
 def _unlink_files(folder: Path) -> list[Path]:

@@ -107,16 +107,21 @@ class Bench:
             with contextlib.suppress(ArkError):
                 self._scratch.remove()
 
-    def measure(self, files: Mapping[str, Entry], commit: str, number: int, tag: str) -> Measurement:
-        """One run and its evaluation of `files`, the tree of `commit`. Whatever happens there, it is a Measurement."""
-        trim_logs(self._logs, number)
+    def measure(self, files: Mapping[str, Entry], commit: str, number: int, tag: str, sample: int = 0) -> Measurement:
+        """One run and its evaluation of `files`, the tree of `commit`. Whatever happens there, it is a Measurement.
+
+        `sample` counts the measurements of one attempt: each has logs of its own.
+        """
+        if sample == 0:
+            trim_logs(self._logs, number)
         spec = self._spec
         seed = secrets.randbelow(2**31)
         env = self._environment(tag, number, seed)
         self._tracked = {path: entry for path, entry in files.items() if path != self._prefix + RUN_LOG}
         self._commit = commit
         self._bench.lay(self._tracked, commit)
-        log = self._logs / f"{number:04d}.run.log"
+        name = f"{number:04d}" + (f"-{sample}" if sample else "")
+        log = self._logs / f"{name}.run.log"
         run = self._command("run", spec.run_command, spec.timeout_seconds, log, env, spec.budget_minutes * 60)
         own_log = self.folder / RUN_LOG
         engine = {
@@ -138,7 +143,7 @@ class Bench:
             self._bench.lay(self._tracked, self._commit, keep=self._survives)
             if not _is_file(own_log):  # only now: before, the way there may have led anywhere
                 _copy(log, own_log)
-            eval_log = self._logs / f"{number:04d}.eval.log"
+            eval_log = self._logs / f"{name}.eval.log"
             done = self._command("eval", spec.eval_command, spec.eval_timeout_seconds, eval_log, env)
             seconds += done.wall_seconds
             last = "\n".join(text for text in (tail(own_log), tail(eval_log)) if text)

@@ -236,16 +236,9 @@ def last_kept(attempts: Sequence[Attempt]) -> Attempt | None:
     return next((a for a in reversed(attempts) if a.outcome is Outcome.KEEP), None)
 
 
-def is_baseline(attempt: Attempt) -> bool:
-    """Whether an attempt only measured the head as it was."""
-    return attempt.number == 0 or (
-        attempt.outcome is Outcome.KEEP and attempt.verdict is not None and attempt.verdict.gain is None
-    )
-
-
 def baseline_of(attempts: Sequence[Attempt]) -> Attempt | None:
     """The baseline that the head's gain is counted from: the last one that was measured."""
-    return next((a for a in reversed(attempts) if a.outcome is Outcome.KEEP and is_baseline(a)), None)
+    return next((a for a in reversed(attempts) if a.outcome is Outcome.KEEP and a.is_baseline), None)
 
 
 def pick(repository: Repository, branch_prefix: str, name: str) -> Attempt:

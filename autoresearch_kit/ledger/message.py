@@ -21,7 +21,7 @@ _SCAN = json.JSONDecoder().raw_decode
 def write_message(attempt: Attempt) -> str:
     """The commit message that records `attempt`."""
     proposal, verdict = attempt.proposal, attempt.verdict
-    tail = next((m.log_tail for m in reversed(attempt.measurements) if m.problem), "")
+    tail = next((m.log_tail for m in reversed(attempt.own) if m.problem), "")
     why = proposal.why.split("\n") if proposal.why else []
     reason = [verdict.reason] if verdict else []
     log = [INDENT + line for line in tail.split("\n")] if tail else []
@@ -44,7 +44,7 @@ def write_message(attempt: Attempt) -> str:
     if attempt.repeats:
         trailers.append(("Repeats", str(attempt.repeats)))
     if verdict:
-        trailers.append(("Verdict", _compact({"gain": verdict.gain, "noise": verdict.noise})))
+        trailers.append(("Verdict", _compact(_verdict_fields(verdict))))
     trailers += [("Measurement", _compact(_measurement_fields(m, attempt.machine))) for m in attempt.measurements]
     trailers.append(("Lines", f"{len(why)} {len(reason)} {len(log)}"))
     return body + "\n\n" + "".join(f"Ark-{name}: {value}".rstrip() + "\n" for name, value in trailers)
@@ -90,12 +90,13 @@ def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attemp
     tail = "\n".join([line.removeprefix(INDENT) for line in lines[at : at + log_count]])
 
     machine = fields.get("Ark-Machine", "")
-    crashed = max((index for index, sample in enumerate(samples) if sample.get("problem")), default=-1)
+    own_problems = [n for n, sample in enumerate(samples) if sample.get("problem") and not sample.get("of_head")]
+    crashed = max(own_problems, default=-1)
     outcome = Outcome(fields["Ark-Outcome"])
     verdict = None
     if outcome is not Outcome.RUNNING:
         numbers = _parse(fields.get("Ark-Verdict", "{}"))
-        verdict = Verdict(outcome, reason, numbers.get("gain"), numbers.get("noise"))
+        verdict = Verdict(outcome, reason, numbers.get("gain"), numbers.get("noise"), numbers.get("share"))
     return Attempt(
         number=number,
         commit=commit,
@@ -121,7 +122,14 @@ def _measurement_fields(measurement: Measurement, machine: str) -> dict[str, Any
         "seconds": round(measurement.seconds, 3),
         "seed": measurement.seed,
     }
+    if measurement.of_head:
+        fields["of_head"] = True
     return fields if measurement.machine == machine else {**fields, "machine": measurement.machine}
+
+
+def _verdict_fields(verdict: Verdict) -> dict[str, float | None]:
+    fields = {"gain": verdict.gain, "noise": verdict.noise}
+    return fields if verdict.share is None else {**fields, "share": verdict.share}
 
 
 def _measurement(fields: Mapping[str, Any], machine: str, tail: str) -> Measurement:
@@ -133,6 +141,7 @@ def _measurement(fields: Mapping[str, Any], machine: str, tail: str) -> Measurem
         log_tail=tail,
         seed=fields.get("seed", 0),
         machine=fields.get("machine", machine),
+        of_head=fields.get("of_head", False),
     )
 
 

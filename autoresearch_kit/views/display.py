@@ -13,7 +13,7 @@ from rich.text import Text
 
 from autoresearch_kit.core.records import Attempt, Outcome, clean_line, number
 from autoresearch_kit.lab.measure import Phase
-from autoresearch_kit.ledger.ledger import baseline_of, is_baseline
+from autoresearch_kit.ledger.ledger import baseline_of
 from autoresearch_kit.ratchet import Event, Judged, Note, Run
 from autoresearch_kit.views.summary import gain_words
 
@@ -100,7 +100,7 @@ class Display:
         first = baseline_of(run.attempts)
         if first is None:
             return Text("measuring the baseline")
-        tried = [a for a in run.attempts if not is_baseline(a)]
+        tried = [a for a in run.attempts if not a.is_baseline]
         kept = sum(a.outcome is Outcome.KEEP for a in tried)
         crashed = sum(a.outcome is Outcome.CRASH for a in tried)
         best = run.head.value

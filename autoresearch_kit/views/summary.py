@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from autoresearch_kit.core.records import Attempt, Outcome, number
-from autoresearch_kit.ledger.ledger import Ledger, baseline_of, is_baseline, last_kept
+from autoresearch_kit.ledger.ledger import Ledger, baseline_of, last_kept
 
 if TYPE_CHECKING:
     from autoresearch_kit.project import Project
@@ -31,7 +31,7 @@ def gain_words(baseline: float | None, best: float | None, maximize: bool) -> st
 
 def status(project: Project, ledger: Ledger, attempts: Sequence[Attempt]) -> dict[str, Any]:
     """The state of a run. `attempts` and `kept` do not count baselines."""
-    tried = [a for a in attempts if not is_baseline(a)]
+    tried = [a for a in attempts if not a.is_baseline]
     first, head = baseline_of(attempts), last_kept(attempts)
     running = next((a.number for a in attempts if a.outcome is Outcome.RUNNING), None)
     best = head.value if head else None

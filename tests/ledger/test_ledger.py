@@ -18,7 +18,6 @@ from autoresearch_kit.ledger.ledger import (
     Ledger,
     baseline_of,
     check_tag,
-    is_baseline,
     last_kept,
     pick,
     seconds_of,
@@ -345,7 +344,7 @@ def test_which_is_the_head_and_which_the_baseline() -> None:
     attempts = [made(0, BASELINE), made(1, KEEP), made(2, DISCARD), made(3, again), made(4, DISCARD), made(5, None)]
     assert last_kept(attempts) is attempts[3] and baseline_of(attempts) is attempts[3]
     assert last_kept(attempts[:3]) is attempts[1] and baseline_of(attempts[:3]) is attempts[0]
-    assert [is_baseline(a) for a in attempts] == [True, False, False, True, False, False]
+    assert [a.is_baseline for a in attempts] == [True, False, False, True, False, False]
     assert (last_kept([]), baseline_of([])) == (None, None)
 
 
