@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autoresearch_kit.core.budget import Spent
+from autoresearch_kit.core.history import History
 from autoresearch_kit.core.records import Attempt, Outcome
 from autoresearch_kit.ledger.results import ResultsFile
 
@@ -30,7 +31,7 @@ UNFAIR = frozenset({"disk_full", "supervisor_killed", "not_started", "cancelled"
 class Books:
     """The attempts of one run."""
 
-    def __init__(self, attempts: Sequence[Attempt], results: ResultsFile) -> None:
+    def __init__(self, attempts: Sequence[Attempt], results: ResultsFile, quiet_value: float | None = None) -> None:
         self.attempts: list[Attempt] = []
         self.head: Attempt | None = None
         """The last kept attempt: all others are measured against it."""
@@ -42,8 +43,8 @@ class Books:
         """The closest discarded ones, best first."""
         self.results = results
         """The table beside the spec."""
-        self.tried = 0
-        """Attempts with a verdict, baselines not counted."""
+        self.history = History(quiet_value=quiet_value)
+        """What the next decision may use."""
         self._trees: dict[tuple[str, str, str], Attempt] = {}
         self._since_keep = 0
         self._money = 0.0
@@ -72,7 +73,7 @@ class Books:
     def spent(self, made: int, hours: float) -> Spent:
         """What has been used up, for the budgets."""
         best = self.head.value if self.head else None
-        return Spent(made, hours, self.tried, self._since_keep, self._money, best)
+        return Spent(made, hours, self.history.tried, self._since_keep, self._money, best)
 
     def _take(self, attempt: Attempt) -> None:
         self.attempts.append(attempt)
@@ -80,8 +81,8 @@ class Books:
             self.attempts.sort(key=lambda other: other.number)
         if len(self.attempts) > TAILS_KEPT:
             self.attempts[-1 - TAILS_KEPT] = _without_log(self.attempts[-1 - TAILS_KEPT])
+        self.history.add(attempt)
         if attempt.outcome in COUNTED and not attempt.is_baseline:
-            self.tried += 1
             self._since_keep += 1
         if attempt.outcome is Outcome.KEEP:
             self.head, self._since_keep = attempt, 0

@@ -18,15 +18,15 @@ from typing import Protocol
 
 from autoresearch_kit.books import Books
 from autoresearch_kit.core.budget import Ending, Limits, ending
-from autoresearch_kit.core.decide import Case, decide
-from autoresearch_kit.core.errors import ArkError, UsageError
+from autoresearch_kit.core.decide import Again, Case, decide
+from autoresearch_kit.core.errors import ArkError, SpecError, UsageError
 from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict, number
 from autoresearch_kit.lab import cache
 from autoresearch_kit.lab.desk import Desk, Refused
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.ledger.git import Entry, RefMoved
-from autoresearch_kit.ledger.ledger import Ledger, pick
+from autoresearch_kit.ledger.ledger import Ledger, pick, quiet_value
 from autoresearch_kit.ledger.results import ResultsFile
 from autoresearch_kit.project import Project, count_lines
 from autoresearch_kit.workshop import Workshop
@@ -35,6 +35,8 @@ IDLE_TURNS = 5
 """So many turns in a row without a new tree end the run."""
 TIDY_EVERY = 500
 """Attempts between two looks whether git's loose objects have become too many."""
+HEAD_FAILURES = 3
+"""So many failed measurements of the head within one attempt end the run."""
 FIRST_PAUSE_SECONDS = 2.0
 """After an agent that failed; doubled with each further failure."""
 
@@ -241,6 +243,8 @@ class Run:
         """Measure the head as it is. A baseline that crashes leaves nothing behind and is the user's to mend."""
         parent, first = self.start, self.books.head is None
         tree = self.project.repository.tree_of(parent)
+        quiet = quiet_value(self.project.repository, tree, self.shop.yardstick, machine())
+        self.books.history.quiet_value = quiet
         zero = next((attempt for attempt in self.attempts if attempt.number == 0 and first), None)
         if zero is not None:  # closed as lost when somebody stopped it
             self.books.forget(zero)
@@ -358,14 +362,31 @@ class Run:
         self, attempt: Attempt, files: Mapping[str, Entry], head: Attempt | None, samples: list[Measurement]
     ) -> Verdict:
         """Measure, into `samples`, and decide against `head`; None for a baseline."""
-        samples.append(self.shop.measure(attempt.commit, attempt.number, files=files))
         less = count_lines(self.project.repository, self._files_of_head(), files) if head else 0
-        case = Case(self.spec.maximize, self.spec.decision, self.spec.constraints, head, samples, less)
-        verdict = decide(case)
-        if verdict.outcome is Outcome.KEEP and (problem := self.shop.bench.failed_check(attempt.number, self.tag)):
+        case = Case(
+            self.spec.maximize, self.spec.decision, self.spec.constraints, head, samples, less, self.books.history,
+            self.spec.budget.attempts,
+        )  # fmt: skip
+        while isinstance(answer := decide(case), Again):
+            of_head = answer is Again.HEAD and head is not None
+            commit, laid = (head.commit, self._files_of_head()) if of_head and head else (attempt.commit, files)
+            measured = self.shop.measure(commit, attempt.number, len(samples), laid)
+            samples.append(replace(measured, of_head=of_head))
+            if of_head:
+                self._check_head(samples)
+        if answer.outcome is Outcome.KEEP and (problem := self.shop.bench.failed_check(attempt.number, self.tag)):
             outcome = Outcome.DISCARD if head else Outcome.CRASH
-            return Verdict(outcome, f"{outcome.capitalize()}: {problem}", verdict.gain)
-        return verdict
+            return replace(answer, outcome=outcome, reason=f"{outcome.capitalize()}: {problem}")
+        return answer
+
+    def _check_head(self, samples: Sequence[Measurement]) -> None:
+        """ArkError when the head, which has run before, keeps failing: then no candidate is to blame."""
+        failed = [sample for sample in samples if sample.of_head and sample.problem]
+        if len(failed) >= HEAD_FAILURES:
+            raise ArkError(
+                f"the head, attempt {self.head.number}, fails now: {failed[-1].problem}",
+                f"something around it has changed, or it fails by chance; the logs are in {self.cache / 'logs'}",
+            )
 
     def _close(self, attempt: Attempt, measurements: Sequence[Measurement], verdict: Verdict) -> Attempt:
         try:
@@ -386,6 +407,13 @@ class Run:
             self._note_closed(self.ledger.close(attempt, measurements, _lost(reason)))
 
     def _baseline_error(self, attempt: Attempt, measurements: Sequence[Measurement], verdict: Verdict) -> ArkError:
+        missing = [c.metric for c in self.spec.constraints if c.metric not in measurements[-1].also]
+        if missing and not measurements[-1].problem:
+            known = ", ".join(sorted(measurements[-1].also))
+            return SpecError(
+                [f"{self.project.spec_path}: `constraints` limits {name}, which nothing measures" for name in missing],
+                f"correct the name, or print it as `NAME: NUMBER`; what there is: {known}",
+            )
         last = measurements[-1].log_tail.strip().split("\n")[-1].strip()
         said = f"; its last words: {last[:200]}" if last else ""
         reason = verdict.reason.partition(": ")[2]

@@ -39,7 +39,7 @@ def render_prompt(run: Run) -> str:
         spec=run.spec,
         head=run.head,
         baseline=run.baseline,
-        tried=books.tried,
+        tried=books.history.tried,
         kept=[_line(a) for a in books.kept],
         recent=[_line(a) for a in books.attempts[-RECENT:] if a.verdict],
         near=[_line(a) for a in books.near_misses],

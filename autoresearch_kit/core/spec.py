@@ -169,14 +169,43 @@ class Part(BaseModel):
 class Decision(Part):
     """How a candidate's measurements are turned into a verdict."""
 
-    rule: Literal["first_better"] = Field(
-        "first_better", description="`first_better`: one run, kept when it is strictly better by `min_gain`."
+    rule: Literal["sequential", "first_better"] = Field(
+        "sequential",
+        description="`sequential`: measured again, in turn with the head, until the evidence is clear. `first_better`: "
+        "one run, kept when it is strictly better by `min_gain`, luck included.",
+        examples=["first_better"],
+    )
+    false_keeps: Positive = Field(
+        0.1,
+        description="How many keeps without a real gain to expect in the whole campaign, at most.",
+        examples=["0.1"],
     )
     min_gain: Annotated[float | str, BeforeValidator(_gain)] = Field(
         0.0,
         description="Smallest gain worth keeping: in units of the metric, or in percent of the head's value (`0.5%`).",
         examples=["0.001", "0.5%"],
     )
+    baseline_runs: Annotated[Count, Field(le=1000)] = Field(
+        3,
+        description="How often the baseline is measured, to learn the noise; once when an earlier run of the same "
+        "files has shown that there is none.",
+        examples=["3"],
+    )
+    max_runs: Annotated[Count, Field(le=1000)] = Field(
+        12,
+        description="Most runs that one candidate may cost, the head's in turn included; used in rounds of four.",
+        examples=["12"],
+    )
+
+    @field_validator("max_runs")
+    @classmethod
+    def _two(cls, value: int) -> int:
+        if value < 2:
+            raise ValueError(
+                "is below 2: on a noisy metric a candidate is held against a fresh run of the head; "
+                "for one run each write `decision: first_better` (without noise one run is enough anyway)"
+            )
+        return value
 
     def threshold(self, value: float) -> float:
         """The smallest gain worth keeping over `value`, in units of the metric."""

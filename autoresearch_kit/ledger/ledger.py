@@ -241,6 +241,23 @@ def baseline_of(attempts: Sequence[Attempt]) -> Attempt | None:
     return next((a for a in reversed(attempts) if a.outcome is Outcome.KEEP and a.is_baseline), None)
 
 
+def quiet_value(repository: Repository, tree: str, yardstick: str, machine: str) -> float | None:
+    """The one value that earlier baselines of the same files showed on this kind of machine, in two runs or more.
+
+    None when it was never measured twice, or when values differed.
+    """
+    values: set[float] = set()
+    count = 0
+    for _, commit, parents, found, contents in repository.refs(f"{ROOT}*/0000", *_FIELDS):
+        if found == tree:
+            with contextlib.suppress(ArkError):
+                attempt = read_message(contents, number=0, commit=commit, parent=parents.split(" ")[0], tree=tree)
+                if (attempt.yardstick, attempt.machine) == (yardstick, machine):
+                    values.update(attempt.values)
+                    count += len(attempt.values)
+    return values.pop() if count > 1 and len(values) == 1 else None
+
+
 def pick(repository: Repository, branch_prefix: str, name: str) -> Attempt:
     """The attempt called `TAG/N`; UsageError when there is none."""
     tag, _, number = name.rpartition("/")

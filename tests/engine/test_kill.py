@@ -199,7 +199,10 @@ class Campaign:
         base = self.git("rev-parse", "HEAD").strip()
         branch = self.git("rev-list", "--reverse", "--parents", "--branches=autoresearch/t*").split()
         expected = [base, *(oid for a in kept for oid in (a.commit, a.parent))]
-        assert branch == (expected if kept else [])
+        expected = expected if kept else []
+        # Git itself, killed between the two halves of a transaction, leaves the branch behind; the next start mends it.
+        behind = expected[:-2] if len(kept) > 1 else []
+        assert branch == expected or (not closed and branch == behind)
         assert [a.parent for a in kept] == [base, *(a.commit for a in kept)][: len(kept)]
         heads = [next((k.commit for k in reversed(kept) if k.number < a.number), base) for a in attempts]
         assert [a.parent for a in attempts] == heads
@@ -211,9 +214,9 @@ class Campaign:
             if a.number:  # a baseline is withdrawn and begun from scratch
                 assert told[a.number] <= a.repeats + 1 <= 2, a
             if a.outcome in (Outcome.KEEP, Outcome.DISCARD):
-                assert [str(m.seed) for m in a.measurements] == [
-                    next(line.seed for line in reversed(runs) if line.number == a.number)
-                ]
+                seeds = [line.seed for line in runs if line.number == a.number]
+                assert len(a.measurements) == (1 if a.number else 3)
+                assert [str(m.seed) for m in a.measurements] == seeds[-len(a.measurements) :]
             elif a.outcome is not Outcome.RUNNING:
                 assert a.outcome is Outcome.LOST, a
         measured = [a.tree for a in attempts if a.number and a.outcome in (Outcome.KEEP, Outcome.DISCARD)]

@@ -227,9 +227,9 @@ def test_seeds_are_the_engines(tiny: Tiny) -> None:
     )
     used = [int(line) for line in seeds.read_text().split()]
     assert used == [m.seed for a in played.attempts for m in a.measurements]
-    assert len(set(used)) == 2
+    assert len(set(used)) == len(used) == 4
     same = tiny.play("cat > /dev/null; echo '# again' >> train.sh; [ $TURN = 1 ] || answer 12", attempts=1)
-    assert len({m.seed for a in same.attempts for m in a.measurements}) == 3, "fresh for each measurement"
+    assert len({m.seed for a in same.attempts for m in a.measurements}) == 5, "fresh for each measurement"
 
 
 def test_no_second_roll_of_the_dice(tiny: Tiny) -> None:

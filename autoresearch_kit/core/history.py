@@ -1,0 +1,137 @@
+"""What the attempts so far tell the next decision: how noisy one measurement is, what the head's last values were, and
+how much of the promised false keeps is left.
+
+The noise is pooled over the campaign: whatever was measured more than once within one attempt tells how far two
+measurements of the same files lie apart. Only neighbours in time are compared, so that a slow drift of the machine
+hardly counts as noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from autoresearch_kit.core.records import Attempt, Outcome
+
+GROUPS = 200
+"""So many repeated measurements are remembered: a project changes while it gets better."""
+RECENT = 3
+"""So many of the head's last values a new candidate is held against."""
+HORIZON = 100
+"""Candidates among which a campaign of unknown length spends half of its false keeps."""
+STEADY = 4.0
+"""A mean of so many standard deviations from zero lets noise grow in proportion to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Values of the same files, measured within one attempt."""
+
+    mean: float
+    """Their mean."""
+    squares: float
+    """Sum of their squared distances from the mean."""
+    freedom: int
+    """Degrees of freedom: one less than their count."""
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Group:
+        """The group of these values, at least one."""
+        mean = sum(value / len(values) for value in values)
+        squares = sum((value - mean) * (value - mean) for value in values) if len(set(values)) > 1 else 0.0
+        return Group(mean, squares, len(values) - 1)
+
+    def scaled_to(self, level: float) -> float:
+        """`squares` as they would be around `level`: noise is taken to grow with a value that is far from zero.
+
+        Never less than they were. A kernel that got ten times as fast has ten times the noise in its speed.
+        """
+        if not self.squares:
+            return 0.0
+        steady = self.mean * self.mean * self.freedom > STEADY * STEADY * self.squares
+        if not steady or abs(level) <= abs(self.mean):
+            return self.squares
+        return self.squares * (level / self.mean) * (level / self.mean)
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Noise of one measurement, from repeated ones."""
+
+    squares: float = 0.0
+    """Pooled sum of squares."""
+    freedom: int = 0
+    """Pooled degrees of freedom; 0 is unknown."""
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation of one measurement; NaN when unknown."""
+        return math.sqrt(self.squares / self.freedom) if self.freedom else math.nan
+
+    @property
+    def none(self) -> bool:
+        """Whether repeated measurements never differed."""
+        return self.freedom > 0 and self.squares == 0
+
+    def with_groups(self, groups: Iterable[Group], level: float) -> Noise:
+        """This noise and that of further groups, scaled to `level`."""
+        squares, freedom = self.squares, self.freedom
+        for group in groups:
+            squares, freedom = squares + group.scaled_to(level), freedom + group.freedom
+        return Noise(squares, freedom)
+
+
+class History:
+    """The attempts so far, as far as a decision may use them. Fed with closed attempts in order of their numbers."""
+
+    def __init__(self, attempts: Iterable[Attempt] = (), quiet_value: float | None = None) -> None:
+        """`quiet_value` is what an earlier run measured again and again for the same baseline, without any variance."""
+        self.quiet_value = quiet_value
+        self.recent: deque[float] = deque(maxlen=RECENT)
+        """The head's last values, oldest first."""
+        self.tried = 0
+        """Candidates with a verdict."""
+        self.spent = 0.0
+        """Of the promised false keeps."""
+        self._groups: deque[Group] = deque(maxlen=GROUPS)
+        for attempt in attempts:
+            self.add(attempt)
+
+    def add(self, attempt: Attempt) -> None:
+        """Learn from an attempt that was closed."""
+        verdict = attempt.verdict
+        if verdict is None:
+            return
+        baseline = attempt.is_baseline and attempt.outcome is Outcome.KEEP
+        if baseline:  # another machine, or another way of measuring: what was known before says nothing now
+            self._groups.clear()
+            self.recent.clear()
+        self._groups += [Group.of(values) for values in (attempt.values, attempt.head_values) if len(values) > 1]
+        if baseline and verdict.noise == 0 and len(attempt.values) == 1:
+            self._groups.append(Group(attempt.values[0], 0.0, 1))
+        self.recent += attempt.head_values
+        if attempt.outcome is Outcome.KEEP:
+            self.recent.clear()
+            self.recent += attempt.values
+        if attempt.outcome in (Outcome.KEEP, Outcome.DISCARD, Outcome.CRASH) and not attempt.is_baseline:
+            self.tried += 1
+        self.spent += verdict.share or 0.0
+
+    def noise(self, level: float) -> Noise:
+        """The pooled noise of one measurement around `level`."""
+        return Noise().with_groups(self._groups, level)
+
+    def share(self, false_keeps: float, planned: int | None) -> float:
+        """How much of the promised false keeps the next candidate may use up.
+
+        Even shares when it is known how many candidates there will be. Else the i-th of all that may come gets
+        `false_keeps * H / ((H + i) (H + i - 1))`, which sums up to `false_keeps` however long the campaign.
+        """
+        left = max(0.0, false_keeps - self.spent)
+        if left < 1e-9 * false_keeps:  # rounding
+            return 0.0
+        if planned is not None and planned > self.tried:
+            return left / (planned - self.tried)
+        return left / (HORIZON + self.tried + 1)
