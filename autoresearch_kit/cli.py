@@ -141,6 +141,43 @@ def check(directory: Path, as_json: bool) -> None:
         raise SystemExit(1)
 
 
+@main.command()
+@directory
+@click.option(
+    "--runs",
+    type=click.IntRange(min=2),
+    default=3,
+    metavar="N",
+    show_default=True,
+    help="How often to measure the baseline, and an unchanged candidate.",
+)
+@click.option("--only", metavar="NAME", help="Ask one question, by its name in the table.")
+@json_option
+def exam(directory: Path, runs: int, only: str | None, as_json: bool) -> None:
+    """Examine the evaluator: unchanged files, broken ones and planted cheats must score as they deserve."""
+    from dataclasses import asdict
+
+    from autoresearch_kit.core.errors import UsageError
+    from autoresearch_kit.exam import QUESTIONS, Exam, ask
+
+    if only is not None and only not in QUESTIONS:
+        raise UsageError(f"there is no question `{only}`", f"known: {', '.join(QUESTIONS)}")
+    answers = []
+    _heed_signals()
+    with _project(directory) as project, Exam(project, runs, lambda text: click.echo(text, err=True)) as held:
+        for answer in ask(held, only):
+            answers.append(asdict(answer))
+            if not as_json:
+                color = {"ok": "green", "not tried": "yellow", "WEAK": "red"}[answer.verdict]
+                click.echo(f"{_styled(f'{answer.verdict:<9}', color)}  {answer.question}: {answer.text}")
+                if answer.hint:
+                    click.echo(f"           hint: {answer.hint}")
+    if as_json:
+        _print_json(answers)
+    if any(answer["verdict"] == "WEAK" for answer in answers):
+        raise SystemExit(1)
+
+
 @main.command("render-program")
 @directory
 @click.option(
@@ -210,9 +247,7 @@ def run(
     with _project(directory) as project:
         chosen = choose(project.spec, agent)
         tag = _default_tag(project, time.strftime("%b%d").lower()) if tag is None else check_tag(tag)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
-                signal.signal(number, _interrupt)
+        _heed_signals()
         with Display(Console(stderr=True)) as display, Run(project, tag, display) as held:
             display.follow(held)
             held.open(start_from)
@@ -234,6 +269,13 @@ def _default_tag(project: Project, today: str) -> str:
 
     tag = f"{project.folder.name}-{today}"
     return tag if project.place.prefix and is_name(tag) else today
+
+
+def _heed_signals() -> None:
+    """Let whoever ends this process do so as by Ctrl-C."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(*_: object) -> NoReturn:

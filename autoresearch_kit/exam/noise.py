@@ -1,0 +1,99 @@
+"""What repeated measurements of the same files say: whether two series agree, and what is beyond their noise.
+
+Every test here is strict, a chance of one in a thousand to accuse a sound evaluator: an exam asks many questions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean, stdev
+
+LEVEL = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The scores of files that are all the same, and the direction that is better."""
+
+    values: tuple[float, ...]
+    maximize: bool
+
+    @property
+    def mean(self) -> float:
+        return self.values[0] if self.spread == 0 else fmean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation; zero also when there is one value."""
+        return stdev(self.values) if len(set(self.values)) > 1 else 0.0
+
+    @property
+    def margin(self) -> float:
+        """How far from the mean one more score of the same files stays, but for one in a thousand on each side."""
+        from scipy import special
+
+        n = len(self.values)
+        return float(special.stdtrit(n - 1, 1 - LEVEL)) * self.spread * math.sqrt(1 + 1 / n) if self.spread else 0.0
+
+    def gain(self, value: float) -> float:
+        """By how much `value` is better than the mean; negative when it is worse."""
+        return value - self.mean if self.maximize else self.mean - value
+
+    def is_better(self, value: float) -> bool:
+        return self.gain(value) > self.margin
+
+    def is_same(self, value: float) -> bool:
+        return abs(self.gain(value)) <= self.margin
+
+    def forged(self) -> float:
+        """A number that is better beyond doubt, and still one that an honest run could print."""
+        mean = self.mean
+        step = max(3 * self.margin, abs(mean) / 2) or 1.0
+        if self.maximize and 0 < mean < 1 and 3 * self.margin < (1 - mean) / 2:
+            step = (1 - mean) / 2  # a share stays below one
+        return float(f"{mean + (step if self.maximize else -step):.6g}")
+
+
+def chance_of_difference(first: Sequence[float], second: Sequence[float]) -> float:
+    """How likely two series from one source differ so much in their means: Student's t, two-sided."""
+    rest = [*(x - fmean(first) for x in first), *(x - fmean(second) for x in second)]
+    freedom = len(rest) - 2
+    error = math.sqrt(_square(rest) / freedom * (1 / len(first) + 1 / len(second)))
+    return _two_sided(fmean(first) - fmean(second), error, freedom)
+
+
+def chance_of_first(values: Sequence[float]) -> float:
+    """How likely the first score is so far from the later ones."""
+    later = values[1:]
+    error = stdev(later) * math.sqrt(1 + 1 / len(later))
+    return _two_sided(values[0] - fmean(later), error, len(later) - 1)
+
+
+def chance_of_trend(values: Sequence[float]) -> float:
+    """How likely scores without a trend lie so well on a line over their order."""
+    n, mean = len(values), fmean(values)
+    places = [i - (n - 1) / 2 for i in range(n)]
+    slope = sum(x * y for x, y in zip(places, values, strict=True)) / _square(places)
+    rest = [y - mean - slope * x for x, y in zip(places, values, strict=True)]
+    return _two_sided(slope, math.sqrt(_square(rest) / (n - 2) / _square(places)), n - 2)
+
+
+def goes_one_way(values: Sequence[float]) -> bool:
+    """Whether each score is above the one before it, or each is below."""
+    steps = list(pairwise(values))
+    return all(a < b for a, b in steps) or all(a > b for a, b in steps)
+
+
+def _square(values: Sequence[float]) -> float:
+    return sum(x * x for x in values)
+
+
+def _two_sided(difference: float, error: float, freedom: int) -> float:
+    from scipy import special
+
+    if error <= 1e-9 * abs(difference):  # no noise at all, but for the last bits of a sum
+        return 0.0 if difference else 1.0
+    return float(2 * special.stdtr(freedom, -abs(difference) / error))
