@@ -82,7 +82,7 @@ def look(
     """
     if not heads:
         gain = own[0] - _mean(recent)
-        margin = SCREEN * known.sd if known.freedom else 0.0
+        margin = SCREEN * known.hint if known.freedom else 0.0
         return Look(not gain > margin, False, gain, known, known.sd)
     noise = known.with_groups((Group.of(own), Group.of(heads)), _mean(heads))
     gain = _mean(own) - _mean(heads)
@@ -100,7 +100,7 @@ def look(
     if _is_overwhelming(own, heads, noise, level) or _crosses(own, heads, noise, level, max_runs):
         return Look(True, True, gain, noise, error)
     reference = (sum(heads) + EARLIER * _mean(recent)) / (pairs + EARLIER)
-    asked = REACH * NormalDist().inv_cdf(1 - level) * noise.sd * math.sqrt(2 / most)
+    asked = REACH * NormalDist().inv_cdf(1 - level) * noise.hint * math.sqrt(2 / most)
     futile = _mean(own) - reference < asked * pairs / most
     return Look(futile or pairs >= most, False, gain, noise, error)
 

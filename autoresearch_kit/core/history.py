@@ -3,7 +3,8 @@ how much of the promised false keeps is left.
 
 The noise is pooled over the campaign: whatever was measured more than once within one attempt tells how far two
 measurements of the same files lie apart. Only neighbours in time are compared, so that a slow drift of the machine
-hardly counts as noise.
+hardly counts as noise. Noise that grows with the value is scaled up; noise that has become smaller is believed when it
+is proved.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ RECENT = 3
 """So many of the head's last values a new candidate is held against."""
 HORIZON = 100
 """Candidates among which a campaign of unknown length spends half of its false keeps."""
+FORGET = 0.01
+"""When what was measured since the head was kept is less noisy than before, at this level, the old noise is forgotten."""
 STEADY = 4.0
 """A mean of so many standard deviations from zero lets noise grow in proportion to it."""
 
@@ -64,11 +67,18 @@ class Noise:
     """Pooled sum of squares."""
     freedom: int = 0
     """Pooled degrees of freedom; 0 is unknown."""
+    near: float = math.inf
+    """Standard deviation since the head was kept, from perhaps two values; infinite when unknown."""
 
     @property
     def sd(self) -> float:
         """Standard deviation of one measurement; NaN when unknown."""
         return math.sqrt(self.squares / self.freedom) if self.freedom else math.nan
+
+    @property
+    def hint(self) -> float:
+        """The smaller of `sd` and `near`: for what costs runs and no trust."""
+        return min(self.sd, self.near)
 
     @property
     def none(self) -> bool:
@@ -80,7 +90,15 @@ class Noise:
         squares, freedom = self.squares, self.freedom
         for group in groups:
             squares, freedom = squares + group.scaled_to(level), freedom + group.freedom
-        return Noise(squares, freedom)
+        return Noise(squares, freedom, self.near)
+
+    def is_below(self, other: Noise) -> bool:
+        """Whether it is smaller than `other` beyond chance, by the F test."""
+        if not (self.squares and other.squares and self.freedom and other.freedom):
+            return False  # no difference at all between a few values may be the coarseness of the metric
+        from scipy.special import fdtr  # a third of a second, and for noisy metrics only
+
+        return bool(fdtr(self.freedom, other.freedom, (self.sd / other.sd) ** 2) < FORGET)
 
 
 class History:
@@ -95,7 +113,8 @@ class History:
         """Candidates with a verdict."""
         self.spent = 0.0
         """Of the promised false keeps."""
-        self._groups: deque[Group] = deque(maxlen=GROUPS)
+        self._before: deque[Group] = deque(maxlen=GROUPS)
+        self._since: deque[Group] = deque(maxlen=GROUPS)
         for attempt in attempts:
             self.add(attempt)
 
@@ -106,22 +125,30 @@ class History:
             return
         baseline = attempt.is_baseline and attempt.outcome is Outcome.KEEP
         if baseline:  # another machine, or another way of measuring: what was known before says nothing now
-            self._groups.clear()
+            self._before.clear()
+            self._since.clear()
             self.recent.clear()
-        self._groups += [Group.of(values) for values in (attempt.values, attempt.head_values) if len(values) > 1]
-        if baseline and verdict.noise == 0 and len(attempt.values) == 1:
-            self._groups.append(Group(attempt.values[0], 0.0, 1))
+        self._since += [Group.of(attempt.head_values)] if len(attempt.head_values) > 1 else []
+        own = [Group.of(attempt.values)] if len(attempt.values) > 1 else []
+        if baseline and verdict.noise == 0 and not own:
+            own = [Group(attempt.values[0], 0.0, 1)]
         self.recent += attempt.head_values
         if attempt.outcome is Outcome.KEEP:
+            self._before += self._since
+            self._since.clear()
             self.recent.clear()
             self.recent += attempt.values
+        self._since += own
         if attempt.outcome in (Outcome.KEEP, Outcome.DISCARD, Outcome.CRASH) and not attempt.is_baseline:
             self.tried += 1
         self.spent += verdict.share or 0.0
 
     def noise(self, level: float) -> Noise:
-        """The pooled noise of one measurement around `level`."""
-        return Noise().with_groups(self._groups, level)
+        """The pooled noise of one measurement around `level`, the head's."""
+        since = Noise().with_groups(self._since, level)
+        near = Noise(since.squares, since.freedom, since.sd if since.squares else math.inf)
+        before = Noise().with_groups(self._before, level)
+        return near if near.is_below(before) else near.with_groups(self._before, level)
 
     def share(self, false_keeps: float, planned: int | None) -> float:
         """How much of the promised false keeps the next candidate may use up.
