@@ -96,6 +96,8 @@ def log_entry(attempt: Attempt) -> dict[str, Any]:
         "started": attempt.started,
         "gain": attempt.verdict.gain if attempt.verdict else None,
         "agent": attempt.proposal.agent,
+        "head_values": list(attempt.head_values),
+        "noise": attempt.verdict.noise if attempt.verdict else None,
     }
 
 
@@ -110,7 +112,14 @@ def full_entry(attempt: Attempt, diff: str) -> dict[str, Any]:
         "machine": attempt.machine,
         "cost": {"seconds": cost.seconds, "tokens": cost.tokens, "money": cost.money},
         "measurements": [
-            {"value": m.value, "problem": m.problem, "seconds": m.seconds, "seed": m.seed, "also": dict(m.also)}
+            {
+                "value": m.value,
+                "problem": m.problem,
+                "seconds": m.seconds,
+                "seed": m.seed,
+                "of_head": m.of_head,
+                "also": dict(m.also),
+            }
             for m in attempt.measurements
         ],
         "log_tail": _log_tail(attempt),
@@ -132,6 +141,10 @@ def show_lines(attempt: Attempt, diff: str) -> list[str]:
     lines.append(f"parent   {attempt.parent}")
     lines.append(f"started  {attempt.started} by {attempt.proposal.agent}, measured in {attempt.seconds:.1f} s")
     lines.append(f"machine  {attempt.machine}")
+    if len(attempt.measurements) > 1:
+        whose = {False: "head" if attempt.is_baseline else "candidate", True: "head"}
+        lines.append("samples")
+        lines += [f"  {whose[m.of_head]:<9}  {m.problem or number(m.value or 0.0)}" for m in attempt.measurements]
     lines += [f"{name:<24} {number(value)}" for name, value in attempt.also.items()]
     tail = _log_tail(attempt)
     if tail:
