@@ -316,13 +316,17 @@ def status(directory: Path, tag: str | None, as_json: bool) -> None:
 @tag_option
 @json_option
 @click.option("--tsv", "as_tsv", is_flag=True, help="The table of results.tsv.")
-def log(directory: Path, tag: str | None, as_json: bool, as_tsv: bool) -> None:
+@click.option("--replay", metavar="RULE", help="What another `decision` would have kept; nothing is measured.")
+def log(directory: Path, tag: str | None, as_json: bool, as_tsv: bool, replay: str | None) -> None:
     """List every attempt of a run."""
     from autoresearch_kit.ledger import results
     from autoresearch_kit.views import summary
 
-    if as_json and as_tsv:
-        raise click.UsageError("--json and --tsv exclude each other")
+    if as_tsv and (as_json or replay):
+        raise click.UsageError(f"--tsv and {'--json' if as_json else '--replay'} exclude each other")
+    if replay is not None:
+        _print_replay(directory, tag, replay, as_json)
+        return
     # Without --tsv no spec is needed, which saves a third of the time.
     with _repository(directory) as repository:
         attempts = _read(repository, tag, _spec_name(repository, directory))[1]
@@ -339,6 +343,18 @@ def log(directory: Path, tag: str | None, as_json: bool, as_tsv: bool) -> None:
         console = _console()
         for attempt in attempts:
             console.print(verdict_line(attempt), soft_wrap=True, highlight=False)
+
+
+def _print_replay(directory: Path, tag: str | None, rule: str, as_json: bool) -> None:
+    from autoresearch_kit.views.replay import read_rule, replay, replay_entry, replay_lines
+
+    decision = read_rule(rule)
+    with _project(directory) as project:
+        found = list(replay(project, _run_of(project, tag)[1], decision))
+    if as_json:
+        _print_json([replay_entry(replayed) for replayed in found])
+    else:
+        click.echo("\n".join(replay_lines(found)))
 
 
 @main.command()
