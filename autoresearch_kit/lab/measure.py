@@ -38,7 +38,7 @@ class Phase:
     """What is going on now, for whoever watches."""
 
     name: str
-    """`agent`, `setup`, `run`, `eval` or `check`."""
+    """`agent`, `setup`, `run`, `eval`, `check` or `holdout`."""
     limit_seconds: float
     """What it is meant to take at most: the budget for a run."""
     log: Path
@@ -140,19 +140,11 @@ class Bench:
         last = tail(own_log) or tail(log)
         doubt = self._doubt(printed)
         if spec.eval_command is not None:
-            self._bench.lay(self._tracked, self._commit, keep=self._survives)
-            if not _is_file(own_log):  # only now: before, the way there may have led anywhere
-                _copy(log, own_log)
             eval_log = self._logs / f"{name}.eval.log"
-            done = self._command("eval", spec.eval_command, spec.eval_timeout_seconds, eval_log, env)
+            done, said, evaluated = self._evaluate("eval", spec.eval_command, log, eval_log, env)
             seconds += done.wall_seconds
             last = "\n".join(text for text in (tail(own_log), tail(eval_log)) if text)
-            said = _read(eval_log)
-            evaluated = read_metrics(
-                said, spec.metric, pattern=spec.metric_pattern, bare_number=spec.metric_pattern is None
-            )
             # What only the run knows, such as peak_vram_mb, counts too; the evaluation's word is the stronger one.
-            evaluated = _with_exit(evaluated, done)
             reading = Reading(evaluated.value, {**reading.also, **evaluated.also}, evaluated.problem)
             doubt = {**doubt, **dict.fromkeys(evaluated.also, ""), **self._doubt(said)}
         problem = reading.problem or next((text for text in doubt.values() if text), "")
@@ -165,6 +157,20 @@ class Bench:
             seed,
             machine(),
         )
+
+    def _evaluate(
+        self, phase: str, line: str, run_log: Path, log: Path, env: Mapping[str, str]
+    ) -> tuple[Finished, str, Reading]:
+        """Make the bench the commit again but for what survives, run `line`, and read the metric from what it says."""
+        self._bench.lay(self._tracked, self._commit, keep=self._survives)
+        own_log = self.folder / RUN_LOG
+        if not _is_file(own_log):  # only now: before, the way there may have led anywhere
+            _copy(run_log, own_log)
+        spec = self._spec
+        done = self._command(phase, line, spec.eval_timeout_seconds, log, env)
+        said = _read(log)
+        reading = read_metrics(said, spec.metric, pattern=spec.metric_pattern, bare_number=spec.metric_pattern is None)
+        return done, said, _with_exit(reading, done)
 
     def _doubt(self, text: str) -> dict[str, str]:
         """By constrained metric, why its number in `text` cannot be believed: two values, or none that is a number."""
@@ -182,6 +188,19 @@ class Bench:
             if done.problem:
                 return f"check `{check.command}` failed: {done.detail}"
         return ""
+
+    def hold_out(self, measured: Measurement, number: int, tag: str, sample: int = 0) -> Measurement:
+        """What the spec's hold-out command says of the run that was `measured` last, with the seed of that run."""
+        command = self._spec.holdout_command
+        assert command is not None, "the spec has no hold-out"
+        name = f"{number:04d}" + (f"-{sample}" if sample else "")
+        log = self._logs / f"{name}.holdout.log"
+        env = self._environment(tag, number, measured.seed)
+        done, _, reading = self._evaluate("holdout", command, self._logs / f"{name}.run.log", log, env)
+        last = tail(log) if reading.problem else ""
+        return Measurement(
+            reading.value, reading.also, reading.problem, done.wall_seconds, last, measured.seed, machine()
+        )
 
     def set_up(self, files: Mapping[str, Entry], commit: str, tag: str) -> str:
         """Run the spec's set-up command; what went wrong as a sentence, empty when nothing did."""

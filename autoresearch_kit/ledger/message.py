@@ -35,7 +35,7 @@ def write_message(attempt: Attempt) -> str:
         ("Seconds", f"{attempt.seconds:.3f}"),
         ("Started", attempt.started),
         ("Agent", proposal.agent),
-        ("Cost", _compact({k: v for k in Cost.__slots__ if (v := getattr(proposal.cost, k)) is not None})),
+        ("Cost", compact({k: v for k in Cost.__slots__ if (v := getattr(proposal.cost, k)) is not None})),
         ("Yardstick", attempt.yardstick),
         ("Machine", attempt.machine),
     ]
@@ -44,8 +44,8 @@ def write_message(attempt: Attempt) -> str:
     if attempt.repeats:
         trailers.append(("Repeats", str(attempt.repeats)))
     if verdict:
-        trailers.append(("Verdict", _compact(_verdict_fields(verdict))))
-    trailers += [("Measurement", _compact(_measurement_fields(m, attempt.machine))) for m in attempt.measurements]
+        trailers.append(("Verdict", compact(_verdict_fields(verdict))))
+    trailers += [("Measurement", compact(measurement_fields(m, attempt.machine))) for m in attempt.measurements]
     trailers.append(("Lines", f"{len(why)} {len(reason)} {len(log)}"))
     return body + "\n\n" + "".join(f"Ark-{name}: {value}".rstrip() + "\n" for name, value in trailers)
 
@@ -59,7 +59,8 @@ def read_message(text: str, *, number: int, commit: str, parent: str, tree: str)
         raise ArkError(message, "refs below refs/ark/ belong to `ark`; move yours elsewhere") from None
 
 
-def _parse(text: str) -> Any:
+def parse(text: str) -> Any:
+    """One JSON value; ValueError for anything else."""
     # Half the time of `json.loads`, which looks for white space around it first.
     value, end = _SCAN(text)
     if end != len(text):
@@ -74,7 +75,7 @@ def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attemp
     for line in block.split("\n"):
         name, _, value = line.partition(": ")
         if name == "Ark-Measurement":
-            samples.append(_parse(value))
+            samples.append(parse(value))
         else:
             fields[name] = value
     if int(fields["Ark-Attempt"]) != number:
@@ -95,26 +96,30 @@ def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attemp
     outcome = Outcome(fields["Ark-Outcome"])
     verdict = None
     if outcome is not Outcome.RUNNING:
-        numbers = _parse(fields.get("Ark-Verdict", "{}"))
+        numbers = parse(fields.get("Ark-Verdict", "{}"))
         verdict = Verdict(outcome, reason, numbers.get("gain"), numbers.get("noise"), numbers.get("share"))
     return Attempt(
         number=number,
         commit=commit,
         parent=parent,
         tree=tree,
-        proposal=Proposal(title, why, fields.get("Ark-Agent", ""), Cost(**_parse(fields.get("Ark-Cost", "{}")))),
+        proposal=Proposal(title, why, fields.get("Ark-Agent", ""), Cost(**parse(fields.get("Ark-Cost", "{}")))),
         measurements=tuple(
-            [_measurement(sample, machine, tail if index == crashed else "") for index, sample in enumerate(samples)]
+            [
+                read_measurement(sample, machine, tail if index == crashed else "")
+                for index, sample in enumerate(samples)
+            ]
         ),
         verdict=verdict,
         started=fields["Ark-Started"],
         yardstick=fields["Ark-Yardstick"],
         repeats=int(fields.get("Ark-Repeats", "0")),
-        spec=_parse(fields.get("Ark-Spec", '""')),
+        spec=parse(fields.get("Ark-Spec", '""')),
     )
 
 
-def _measurement_fields(measurement: Measurement, machine: str) -> dict[str, Any]:
+def measurement_fields(measurement: Measurement, machine: str) -> dict[str, Any]:
+    """`measurement` as plain data, without its log and without the machine where that is `machine`."""
     fields = {
         "value": measurement.value,
         "also": dict(measurement.also),
@@ -132,7 +137,8 @@ def _verdict_fields(verdict: Verdict) -> dict[str, float | None]:
     return fields if verdict.share is None else {**fields, "share": verdict.share}
 
 
-def _measurement(fields: Mapping[str, Any], machine: str, tail: str) -> Measurement:
+def read_measurement(fields: Mapping[str, Any], machine: str, tail: str = "") -> Measurement:
+    """What `measurement_fields` wrote."""
     return Measurement(
         value=fields["value"],
         also=fields.get("also", {}),
@@ -145,6 +151,7 @@ def _measurement(fields: Mapping[str, Any], machine: str, tail: str) -> Measurem
     )
 
 
-def _compact(value: Mapping[str, Any]) -> str:
+def compact(value: Mapping[str, Any]) -> str:
+    """JSON on one line."""
     # ASCII: a metric's name comes from the run's output and may hold anything, lone surrogates too.
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
