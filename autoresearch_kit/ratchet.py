@@ -49,13 +49,21 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """A measurement begins: how many there were for this attempt, and whether it is the head's turn."""
+
+    done: int
+    of_head: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """An attempt was closed."""
 
     attempt: Attempt
 
 
-Event = Phase | Note | Judged
+Event = Phase | Note | Sampling | Judged
 Watch = Callable[[Event], None]
 
 
@@ -369,6 +377,7 @@ class Run:
         )  # fmt: skip
         while isinstance(answer := decide(case), Again):
             of_head = answer is Again.HEAD and head is not None
+            self._watch(Sampling(len(samples), of_head))
             commit, laid = (head.commit, self._files_of_head()) if of_head and head else (attempt.commit, files)
             measured = self.shop.measure(commit, attempt.number, len(samples), laid)
             samples.append(replace(measured, of_head=of_head))

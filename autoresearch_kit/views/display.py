@@ -14,7 +14,7 @@ from rich.text import Text
 from autoresearch_kit.core.records import Attempt, Outcome, clean_line, number
 from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.ledger.ledger import baseline_of
-from autoresearch_kit.ratchet import Event, Judged, Note, Run
+from autoresearch_kit.ratchet import Event, Judged, Note, Run, Sampling
 from autoresearch_kit.views.summary import gain_words
 
 SHOWN_VERDICTS = 8
@@ -37,6 +37,7 @@ class Display:
         self._started = time.monotonic()
         self._phase: Phase | None = None
         self._phase_began = 0.0
+        self._sampling = Sampling(0, False)
         self._measured = 0
         self._verdicts: deque[Text] = deque(maxlen=SHOWN_VERDICTS)
         self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=4, transient=True)
@@ -59,10 +60,12 @@ class Display:
         """Take one event."""
         if isinstance(event, Phase):
             self._phase, self._phase_began = event, time.monotonic()
+        elif isinstance(event, Sampling):
+            self._sampling = event
         elif isinstance(event, Note):
             self._print(Text(event.text, style="yellow"))
         elif isinstance(event, Judged):
-            self._phase = None
+            self._phase, self._sampling = None, Sampling(0, False)
             self._measured += 1
             line = verdict_line(event.attempt)
             self._verdicts.append(line)
@@ -91,7 +94,9 @@ class Display:
             row.add_row(f"attempt {upcoming}", "")
             return row
         elapsed = time.monotonic() - self._phase_began
-        words = f"attempt {upcoming}: {PHASE_WORDS.get(phase.name, phase.name)}"
+        turn = self._sampling
+        again = f", run {turn.done + 1}{' (the head, in turn)' if turn.of_head else ''}" if turn.done else ""
+        words = f"attempt {upcoming}{again}: {PHASE_WORDS.get(phase.name, phase.name)}"
         bar = ProgressBar(total=phase.limit_seconds, completed=min(elapsed, phase.limit_seconds), width=24)
         row.add_row(words, bar, f"{_seconds(elapsed)} of {_seconds(phase.limit_seconds)}")
         return row
