@@ -89,6 +89,8 @@ class Exam:
         if self._lock.is_held():
             raise ArkError("an exam of this repository is going on already", "wait for it, or stop it by Ctrl-C")
         self._lock.acquire()
+        if dirty := self.project.repository.changed(self.prefix):
+            self.tell(f"not committed, so not examined: {', '.join(dirty[:5])}{' and others' if dirty[5:] else ''}")
         cache.remove(self._tools)
         cache.make_private(self._tools)
         self._shop = Workshop(self.project, NAME, head, NAME, self._note_phase)
@@ -221,7 +223,7 @@ class Exam:
         """Store what forged output looks like, for a plan to say; returns that of the command that prints the score."""
         for phase, printed in self._printed.items():
             text = cheats.forged_text(printed, self.spec.metric, self.scores[0], value)
-            (self._tools / f"say-{phase}").write_text(text, errors="replace")
+            (self._tools / f"say-{phase}").write_text(text, "utf-8", "replace")
         return self._tools / ("say-eval" if self.spec.eval_command else "say-run")
 
     def store_printer(self, program: bytes) -> None:

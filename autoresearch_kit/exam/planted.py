@@ -39,7 +39,7 @@ def act() -> bool:
             if file.is_file():
                 _put(file, bench, file.relative_to(HERE / name))
     for name in steps.get("replace", []):
-        if (bench / name).is_file():
+        if os.access(bench / name, os.X_OK) and (bench / name).is_file():
             _put(HERE / "printer", bench, Path(name))
     if "say" in steps:
         text = (HERE / steps["say"]).read_bytes()

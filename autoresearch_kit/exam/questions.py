@@ -54,12 +54,12 @@ def unchanged(exam: Exam) -> Answer:
         (ours if who == "A" else others).append(found.value)
         values = exam.scores[begun:]
 
-    shown = ", ".join(f"{value:.6g}" for value in values)
+    shown = ", ".join(f"{value:.12g}" for value in values)
     hint = "the score must not depend on ARK_ATTEMPT, the commit or the time; fix what differs, or average over it"
     if len(set(values)) == 1:
         return Answer(name, "ok", f"{len(values)} measurements of the same files score {values[0]:.6g}, bit for bit")
     if len(set(ours)) == 1 and len(set(others)) == 1:
-        text = f"the same files score {ours[0]:.6g} as the baseline and {others[0]:.6g} as a candidate"
+        text = f"the same files score {ours[0]:.12g} as the baseline and {others[0]:.12g} as a candidate"
         return _weak(name, text, hint)
     if len(set(ours)) > 1:
         later = "something outlasts a measurement, such as a cache in the home folder or a machine that warms up"
@@ -236,7 +236,7 @@ def constant_output(exam: Exam) -> Answer:
     if remembering is None and planted is None:
         return _nothing_to_answer(exam, name)
     exam.know_noise()
-    hint = "check every answer, and count a missing or a useless one as wrong"
+    hint = "count a missing or useless answer as wrong; or begin with a baseline that beats a constant"
     told = []
     if remembering is not None:
         exam.forget()
@@ -273,11 +273,9 @@ def ask(exam: Exam, only: str | None = None) -> Iterator[Answer]:
     exam.begin()
     count = (2 if "unchanged" in chosen else 1) * exam.runs + sum(most for _, most in chosen.values())
     count += min(MAX_FILES, len(exam.mutable)) if "broken" in chosen and len(exam.mutable) > 1 else 0
-    minutes = count * exam.seconds / 60
-    exam.tell(
-        f"at most about {count} measurements, {max(1, round(minutes))} minutes if each takes what the first took;"
-        " cheats mostly end at once"
-    )
+    seconds = count * exam.seconds
+    time = f"{seconds / 60:.0f} minutes" if seconds > 120 else f"{math.ceil(seconds)} s"
+    exam.tell(f"at most about {count} measurements, {time} if all take what the first took; cheats mostly end at once")
     for question, _ in chosen.values():
         yield question(exam)
 
