@@ -119,16 +119,25 @@ def init(directory: Path, template: str, list_only: bool) -> None:
 
 @main.command()
 @directory
+@click.option(
+    "--noise",
+    "runs",
+    type=click.IntRange(min=2, max=1000),
+    metavar="N",
+    help="Measure the baseline N times, to see how small a gain can be detected; nothing is recorded.",
+)
 @json_option
-def check(directory: Path, as_json: bool) -> None:
-    """See everything that could waste a night, without spending a budget."""
+def check(directory: Path, runs: int | None, as_json: bool) -> None:
+    """See everything that could waste a night, and how small a gain can be detected."""
     from dataclasses import asdict
 
-    from autoresearch_kit.preflight import preflight
+    from autoresearch_kit.check import check as look
 
     findings = []
+    if runs:
+        _heed_signals()
     with _project(directory) as project:
-        for finding in preflight(project):
+        for finding in look(project, runs or 0, lambda text: click.echo(text, err=True)):
             findings.append(asdict(finding))
             if not as_json:
                 color = {"ok": "green", "warn": "yellow", "fail": "red"}[finding.level]
@@ -394,9 +403,9 @@ def clean(directory: Path) -> None:
         # Not by the refs: a run has none until its baseline begins.
         for path in sorted((project.repository.common / "ark").glob("*.lock")):
             if Lock(path, "").is_held():
-                raise ArkError(
-                    f"run {path.stem} is going on in these folders", "stop it first, by Ctrl-C where it runs"
-                )
+                # A run may be called noise or exam too, and is held by the same file.
+                what = {"noise": "`ark check --noise`", "exam": "`ark exam`"}.get(path.stem, f"run {path.stem}")
+                raise ArkError(f"{what} is going on in these folders", "stop it first, by Ctrl-C where it runs")
         folder = cache.repository_cache(project.repository.common)
         if folder.exists():
             cache.remove(folder)

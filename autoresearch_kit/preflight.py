@@ -1,4 +1,4 @@
-"""`ark check`: everything that could waste a night and can be seen without spending a budget, one line each."""
+"""Everything that could waste a night and can be seen without measuring, one line each; `check` adds the noise."""
 
 from __future__ import annotations
 
@@ -114,6 +114,7 @@ def _dirty(project: Project) -> Iterator[Finding]:
 def _commands(project: Project) -> Iterator[Finding]:
     spec = project.spec
     named = {"run_command": spec.run_command, "eval_command": spec.eval_command, "setup_command": spec.setup_command}
+    named |= {"holdout_command": spec.holdout_command}
     named |= {f"checks[{index}]": check.command for index, check in enumerate(spec.checks)}
     for key, line in named.items():
         if line is None:
@@ -170,8 +171,6 @@ def _disk(project: Project, commit: str) -> Iterator[Finding]:
 
 def _unused(spec: Spec) -> Iterator[Finding]:
     """Keys that this version accepts and cannot act on: said, so that nobody relies on them."""
-    if spec.holdout_command:
-        yield Finding("warn", "holdout", "`holdout_command` is not run by this version")
     if spec.budget.money:
         yield Finding(
             "warn", "budget", "no agent of this version reports what it costs, so `budget.money` never stops a run"

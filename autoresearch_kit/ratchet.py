@@ -20,6 +20,7 @@ from autoresearch_kit.books import Books
 from autoresearch_kit.core.budget import Ending, Limits, ending
 from autoresearch_kit.core.decide import Again, Case, decide
 from autoresearch_kit.core.errors import ArkError, SpecError, UsageError
+from autoresearch_kit.core.outlook import Outlook
 from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict, number
 from autoresearch_kit.lab import cache
 from autoresearch_kit.lab.desk import Desk, Refused
@@ -184,6 +185,20 @@ class Run:
             self._watch(Note(f"Another {what} than the head's, so it is measured anew: {now}"))
             self._baseline(f"Baseline again: another {what}", f"Its last value, {number(head.value or 0)}, was from "
                            f"{head.machine} with yardstick {head.yardstick}.")  # fmt: skip
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        """Warn of what the noise will not let this run find; ArkError when it could not keep anything any more."""
+        outlook = Outlook.of(self.spec, self.attempts, self.head, self.books.history)
+        over = ending(self.spec.budget, Limits(), self.books.spent(0, 0.0), self.spec.maximize)
+        if outlook.is_spent and not over:
+            raise ArkError(
+                f"the promised false keeps, {self.spec.decision.false_keeps:g} in all, are spent on "
+                f"{self.books.history.tried} candidates, so nothing more could be kept",
+                "promise more (decision.false_keeps), or begin a new run: ark run --tag NAME",
+            )
+        for text, hint in outlook.warnings():
+            self._watch(Note(f"{text}; {hint}"))
 
     def _tell_what_is_newer(self, files: Mapping[str, Entry]) -> None:
         """A run keeps the fixed files that it began with; say so when the user has committed others since."""

@@ -28,7 +28,7 @@ LAYERS = [
     {"workshop"},
     {"ratchet"},
     {"agents", "views"},
-    {"preflight", "starter", "exam"},
+    {"preflight", "starter", "exam", "check"},
     {"cli", "__main__"},
 ]
 # The reference page is made from everything; no module of the package imports it.
