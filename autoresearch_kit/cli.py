@@ -394,6 +394,41 @@ def show(attempt: str, directory: Path, as_json: bool) -> None:
 
 @main.command()
 @directory
+@tag_option
+@click.option(
+    "--runs",
+    type=click.IntRange(min=1),
+    default=12,
+    metavar="N",
+    show_default=True,
+    help="Runs of baseline and head together, at least 8; fewer are made when there is no noise.",
+)
+@click.option("--ablate", is_flag=True, help="Take each kept change out of the head in turn: which carry weight?")
+@json_option
+def verify(directory: Path, tag: str | None, runs: int, ablate: bool, as_json: bool) -> None:
+    """Measure baseline and head in turn, with fresh seeds: the number to publish, with its confidence interval."""
+    from autoresearch_kit.core.verification import block_lines, warnings
+    from autoresearch_kit.ledger.verified import as_data
+    from autoresearch_kit.verify import Verifier
+
+    def tell(text: str) -> None:
+        click.echo(text, err=True)
+
+    with _project(directory) as project:
+        _heed_signals()
+        with Verifier(project, _run_of(project, tag)[0].tag, tell) as verifier:
+            verifier.open()
+            found = verifier.verify(runs, ablate)
+    for warning in warnings(found):
+        tell(f"{_styled('note:', 'yellow')} {warning}")
+    if as_json:
+        _print_json(as_data(found))
+    else:
+        click.echo("\n".join(block_lines(found)))
+
+
+@main.command()
+@directory
 def clean(directory: Path) -> None:
     """Remove desks, benches and caches of this repository's runs; never refs, never your files."""
     from autoresearch_kit.lab import cache

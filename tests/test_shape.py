@@ -26,7 +26,7 @@ LAYERS = [
     {"lab"},
     {"project", "books"},
     {"workshop"},
-    {"ratchet"},
+    {"ratchet", "verify"},
     {"agents", "views"},
     {"preflight", "starter", "exam", "check"},
     {"cli", "__main__"},

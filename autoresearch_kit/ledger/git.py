@@ -210,6 +210,19 @@ class Repository:
         how = ("-p", "-M", "--no-color", "--no-ext-diff", "--no-textconv")
         return self._git("diff-tree", *how, old, new, "--", *paths, env=_LITERAL)
 
+    def merge(self, base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
+        """Three versions of a file merged line by line; None for a conflict, and for what is not text."""
+        # GIT_DIR is the user's repository, so that git looks for no other around these files.
+        with tempfile.TemporaryDirectory(prefix="ark-") as folder:
+            paths = [Path(folder) / name for name in ("ours", "base", "theirs")]
+            for path, data in zip(paths, (ours, base, theirs), strict=True):
+                path.write_bytes(data)
+            try:
+                merged = self._git("merge-file", "-p", "--quiet", *map(str, paths))
+            except ArkError:
+                return None
+        return merged.encode("utf-8", "surrogateescape")
+
     def checked_out(self, ref: str) -> str | None:
         """The git folder of the checkout that has the branch `ref` checked out, or in a rebase; None when none has."""
         for head in (self.common / "HEAD", *self.common.glob("worktrees/*/HEAD")):

@@ -1,0 +1,40 @@
+"""The tree of a later commit with one earlier change taken out, as `git revert` would make it, without a checkout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from autoresearch_kit.core.records import Attempt
+from autoresearch_kit.ledger.git import Entry, Repository
+
+
+def without(repository: Repository, head: str, attempt: Attempt) -> str | None:
+    """Tree of commit `head` without what `attempt`, an ancestor, changed against its parent.
+
+    None when the change cannot be taken out by itself: later ones touch the same lines, or have replaced it.
+    """
+    ours, base, theirs = (repository.files(commit) for commit in (head, attempt.commit, attempt.parent))
+    changes: dict[str, Entry | None] = {}
+    for path in sorted(path for path in {*base, *theirs} if base.get(path) != theirs.get(path)):
+        if ours.get(path) == base.get(path):
+            changes[path] = theirs.get(path)
+        elif ours.get(path) != theirs.get(path):
+            merged = _merged(repository, path, base, ours, theirs)
+            if merged is None:
+                return None
+            changes[path] = merged
+    tree = repository.store_tree(head, changes)
+    return None if tree == repository.tree_of(head) else tree
+
+
+def _merged(
+    repository: Repository, path: str, base: Mapping[str, Entry], ours: Mapping[str, Entry], theirs: Mapping[str, Entry]
+) -> Entry | None:
+    if not (path in base and path in ours and path in theirs):
+        return None
+    versions = [files[path] for files in (base, ours, theirs)]
+    data = repository.merge(*(repository.blob(entry.oid) for entry in versions))
+    if data is None:
+        return None
+    mode = versions[1].mode if versions[1].mode != versions[0].mode else versions[2].mode
+    return Entry(mode, repository.store_blob(data))
