@@ -6,6 +6,7 @@ exam needs while it works, bench and planted cheats, lies in the cache, and is g
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -68,17 +69,22 @@ class Exam:
         """Measurements so far, the number that the commands see."""
         self._lock = Lock(project.repository.common / "ark" / f"{NAME}.lock", "an exam of this repository")
         self._tools = cache.repository_cache(project.repository.common) / "exam-tools"
+        self._held = False
         self._shop: Workshop | None = None
 
     def __enter__(self) -> Exam:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._shop is not None:
-            self._shop.close()
-            cache.remove(self._shop.folder / "bench")
-            cache.remove(self._tools)
-            self._shop = None
+        with contextlib.suppress(ArkError):  # what cannot be removed is no reason to fail now
+            if self._shop is not None:
+                self._shop.close()
+                cache.remove(self._shop.folder / "bench")
+        self._shop = None
+        if self._held:
+            with contextlib.suppress(ArkError):
+                cache.remove(self._tools)
+        self._held = False
         self._lock.release()
 
     # Measuring
@@ -89,6 +95,7 @@ class Exam:
         if self._lock.is_held():
             raise ArkError("an exam of this repository is going on already", "wait for it, or stop it by Ctrl-C")
         self._lock.acquire()
+        self._held = True
         if dirty := self.project.repository.changed(self.prefix):
             self.tell(f"not committed, so not examined: {', '.join(dirty[:5])}{' and others' if dirty[5:] else ''}")
         cache.remove(self._tools)

@@ -12,6 +12,8 @@ from itertools import pairwise
 from statistics import fmean, stdev
 
 LEVEL = 0.001
+ENOUGH = 7
+"""So many scores on each side decide what three leave open, when they are equal or in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +83,35 @@ def chance_of_trend(values: Sequence[float]) -> float:
     return _two_sided(slope, math.sqrt(_square(rest) / (n - 2) / _square(places)), n - 2)
 
 
+def chance_of_all_on_one_side(ours: Sequence[float], others: Sequence[float]) -> float:
+    """How likely it is that of scores which are mostly equal none that differs fell on `ours`, which are all equal."""
+    different = sum(value != ours[0] for value in others)
+    return math.comb(len(others), different) / math.comb(len(ours) + len(others), different)
+
+
 def goes_one_way(values: Sequence[float]) -> bool:
     """Whether each score is above the one before it, or each is below."""
     steps = list(pairwise(values))
     return all(a < b for a, b in steps) or all(a > b for a, b in steps)
+
+
+def accusation(ours: Sequence[float], others: Sequence[float], values: Sequence[float]) -> str:
+    """What is wrong with scores of the same files, as the baseline and as candidates; `values` are all in order.
+
+    `order`, `first` or `sides`; empty when they are sound, and `?` when more of them would tell.
+    """
+    if len(set(values)) == 1:
+        return ""
+    few = len(others) < ENOUGH
+    if chance_of_trend(values) < LEVEL or (goes_one_way(values) and 2 / math.factorial(len(values)) < LEVEL):
+        return "order"
+    if chance_of_first(values) < LEVEL:  # one odd score among equals may be a rare one
+        return "?" if few and len(set(values[1:])) == 1 else "first"
+    if len(set(ours)) == 1:
+        return "sides" if chance_of_all_on_one_side(ours, others) < LEVEL else "?" if few else ""
+    if goes_one_way(values):
+        return "?"
+    return "sides" if chance_of_difference(ours, others) < LEVEL else ""
 
 
 def _square(values: Sequence[float]) -> float:

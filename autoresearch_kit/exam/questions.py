@@ -12,69 +12,56 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Iterator
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from autoresearch_kit.core.records import Measurement
 from autoresearch_kit.exam import cheats
 from autoresearch_kit.exam.exam import Answer, Exam, outcome, why_it_failed
-from autoresearch_kit.exam.noise import (
-    LEVEL,
-    chance_of_difference,
-    chance_of_first,
-    chance_of_trend,
-    goes_one_way,
-)
+from autoresearch_kit.exam.noise import ENOUGH, accusation
 from autoresearch_kit.lab.programs import programs
 
 MAX_FILES = 8
 """So many mutable files are emptied one at a time."""
 MAX_TEXT_BYTES = 16 * 2**20
 """Larger artifacts are data, no text with numbers to replace."""
-ENOUGH_ONE_WAY = next(n for n in range(20) if 2 / math.factorial(n) < LEVEL)
-"""So many scores that each top the one before are no luck."""
 
 
 def unchanged(exam: Exam) -> Answer:
     """The same files under another commit must score as the baseline, however often they are measured."""
     name = "unchanged"
     again = exam.candidate({}, "The same files again")
-    begun = len(exam.scores) - 1  # the first one measured by `begin` counts
-    ours, others = [exam.scores[0]], list[float]()
-    # A B B A A B ...: what drifts weighs on both alike.
-    turns = [who for who, _ in zip(cycle("ABBA"), range(2 * exam.runs), strict=False)][1:]
-    values = exam.scores[begun:]
-    while turns or (goes_one_way(values) and len(values) < ENOUGH_ONE_WAY):
-        who = turns.pop(0) if turns else "A"
+    ours, others = exam.scores[:1], list[float]()
+    values = ours[:]
+    # A B B A A B ...: what drifts weighs on both alike. A suspicion is measured further.
+    for who in islice(cycle("BBAA"), 2 * max(exam.runs, ENOUGH) - 1):
+        if len(values) >= 2 * exam.runs and accusation(ours, others, values) != "?":
+            break
         found = exam.measure_baseline() if who == "A" else exam.measure_same(again, "the same files again")
         if found.value is None:
             text = f"measurement {len(values) + 1} of the same files {outcome(found)}"
             return _weak(name, text, "make the run and its evaluation work every time")
         (ours if who == "A" else others).append(found.value)
-        values = exam.scores[begun:]
+        values.append(found.value)
 
+    wrong = accusation(ours, others, values)
     shown = ", ".join(f"{value:.12g}" for value in values)
-    hint = "the score must not depend on ARK_ATTEMPT, the commit or the time; fix what differs, or average over it"
-    if len(set(values)) == 1:
-        return Answer(name, "ok", f"{len(values)} measurements of the same files score {values[0]:.6g}, bit for bit")
-    if len(set(ours)) == 1 and len(set(others)) == 1:
-        text = f"the same files score {ours[0]:.12g} as the baseline and {others[0]:.12g} as a candidate"
-        return _weak(name, text, hint)
-    if len(set(ours)) > 1:
-        later = "something outlasts a measurement, such as a cache in the home folder or a machine that warms up"
-        if goes_one_way(values) or chance_of_trend(values) < LEVEL:
-            return _weak(name, f"the score of the same files goes one way: {shown}", later)
-        if chance_of_first(values) < LEVEL:
-            return _weak(name, f"the first score of the same files is unlike the later ones: {shown}", later)
-    chance = chance_of_difference(ours, others) if len(set(ours)) > 1 else 0.0
-    if chance < LEVEL:
-        means = f"{sum(ours) / len(ours):.6g} as the baseline and {sum(others) / len(others):.6g} as a candidate"
+    outlasts = "something outlasts a measurement, such as a cache in the home folder or a machine that warms up"
+    if wrong == "order":
+        return _weak(name, f"the score of the same files goes one way: {shown}", outlasts)
+    if wrong == "first":
+        return _weak(name, f"the first score of the same files is unlike the later ones: {shown}", outlasts)
+    if wrong == "sides":
+        means = f"{fmean(ours):.12g} as the baseline and {fmean(others):.12g} as a candidate"
+        hint = "the score must not depend on ARK_ATTEMPT, the commit or the time; fix what differs, or average over it"
         return _weak(name, f"the same files score {means} (in order: {shown})", hint)
-    noise = exam.noise
+    noise, text = exam.noise, f"{len(values)} measurements of the same files score"
+    if noise.spread == 0:
+        return Answer(name, "ok", f"{text} {noise.mean:.6g}, bit for bit")
     percent = f" ({100 * noise.spread / abs(noise.mean):.2g} %)" if noise.mean else ""
-    text = f"{len(values)} measurements of the same files score {noise.mean:.6g} with noise {noise.spread:.2g}{percent}"
-    return Answer(name, "ok", f"{text}; baseline and candidate agree, p = {chance:.2g}")
+    return Answer(name, "ok", f"{text} {noise.mean:.6g} with noise {noise.spread:.2g}{percent}")
 
 
 def broken(exam: Exam) -> Answer:
@@ -356,7 +343,8 @@ def _scripts(exam: Exam) -> dict[str, ast.Module]:
 def _shared(exam: Exam) -> set[str]:
     """What the evaluation names or imports below a `link` that a run can write, but for the programs that it starts."""
     scripts = _scripts(exam)
-    used = [path for path in _named(exam) if path not in {exam.prefix + name for name in programs(_evaluation(exam))}]
+    started = {exam.prefix + name for name in programs(_evaluation(exam))}
+    used = [path for path in _named(exam) if path not in started and "bin" not in path.split("/")]
     for path, tree in scripts.items():
         for place in {exam.prefix, path[: path.rfind("/") + 1]}:
             used += [f"{place}{module}{end}" for module in cheats.imports(tree) for end in ("", ".py")]
