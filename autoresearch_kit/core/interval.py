@@ -99,7 +99,8 @@ def _fieller(differences: Sequence[float], firsts: Sequence[float], limit: float
     base = _mean(firsts)
     squares = _covariance(firsts, firsts)
     scale = limit * limit / len(firsts)
-    if not (math.isfinite(squares) and base * base > scale * squares):
+    # Beyond 1e100 the squares of squares would be infinite.
+    if not 1e-100 < abs(base) < 1e100 or max(map(abs, differences)) > 1e100 or base * base <= scale * squares:
         return None
     ratio = _mean(differences) / base
     rest = [difference - ratio * first for difference, first in zip(differences, firsts, strict=True)]
