@@ -57,7 +57,7 @@ def _remembered(project: Project) -> Iterator[Finding]:
             outlook = Outlook.of(project.spec, attempts, head, History(attempts))
             if outlook.noise.freedom:
                 noise = "none" if outlook.noise.none else f"{outlook.amount(outlook.noise.sd)} in one run"
-                yield Finding("ok", "noise", f"{noise}, says run {ledger.tag} of {outlook.seconds:.3g} s runs")
+                yield Finding("ok", "noise", f"{noise}, as run {ledger.tag} shows; {outlook.seconds:.3g} s each")
                 yield from _outlook(outlook)
                 return
     text = "unknown: nothing was measured more than once in this way on this machine"
