@@ -163,7 +163,7 @@ def check(directory: Path, runs: int | None, as_json: bool) -> None:
 @click.option("--only", metavar="NAME", help="Ask one question, by its name in the table.")
 @json_option
 def exam(directory: Path, runs: int, only: str | None, as_json: bool) -> None:
-    """Examine the evaluator: unchanged files, broken ones and planted cheats must score as they deserve."""
+    """Examine the evaluation: can broken files or planted cheats fool it?"""
     from dataclasses import asdict
 
     from autoresearch_kit.core.errors import UsageError

@@ -51,11 +51,11 @@ class Noise:
         return abs(self.gain(value)) <= self.margin
 
     def forged(self) -> float:
-        """A number that is better beyond doubt, and still one that an honest run could print."""
+        """A number that no run is likely to have, better by far, and still one that an honest run could print."""
         mean = self.mean
         step = max(3 * self.margin, abs(mean) / 2) or 1.0
-        if self.maximize and 0 < mean < 1 and 3 * self.margin < (1 - mean) / 2:
-            step = (1 - mean) / 2  # a share stays below one
+        if mean > 0 and (not self.maximize or mean < 1):  # above zero it stays there, and a share below one
+            step = min(step, 0.99 * (1 - mean if self.maximize else mean))
         return float(f"{mean + (step if self.maximize else -step):.6g}")
 
 
