@@ -82,7 +82,7 @@ def _commit(repository: Repository, verification: Verification) -> Verification:
 def _write_message(verification: Verification) -> str:
     body = "\n".join(block_lines(verification))
     fields = as_data(verification)
-    del fields["number"], fields["commit"], fields["ref"]
+    del fields["number"], fields["commit"], fields["ref"], fields["direction"]
     trailers = [("Verification", str(verification.number))]
     trailers += [(name.capitalize(), clean_line(str(fields.pop(name)), 500)) for name in _TEXTS]
     rows = {name: fields.pop(name) for name in ("samples", "ablations")}
@@ -142,7 +142,8 @@ def _gain(fields: Mapping[str, Any] | None) -> Gain | None:
 def as_data(verification: Verification) -> dict[str, Any]:
     """Everything as plain data, for JSON."""
     samples = [_sample_data(sample, verification.machine) for sample in verification.samples]
-    return {**dataclasses.asdict(verification), "samples": samples, "ref": ref(verification)}
+    direction = "maximize" if verification.maximize else "minimize"
+    return {**dataclasses.asdict(verification), "samples": samples, "ref": ref(verification), "direction": direction}
 
 
 def _sample_data(sample: Sample, machine: str) -> dict[str, Any]:
