@@ -66,7 +66,7 @@ def _remembered(project: Project) -> Iterator[Finding]:
 
 def _measured(project: Project, runs: int, tell: Tell) -> Iterator[Finding]:
     """Measure what a run would begin with, again and again."""
-    lock = Lock(project.repository.common / "ark" / f"{NAME}.lock", "a look at the noise")
+    lock = Lock(project.repository.common / "ark" / f"+{NAME}.lock", "a look at the noise")
     if lock.is_held():
         raise ArkError("the noise of this repository is being measured already", "wait for it, or stop it by Ctrl-C")
     lock.acquire()

@@ -438,8 +438,8 @@ def clean(directory: Path) -> None:
         # Not by the refs: a run has none until its baseline begins.
         for path in sorted((project.repository.common / "ark").glob("*.lock")):
             if Lock(path, "").is_held():
-                # A run may be called noise or exam too, and is held by the same file.
-                what = {"noise": "`ark check --noise`", "exam": "`ark exam`"}.get(path.stem, f"run {path.stem}")
+                # No tag begins with a plus.
+                what = {"+noise": "`ark check --noise`", "+exam": "`ark exam`"}.get(path.stem, f"run {path.stem}")
                 raise ArkError(f"{what} is going on in these folders", "stop it first, by Ctrl-C where it runs")
         folder = cache.repository_cache(project.repository.common)
         if folder.exists():

@@ -67,7 +67,7 @@ class Exam:
         """Good scores of unchanged files, in the order in which they were measured."""
         self.done = 0
         """Measurements so far, the number that the commands see."""
-        self._lock = Lock(project.repository.common / "ark" / f"{NAME}.lock", "an exam of this repository")
+        self._lock = Lock(project.repository.common / "ark" / f"+{NAME}.lock", "an exam of this repository")
         self._tools = cache.repository_cache(project.repository.common) / "exam-tools"
         self._held = False
         self._shop: Workshop | None = None

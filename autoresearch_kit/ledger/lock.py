@@ -48,7 +48,7 @@ class Lock:
                 raise ArkError(
                     f"{self._what} is held by process {holder.get('pid', '?')} on {holder.get('host', '?')},"
                     f" since {holder.get('since', '?')}",
-                    "wait for it, stop it, or give this run another tag: --tag NAME",
+                    "wait for it, or stop it where it runs; another run can go on beside it: ark run --tag NAME",
                 )
             time.sleep(0.05)
         self._held = True

@@ -162,7 +162,7 @@ def test_the_warnings_are_findings_too(noisy: Tiny) -> None:
 
 
 def test_two_cannot_measure_at_once_and_clean_waits(tiny: Tiny) -> None:
-    lock = Lock(tiny.root / ".git/ark/noise.lock", "x")
+    lock = Lock(tiny.root / ".git/ark/+noise.lock", "x")
     lock.acquire()
     try:
         [(level, text)] = about_noise(tiny, "--noise", "2", code=1)
@@ -194,7 +194,7 @@ def test_an_interrupt_ends_the_processes(tiny: Tiny, number: signal.Signals) -> 
     assert ark.returncode == 130
     assert b"Traceback" not in errors
     wait_for(lambda: not psutil.pid_exists(pid))
-    assert not Lock(tiny.root / ".git/ark/noise.lock", "x").is_held()
+    assert not Lock(tiny.root / ".git/ark/+noise.lock", "x").is_held()
 
 
 def wait_for(what: Any) -> None:
