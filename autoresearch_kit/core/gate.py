@@ -34,7 +34,7 @@ REACH = 0.8
 """Slope of the futility line."""
 EARLIER = 2.0
 """The head's earlier values weigh as much as so many fresh ones; for futility only."""
-CLIP = 3.0
+CLIP = 4.0
 """A difference counts for at most so many of its standard deviations."""
 SPENDING = 8.0
 """Exponent of the power spending function; higher saves more of the level for the last look."""
@@ -84,7 +84,7 @@ def look(
         gain = own[0] - _mean(recent)
         margin = SCREEN * known.hint if known.freedom else 0.0
         return Look(not gain > margin, False, gain, known, known.sd)
-    noise = known.with_groups((Group.of(own), Group.of(heads)), _mean(heads))
+    noise = known.with_groups((Group.of(own), Group.of(heads)))
     gain = _mean(own) - _mean(heads)
     pairs, most = len(heads), looks(max_runs)[-1]
     if len(own) != pairs:
@@ -97,7 +97,7 @@ def look(
     level = min(0.5, SELECTION * share)
     if level == 0:
         return Look(True, False, gain, noise, error)
-    if _is_overwhelming(own, heads, noise, level) or _crosses(own, heads, noise, level, max_runs):
+    if gain > 0 and (_is_overwhelming(own, heads, noise, level) or _crosses(own, heads, noise, level, max_runs)):
         return Look(True, True, gain, noise, error)
     reference = (sum(heads) + EARLIER * _mean(recent)) / (pairs + EARLIER)
     asked = REACH * NormalDist().inv_cdf(1 - level) * noise.hint * math.sqrt(2 / most)

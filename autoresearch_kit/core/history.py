@@ -85,8 +85,8 @@ class Noise:
         """Whether repeated measurements never differed."""
         return self.freedom > 0 and self.squares == 0
 
-    def with_groups(self, groups: Iterable[Group], level: float) -> Noise:
-        """This noise and that of further groups, scaled to `level`."""
+    def with_groups(self, groups: Iterable[Group], level: float = 0.0) -> Noise:
+        """This noise and that of further groups, scaled up to `level`; as they were measured without one."""
         squares, freedom = self.squares, self.freedom
         for group in groups:
             squares, freedom = squares + group.scaled_to(level), freedom + group.freedom
