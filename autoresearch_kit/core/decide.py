@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from autoresearch_kit.core import gate
 from autoresearch_kit.core.history import Group, History, Noise
-from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Verdict, number
+from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Verdict, mean, number
 from autoresearch_kit.core.spec import Constraint, Decision
 
 _LARGEST = sys.float_info.max
@@ -68,7 +68,7 @@ def decide(case: Case) -> Verdict | Again:
         return _baseline(case, own, values)
     if broken := _broken_limit(case, own):
         head = case.incumbent.value
-        gain = _gain(case, sum(value / len(values) for value in values), head)
+        gain = _gain(case, mean(values), head)
         return Verdict(Outcome.DISCARD, f"Discard: {_change(head, values[-1])}, and {broken}", gain)
     noise = case.history.noise(case.incumbent.value)
     if case.decision.rule == "first_better" or noise.none:
@@ -94,15 +94,15 @@ def _baseline(case: Case, own: Sequence[Measurement], values: Sequence[float]) -
         )
     if len(values) < wanted:
         return Again.CANDIDATE
-    mean = sum(value / len(values) for value in values)
+    value = number(mean(values))
     if len(values) == 1:
-        return Verdict(Outcome.KEEP, f"Baseline: {number(mean)}")
-    sd = _finite(Noise().with_groups([Group.of(values)], mean).sd)
+        return Verdict(Outcome.KEEP, f"Baseline: {value}")
+    sd = _finite(Noise().with_groups([Group.of(values)]).sd)
     if sd is None:
-        return Verdict(Outcome.KEEP, f"Baseline: {number(mean)}, the mean of {len(values)} runs too far apart to count")
+        return Verdict(Outcome.KEEP, f"Baseline: {value}, the mean of {len(values)} runs too far apart to count")
     if sd == 0:
-        return Verdict(Outcome.KEEP, f"Baseline: {number(mean)}, the same in {len(values)} runs", noise=0.0)
-    reason = f"Baseline: {number(mean)}, the mean of {len(values)} runs; the noise of one is {sd:.2g}"
+        return Verdict(Outcome.KEEP, f"Baseline: {value}, the same in {len(values)} runs", noise=0.0)
+    reason = f"Baseline: {value}, the mean of {len(values)} runs; the noise of one is {sd:.2g}"
     return Verdict(Outcome.KEEP, reason, noise=sd)
 
 
@@ -140,7 +140,7 @@ def _sequential(case: Case, known: Noise, values: Sequence[float]) -> Verdict | 
     recent = [sign * value for value in case.history.recent or case.incumbent.values]
     share = case.history.share(case.decision.false_keeps, case.planned)
     runs = case.decision.max_runs
-    threshold = case.decision.threshold(_mean(heads or recent))
+    threshold = case.decision.threshold(mean(heads or recent))
 
     better = gate.look(own, heads, recent, known, share, runs)
     found = _Found(case.maximize, own, heads or recent, bool(heads), better, share)
@@ -186,7 +186,7 @@ class _Found:
 
     def verdict(self, outcome: Outcome, why: str) -> Verdict:
         sign = 1.0 if self.maximize else -1.0
-        head, value = sign * _mean(self.heads), sign * _mean(self.own)
+        head, value = sign * mean(self.heads), sign * mean(self.own)
         gain = max(-_LARGEST, min(_LARGEST, self.look.gain))
         sentence = f"{outcome.capitalize()}: {_change(head, value)}"
         if gain:
@@ -197,10 +197,6 @@ class _Found:
         if sd is not None:
             sentence += f", noise {sd:.2g}"
         return Verdict(outcome, f"{sentence}: {why}" if why else sentence, gain, sd, self.share)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(value / len(values) for value in values)
 
 
 def _gain(case: Case, value: float, head: float) -> float:

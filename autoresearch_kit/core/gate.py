@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from autoresearch_kit.core.history import Group, Noise
+from autoresearch_kit.core.records import mean
 
 SCREEN = 0.25
 """Noise standard deviations by which a candidate's first run must look better than the head."""
@@ -81,11 +82,11 @@ def look(
     how many false keeps may be spent on this candidate. Never raises for finite values.
     """
     if not heads:
-        gain = own[0] - _mean(recent)
+        gain = own[0] - mean(recent)
         margin = SCREEN * known.hint if known.freedom else 0.0
         return Look(not gain > margin, False, gain, known, known.sd)
     noise = known.with_groups((Group.of(own), Group.of(heads)))
-    gain = _mean(own) - _mean(heads)
+    gain = mean(own) - mean(heads)
     pairs, most = len(heads), looks(max_runs)[-1]
     if len(own) != pairs:
         return Look(False, False, gain, noise, math.nan)
@@ -99,9 +100,9 @@ def look(
         return Look(True, False, gain, noise, error)
     if gain > 0 and (_is_overwhelming(own, heads, noise, level) or _crosses(own, heads, noise, level, max_runs)):
         return Look(True, True, gain, noise, error)
-    reference = (sum(heads) + EARLIER * _mean(recent)) / (pairs + EARLIER)
+    reference = (sum(heads) + EARLIER * mean(recent)) / (pairs + EARLIER)
     asked = REACH * NormalDist().inv_cdf(1 - level) * noise.hint * math.sqrt(2 / most)
-    futile = _mean(own) - reference < asked * pairs / most
+    futile = mean(own) - reference < asked * pairs / most
     return Look(futile or pairs >= most, False, gain, noise, error)
 
 
@@ -129,7 +130,3 @@ def t_limit(level: float, freedom: float) -> float:
     from scipy.special import stdtrit  # a third of a second, and for noisy metrics only
 
     return float(-stdtrit(freedom, level))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(value / len(values) for value in values)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from autoresearch_kit.core.records import Attempt, Outcome
+from autoresearch_kit.core.records import Attempt, Outcome, mean
 
 GROUPS = 200
 """So many repeated measurements are remembered: a project changes while it gets better."""
@@ -23,7 +23,7 @@ RECENT = 3
 HORIZON = 100
 """Candidates among which a campaign of unknown length spends half of its false keeps."""
 FORGET = 0.01
-"""When what was measured since the head was kept is less noisy than before, at this level, the old noise is forgotten."""
+"""When what was measured since the head was kept is less noisy, at this level, the noise from before is forgotten."""
 STEADY = 4.0
 """A mean of so many standard deviations from zero lets noise grow in proportion to it."""
 
@@ -42,9 +42,8 @@ class Group:
     @staticmethod
     def of(values: Sequence[float]) -> Group:
         """The group of these values, at least one."""
-        mean = sum(value / len(values) for value in values)
-        squares = sum((value - mean) * (value - mean) for value in values) if len(set(values)) > 1 else 0.0
-        return Group(mean, squares, len(values) - 1)
+        middle = mean(values)
+        return Group(middle, sum((value - middle) * (value - middle) for value in values), len(values) - 1)
 
     def scaled_to(self, level: float) -> float:
         """`squares` as they would be around `level`: noise is taken to grow with a value that is far from zero.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -64,6 +64,11 @@ def clean_tail(text: str, limit: int = TAIL_CHARACTERS) -> str:
     if len(text) > limit:
         text = text[-limit:].partition("\n")[2] or text[-limit:]
     return text.strip("\n")
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean of values, at least one: never beyond them, so that the mean of equal ones is theirs to the last bit."""
+    return min(max(values), max(min(values), sum(value / len(values) for value in values)))
 
 
 def number(value: float) -> str:
@@ -202,8 +207,7 @@ class Attempt:
     @property
     def value(self) -> float | None:
         """Mean of the values measured; None when there is none."""
-        values = self.values
-        return sum(value / len(values) for value in values) if len(values) > 1 else next(iter(values), None)
+        return mean(self.values) if self.values else None
 
     @property
     def values(self) -> tuple[float, ...]:
