@@ -160,6 +160,8 @@ def _sequential(case: Case, known: Noise, values: Sequence[float]) -> Verdict | 
         return _next(own, heads)  # surely better, and perhaps by min_gain
     if better.better:
         return found.verdict(Outcome.DISCARD, f"less than min_gain {number(threshold)}")
+    if not heads and case.history.unseen >= gate.STALE:
+        return Again.HEAD
     if not heads and better.gain > 0:
         return found.verdict(Outcome.DISCARD, "too little to look again")
     if not heads or better.gain < -2 * better.error or better.noise.none:

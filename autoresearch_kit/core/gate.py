@@ -31,6 +31,9 @@ from autoresearch_kit.core.records import mean
 
 SCREEN = 0.25
 """Noise standard deviations by which a candidate's first run must look better than the head."""
+STALE = 6
+"""After so many candidates that the screen stopped, the next one has the head measured again: its last values may have
+been lucky, and would stop good candidates for ever."""
 REACH = 0.8
 """Slope of the futility line."""
 EARLIER = 2.0

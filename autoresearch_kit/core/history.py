@@ -108,6 +108,8 @@ class History:
         self.quiet_value = quiet_value
         self.recent: deque[float] = deque(maxlen=RECENT)
         """The head's last values, oldest first."""
+        self.unseen = 0
+        """Candidates since the head was measured last."""
         self.tried = 0
         """Candidates with a verdict."""
         self.spent = 0.0
@@ -131,6 +133,7 @@ class History:
         own = [Group.of(attempt.values)] if len(attempt.values) > 1 else []
         if baseline and verdict.noise == 0 and not own:
             own = [Group(attempt.values[0], 0.0, 1)]
+        self.unseen = 0 if attempt.head_values or attempt.outcome is Outcome.KEEP else self.unseen + 1
         self.recent += attempt.head_values
         if attempt.outcome is Outcome.KEEP:
             self._before += self._since
