@@ -70,13 +70,13 @@ def test_noise_around_zero_stays_as_it_is() -> None:
 
 def test_less_noise_is_believed_when_it_is_proved() -> None:
     rng = Random(0)
-    kept = attempt(Outcome.KEEP, [50 + rng.gauss(0, 0.4) for _ in range(6)])
+    kept = attempt(Outcome.KEEP, [50 + rng.gauss(0, 0.6) for _ in range(6)])
     history = History([baseline(98.0, 100.0, 101.0), kept])
-    assert history.noise(50.0).sd > 0.5, "six values are no proof"
-    assert history.noise(50.0).hint < 0.5, "but reason enough to look again"
+    assert history.noise(50.0).sd > 0.9, "six values are no proof"
+    assert history.noise(50.0).hint < 0.8, "but reason enough to look again"
     for _ in range(5):
-        history.add(discard(heads=[50 + rng.gauss(0, 0.4) for _ in range(6)]))
-    assert history.noise(50.0).sd < 0.5
+        history.add(discard(heads=[50 + rng.gauss(0, 0.6) for _ in range(6)]))
+    assert history.noise(50.0).sd < 0.9
 
 
 def test_old_noise_is_forgotten() -> None:
