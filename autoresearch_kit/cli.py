@@ -140,10 +140,7 @@ def check(directory: Path, runs: int | None, as_json: bool) -> None:
         for finding in look(project, runs or 0, lambda text: click.echo(text, err=True)):
             findings.append(asdict(finding))
             if not as_json:
-                color = {"ok": "green", "warn": "yellow", "fail": "red"}[finding.level]
-                click.echo(f"{_styled(f'{finding.level:<4}', color)}  {finding.subject}: {finding.text}")
-                if finding.hint:
-                    click.echo(f"      hint: {finding.hint}")
+                _print_row(f"{finding.level:<4}", finding.subject, finding.text, finding.hint)
     if as_json:
         _print_json(findings)
     if any(finding["level"] == "fail" for finding in findings):
@@ -177,14 +174,18 @@ def exam(directory: Path, runs: int, only: str | None, as_json: bool) -> None:
         for answer in ask(held, only):
             answers.append(asdict(answer))
             if not as_json:
-                color = {"ok": "green", "not tried": "yellow", "WEAK": "red"}[answer.verdict]
-                click.echo(f"{_styled(f'{answer.verdict:<9}', color)}  {answer.question}: {answer.text}")
-                if answer.hint:
-                    click.echo(f"           hint: {answer.hint}")
+                _print_row(f"{answer.verdict:<9}", answer.question, answer.text, answer.hint)
     if as_json:
         _print_json(answers)
     if any(answer["verdict"] == "WEAK" for answer in answers):
         raise SystemExit(1)
+
+
+def _print_row(word: str, subject: str, text: str, hint: str) -> None:
+    color = {"ok": "green", "warn": "yellow", "not tried": "yellow"}.get(word.strip(), "red")
+    click.echo(f"{_styled(word, color)}  {subject}: {text}")
+    if hint:
+        click.echo(f"{' ' * len(word)}  hint: {hint}")
 
 
 @main.command("render-program")
