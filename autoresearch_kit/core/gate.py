@@ -42,11 +42,13 @@ CLIP = 4.0
 """A difference counts for at most so many of its standard deviations."""
 SPENDING = 8.0
 """Exponent of the power spending function; higher saves more of the level for the last look."""
-APART = 2.0
-"""After four runs the two sets must lie apart by so many times the t limit."""
-SELECTION = 2.0
-"""The level of the test is so many times the candidate's share: screen and futility take away more than half of the
-candidates without effect that would cross the limit in the end."""
+APART = 0.01
+"""After four runs the two sets must lie apart by the t limit of so small a part of the level. Where little is known of
+the noise, as in the first attempts, that is far."""
+SELECTION = 0.36
+"""The level of the test is the candidate's share times the number of pairs to this power, 1.9 for twelve runs: screen
+and futility take away that many of the candidates without effect that would cross the limit in the end, the more of
+them the longer it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,11 @@ def looks(max_runs: int) -> tuple[int, ...]:
     return (*range(4, most, 2), most)
 
 
+def level_of(share: float, max_runs: int) -> float:
+    """The level of the test for a candidate that may spend so many false keeps."""
+    return min(0.5, share * math.pow(looks(max_runs)[-1], SELECTION))
+
+
 def look(
     own: Sequence[float], heads: Sequence[float], recent: Sequence[float], known: Noise, share: float, max_runs: int
 ) -> Look:
@@ -98,7 +105,7 @@ def look(
     if not math.isfinite(noise.sd):
         return Look(pairs >= most, False, gain, noise, math.nan)
     error = noise.sd * math.sqrt(2 / pairs)
-    level = min(0.5, SELECTION * share)
+    level = level_of(share, max_runs)
     if level == 0:
         return Look(True, False, gain, noise, error)
     if gain > 0 and (_is_overwhelming(own, heads, noise, level) or _crosses(own, heads, noise, level, max_runs)):
@@ -110,8 +117,7 @@ def look(
 
 
 def _is_overwhelming(own: Sequence[float], heads: Sequence[float], noise: Noise, level: float) -> bool:
-    apart = min(own) - max(heads)
-    return len(own) == 2 and apart >= APART * t_limit(level, noise.freedom) * noise.sd
+    return len(own) == 2 and min(own) - max(heads) >= t_limit(APART * level, noise.freedom) * noise.sd
 
 
 def _crosses(own: Sequence[float], heads: Sequence[float], noise: Noise, level: float, max_runs: int) -> bool:

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable
 from statistics import NormalDist
 
-from autoresearch_kit.core.gate import APART, CLIP, SCREEN, SELECTION, SPENDING, looks, t_limit
+from autoresearch_kit.core.gate import APART, CLIP, SCREEN, SPENDING, level_of, looks, t_limit
 from autoresearch_kit.core.history import HORIZON, RECENT, History, Noise
 
 CHANCE = 0.8
@@ -100,7 +100,7 @@ def chance(gain: float, freedom: int, share: float, max_runs: int) -> float:
 
     `freedom` are the degrees of freedom of the noise before the candidate's own runs.
     """
-    level = min(0.5, SELECTION * share)
+    level = level_of(share, max_runs)
     if level == 0:
         return 0.0
     screen = math.pow(_NORMAL.cdf((gain - SCREEN) / math.sqrt(1 + 1 / RECENT)), EARLY)
@@ -128,7 +128,7 @@ def _lying_apart(gain: float, freedom: int, level: float, max_runs: int) -> floa
     if looks(max_runs)[-1] < 2:
         return 0.0
     freedom += 2
-    limit = APART * t_limit(level, freedom)
+    limit = t_limit(APART * level, freedom)
     mean, sd = gain - 2 / math.sqrt(math.pi), math.sqrt(2 - 2 / math.pi)
     return _over_estimates(freedom, lambda estimated: _NORMAL.cdf((mean - limit * estimated) / sd))
 

@@ -211,12 +211,12 @@ def test_constraints(limit: str, found: float, holds: bool) -> None:
 
 
 def test_a_limit_holds_in_every_run_of_the_candidate_and_for_it_alone() -> None:
-    samples = [Measurement(sample.value, {"mb": 4.0}, of_head=sample.of_head) for sample in in_turn([8, 8], [10, 10])]
+    samples = [Measurement(sample.value, {"mb": 4.0}, of_head=sample.of_head) for sample in in_turn([2, 2], [10, 10])]
     case = replace(noisy(samples), constraints=limits("mb <= 5"))
     samples[1] = replace(samples[1], also={"mb": 9.0})
     assert verdict_of(case).outcome is Outcome.KEEP
     samples[3] = replace(samples[3], also={"mb": 6.0})
-    assert verdict_of(case).reason == "Discard: 10 -> 8, and mb is 6 where `mb <= 5` is required"
+    assert verdict_of(case).reason == "Discard: 10 -> 2, and mb is 6 where `mb <= 5` is required"
     samples[0] = replace(samples[0], also={})
     assert verdict_of(case).reason == "Crash: no_metric: the limit `mb <= 5` found no mb"
 
@@ -277,7 +277,7 @@ def test_a_baseline_that_breaks_a_limit_is_none() -> None:
             [9.97], {}, "C",
             "Discard: 10 -> 9.97, better by 0.03 (0.30 %) in one run, noise 0.2: too little to look again",
         ),
-        ([8.0, 8.0], {}, "CHHC", "Keep: 10 -> 8, better by 2 (20.00 %) in 4 runs, noise 0.15"),
+        ([5.0, 5.0], {}, "CHHC", "Keep: 10 -> 5, better by 5 (50.00 %) in 4 runs, noise 0.15"),
         (
             [9.7, 9.75, 9.8, 9.7, 9.8, 9.75], {}, "CHHCCHHCCHHC",
             "Keep: 10 -> 9.75, better by 0.25 (2.50 %) in 12 runs, noise 0.098",

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoresearch_kit.core import gate
-from autoresearch_kit.core.gate import is_heads_turn, look, looks, t_limit
+from autoresearch_kit.core.gate import is_heads_turn, level_of, look, looks, t_limit
 from autoresearch_kit.core.history import Noise
 
 VALUES = st.floats(allow_nan=False, allow_infinity=False)
@@ -58,7 +58,7 @@ def test_between_the_pairs_nothing_is_decided() -> None:
 
 
 def test_four_runs_suffice_only_for_sets_far_apart() -> None:
-    limit = gate.APART * t_limit(gate.SELECTION * SHARE, 102)
+    limit = t_limit(gate.APART * level_of(SHARE, 12), 102)
     for gain, sure in ((limit - 0.5, False), (limit + 0.5, True)):
         found = look([gain, gain], [0.0, 0.0], [0.0], KNOWN, SHARE, 12)
         assert (found.decided, found.better) == (sure, sure)
@@ -69,7 +69,7 @@ def test_at_the_last_look_it_is_the_t_test() -> None:
     """Nearly all of the level is left for it."""
     own, heads = [1.0, -1.0] * 3, [1.0, -1.0] * 3
     noise = math.sqrt((100 + 6 + 6) / 110)
-    limit = t_limit(gate.SELECTION * SHARE, 110) * noise * math.sqrt(2 / 6)
+    limit = t_limit(level_of(SHARE, 12), 110) * noise * math.sqrt(2 / 6)
     for gain, better in ((0.99 * limit, False), (1.03 * limit, True)):
         found = look([gain + value for value in own], heads, [0.0], KNOWN, SHARE, 12)
         assert (found.decided, found.better) == (True, better)
