@@ -98,6 +98,8 @@ def look(
     noise = known.with_groups((Group.of(own), Group.of(heads)))
     gain = mean(own) - mean(heads)
     pairs, most = len(heads), looks(max_runs)[-1]
+    if pairs == most:
+        noise = noise.proved
     if len(own) != pairs:
         return Look(False, False, gain, noise, math.nan)
     if noise.none:

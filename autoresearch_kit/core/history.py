@@ -23,7 +23,9 @@ RECENT = 3
 HORIZON = 100
 """Candidates among which a campaign of unknown length spends half of its false keeps."""
 FORGET = 0.01
-"""When what was measured since the head was kept is less noisy, at this level, the noise from before is forgotten."""
+"""When what was measured since the head was kept is less noisy than before, at this level, the old noise is forgotten."""
+SETTLED = 10
+"""Degrees of freedom that it takes for that: a machine may have a second mode that a few runs do not show."""
 STEADY = 4.0
 """A mean of so many standard deviations from zero lets noise grow in proportion to it."""
 
@@ -66,8 +68,10 @@ class Noise:
     """Pooled sum of squares."""
     freedom: int = 0
     """Pooled degrees of freedom; 0 is unknown."""
-    near: float = math.inf
-    """Standard deviation since the head was kept, from perhaps two values; infinite when unknown."""
+    near_squares: float = 0.0
+    """The part of the sum since the head was kept."""
+    near_freedom: int = 0
+    """The part of the degrees of freedom since then."""
 
     @property
     def sd(self) -> float:
@@ -76,28 +80,41 @@ class Noise:
 
     @property
     def hint(self) -> float:
-        """The smaller of `sd` and `near`: for what costs runs and no trust."""
-        return min(self.sd, self.near)
+        """The smaller of `sd` and what was seen since the head was kept, in perhaps two values: for what costs runs and
+        no trust."""
+        return min(self.sd, math.sqrt(self.near_squares / self.near_freedom)) if self.near_squares else self.sd
 
     @property
     def none(self) -> bool:
         """Whether repeated measurements never differed."""
         return self.freedom > 0 and self.squares == 0
 
-    def with_groups(self, groups: Iterable[Group], level: float = 0.0) -> Noise:
-        """This noise and that of further groups, scaled up to `level`; as they were measured without one."""
-        squares, freedom = self.squares, self.freedom
-        for group in groups:
-            squares, freedom = squares + group.scaled_to(level), freedom + group.freedom
-        return Noise(squares, freedom, self.near)
-
-    def is_below(self, other: Noise) -> bool:
-        """Whether it is smaller than `other` beyond chance, by the F test."""
-        if not (self.squares and other.squares and self.freedom and other.freedom):
-            return False  # no difference at all between a few values may be the coarseness of the metric
+    @property
+    def proved(self) -> Noise:
+        """The noise since the head was kept alone, when it is smaller than before beyond chance, by the F test."""
+        near = Noise(self.near_squares, self.near_freedom, self.near_squares, self.near_freedom)
+        squares, freedom = self.squares - self.near_squares, self.freedom - self.near_freedom
+        if near.freedom < SETTLED or not near.squares or freedom <= 0 or not 0 < squares < math.inf:
+            return self  # no difference at all between a few values may be the coarseness of the metric
         from scipy.special import fdtr  # a third of a second, and for noisy metrics only
 
-        return bool(fdtr(self.freedom, other.freedom, (self.sd / other.sd) ** 2) < FORGET)
+        ratio = (near.squares / near.freedom) / (squares / freedom)
+        return near if fdtr(near.freedom, freedom, ratio) < FORGET else self
+
+    def with_groups(self, groups: Iterable[Group], level: float = 0.0, near: bool = True) -> Noise:
+        """This noise and that of further groups, `near` or from before the head was kept.
+
+        Scaled up to `level`; as they were measured without one.
+        """
+        squares, freedom = 0.0, 0
+        for group in groups:
+            squares, freedom = squares + group.scaled_to(level), freedom + group.freedom
+        return Noise(
+            self.squares + squares,
+            self.freedom + freedom,
+            self.near_squares + squares * near,
+            self.near_freedom + freedom * near,
+        )
 
 
 class History:
@@ -141,16 +158,16 @@ class History:
             self.recent.clear()
             self.recent += attempt.values
         self._since += own
+        known = self.noise(0.0)
+        if known.proved is not known:
+            self._before.clear()
         if attempt.outcome in (Outcome.KEEP, Outcome.DISCARD, Outcome.CRASH) and not attempt.is_baseline:
             self.tried += 1
         self.spent += verdict.share or 0.0
 
     def noise(self, level: float) -> Noise:
         """The pooled noise of one measurement around `level`, the head's."""
-        since = Noise().with_groups(self._since, level)
-        near = Noise(since.squares, since.freedom, since.sd if since.squares else math.inf)
-        before = Noise().with_groups(self._before, level)
-        return near if near.is_below(before) else near.with_groups(self._before, level)
+        return Noise().with_groups(self._before, level, near=False).with_groups(self._since, level)
 
     def share(self, false_keeps: float, planned: int | None) -> float:
         """How much of the promised false keeps the next candidate may use up.

@@ -90,7 +90,7 @@ def test_another_baseline_begins_anew_but_for_what_is_spent() -> None:
     history = History([baseline(1.0, 2.0, 3.0), discard([1, 5], [2, 9], share=0.02)])
     history.add(baseline(7.0, 7.5, number=2))
     assert list(history.recent) == [7.0, 7.5]
-    assert history.noise(7.0) == Noise(0.125, 1, math.sqrt(0.125))
+    assert history.noise(7.0) == Noise(0.125, 1, 0.125, 1)
     assert (history.tried, history.spent) == (1, 0.02)
 
 
