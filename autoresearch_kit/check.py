@@ -20,7 +20,7 @@ from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.ledger.ledger import last_kept, read_latest
 from autoresearch_kit.ledger.lock import Lock
 from autoresearch_kit.preflight import Finding, preflight
-from autoresearch_kit.project import Project
+from autoresearch_kit.project import Project, check_limits
 from autoresearch_kit.workshop import Workshop
 
 NAME = "noise"
@@ -54,6 +54,7 @@ def _remembered(project: Project) -> Iterator[Finding]:
         ledger, attempts = found
         head, yardstick = last_kept(attempts), project.yardstick(repository.files(repository.head()))
         if head is not None and (head.yardstick, head.machine) == (yardstick, machine()):
+            check_limits(project, head.also)
             outlook = Outlook.of(project.spec, attempts, head, History(attempts))
             if outlook.noise.freedom:
                 noise = "none" if outlook.noise.none else f"{outlook.amount(outlook.noise.sd)} in one run"
@@ -97,11 +98,8 @@ def _problem(sample: Measurement, constraints: Sequence[Constraint], shop: Works
         words = sample.log_tail.strip().split("\n")[-1].strip()
         said = f"; its last words: {words[:200]}" if words else ""
         return Finding("fail", NAME, f"the baseline failed: {sample.problem}{said}", f"logs: {shop.folder / 'logs'}")
+    check_limits(shop.project, sample.also)
     for constraint in constraints:
-        if constraint.metric not in sample.also:
-            text = f"`constraints` limits {constraint.metric}, which nothing measures"
-            known = ", ".join(sorted(sample.also))
-            return Finding("fail", NAME, text, f"correct the name, or print it as `NAME: NUMBER`; there is: {known}")
         if not constraint.holds(found := sample.also[constraint.metric]):
             text = (
                 f"the baseline breaks a limit: {constraint.metric} is {number(found)} where `{constraint}` is required"

@@ -126,6 +126,16 @@ def check_inputs(project: Project) -> None:
             )
 
 
+def check_limits(project: Project, also: Mapping[str, float]) -> None:
+    """SpecError for limits on metrics that are not among those which the baseline or head was seen to give."""
+    missing = [limit.metric for limit in project.spec.constraints if limit.metric not in also]
+    if missing:
+        raise SpecError(
+            [f"{project.spec_path}: `constraints` limits {name}, which nothing measures" for name in missing],
+            f"correct the name, or print it as `NAME: NUMBER`; what there is: {', '.join(sorted(also))}",
+        )
+
+
 def count_lines(repository: Repository, old: Mapping[str, Entry], new: Mapping[str, Entry]) -> int:
     """How many non-blank lines the files of a tree lost from `old` to `new`, whatever ends a line."""
 

@@ -19,7 +19,7 @@ from typing import Protocol
 from autoresearch_kit.books import Books
 from autoresearch_kit.core.budget import Ending, Limits, ending
 from autoresearch_kit.core.decide import Again, Case, decide
-from autoresearch_kit.core.errors import ArkError, SpecError, UsageError
+from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.core.outlook import Outlook
 from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict, number
 from autoresearch_kit.lab import cache
@@ -29,7 +29,7 @@ from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.ledger.git import Entry, RefMoved
 from autoresearch_kit.ledger.ledger import Ledger, pick, quiet_value
 from autoresearch_kit.ledger.results import ResultsFile
-from autoresearch_kit.project import Project, count_lines
+from autoresearch_kit.project import Project, check_limits, count_lines
 from autoresearch_kit.workshop import Workshop
 
 IDLE_TURNS = 5
@@ -185,6 +185,7 @@ class Run:
             self._watch(Note(f"Another {what} than the head's, so it is measured anew: {now}"))
             self._baseline(f"Baseline again: another {what}", f"Its last value, {number(head.value or 0)}, was from "
                            f"{head.machine} with yardstick {head.yardstick}.")  # fmt: skip
+        check_limits(self.project, self.head.also)
         self._look_ahead()
 
     def _look_ahead(self) -> None:
@@ -431,12 +432,11 @@ class Run:
             self._note_closed(self.ledger.close(attempt, measurements, _lost(reason)))
 
     def _baseline_error(self, attempt: Attempt, measurements: Sequence[Measurement], verdict: Verdict) -> ArkError:
-        missing = [c.metric for c in self.spec.constraints if c.metric not in measurements[-1].also]
-        if missing and not measurements[-1].problem:
-            known = ", ".join(sorted(measurements[-1].also))
-            return SpecError(
-                [f"{self.project.spec_path}: `constraints` limits {name}, which nothing measures" for name in missing],
-                f"correct the name, or print it as `NAME: NUMBER`; what there is: {known}",
+        if not measurements[-1].problem:
+            check_limits(self.project, measurements[-1].also)
+            return ArkError(
+                f"the baseline failed: {verdict.reason.partition(': ')[2]}",
+                f"mend the baseline and commit, or change the limit or check in {self.project.place.spec_name}",
             )
         last = measurements[-1].log_tail.strip().split("\n")[-1].strip()
         said = f"; its last words: {last[:200]}" if last else ""

@@ -94,7 +94,8 @@ class Outlook:
 
     def preview(self) -> str:
         """What the campaign can find, in one sentence; the noise is known."""
-        decision, room = self.spec.decision, f"room for {float(f'{self.candidates:.2g}'):.0f} candidates"
+        decision = self.spec.decision
+        room = f"room for {float(f'{self.candidates:.2g}'):.0f} candidates if agents took no time"
         if not self.is_noisy:
             return f"one run per candidate, and any gain is seen; in {self.hours:g} hours there is {room}"
         if decision.rule == "first_better":

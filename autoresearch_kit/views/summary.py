@@ -55,6 +55,7 @@ def status(project: Project, ledger: Ledger, attempts: Sequence[Attempt]) -> dic
         "started": attempts[0].started if attempts else None,
         "last_started": attempts[-1].started if attempts else None,
         "machine": head.machine if head else None,
+        "noise": head.verdict.noise if head and head.verdict else None,
     }
 
 
@@ -76,6 +77,8 @@ def status_lines(found: Mapping[str, Any]) -> list[str]:
             f"  {found['metric']}  {number(found['baseline'])} -> {number(found['best'])} "
             f"({found['direction']}; {words or 'no gain yet'})"
         )
+    if found["kept"] and found["noise"]:
+        lines.append("  publish   not that gain, which was kept because it looked good, but what `ark verify` measures")
     return lines
 
 

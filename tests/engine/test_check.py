@@ -106,8 +106,11 @@ def test_a_baseline_that_crashes(tiny: Tiny) -> None:
 def test_a_limit_on_what_nothing_measures(tiny: Tiny) -> None:
     tiny.commit(constraints=["los <= 3"])
     found = findings(tiny, "--noise", "2", code=1)[-1]
-    assert (found["level"], found["text"]) == ("fail", "`constraints` limits los, which nothing measures")
-    assert found["hint"].endswith("there is: cpu_seconds, peak_memory_mb, wall_seconds")
+    assert (found["level"], found["text"]) == (
+        "fail",
+        f"{tiny.folder}/autoresearch-config.yaml: `constraints` limits los, which nothing measures",
+    )
+    assert found["hint"].endswith("what there is: cpu_seconds, peak_memory_mb, wall_seconds")
 
 
 def test_a_limit_that_the_baseline_breaks(tiny: Tiny) -> None:

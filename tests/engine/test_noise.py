@@ -181,3 +181,15 @@ def test_a_rule_that_is_none(noisy: Tiny, rule: str) -> None:
     noisy.play("true", attempts=0)
     done = noisy.ark_here("log", "--tag", "t", "--replay", rule)
     assert done.returncode == 2 and f"`{rule}` is not a rule" in done.stderr, done.stderr
+
+
+def test_a_limit_that_is_added_to_a_run_with_a_typo(noisy: Tiny) -> None:
+    noisy.write("train.sh", "echo 10 > answer.txt; echo peak_mb: 5\n")
+    noisy.commit()
+    noisy.play("true", attempts=0)
+    noisy.commit(constraints=["peek_mb <= 5"])
+    with pytest.raises(SpecError, match="`constraints` limits peek_mb, which nothing measures"):
+        noisy.play("answer 90", attempts=1)
+    assert [entry["outcome"] for entry in noisy.log()] == ["keep"], "no attempt is wasted"
+    checked = noisy.ark_here("check")
+    assert checked.returncode == 1 and "limits peek_mb, which nothing measures" in checked.stdout
