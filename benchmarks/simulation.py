@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from ast import literal_eval
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -231,6 +232,7 @@ def campaign(setting: Setting, seed: int) -> list[Trial]:
 
 if __name__ == "__main__":
     words = dict(word.split("=") for word in sys.argv[1:])
-    kinds = {name: type(value) for name, value in vars(Setting()).items()}
-    for trial in campaign(Setting(**{name: kinds[name](word) for name, word in words.items()}), 0):
+    plain = vars(Setting())
+    given = {name: word if isinstance(plain[name], str) else literal_eval(word) for name, word in words.items()}
+    for trial in campaign(Setting(**given), 0):
         print(trial)
