@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import product
 from random import Random
 from statistics import median
+from typing import Any
 
 from autoresearch_kit.core.decide import Again, Case, decide
 from autoresearch_kit.core.history import History
@@ -214,7 +215,12 @@ class Deviations:
         return kept, best - value
 
 
-RULES = {"sequential": Ark, "first_better": Ark, "bootstrap": Bootstrap, "MAD score": Deviations}
+RULES: dict[str, type[Ark] | type[Bootstrap] | type[Deviations]] = {
+    "sequential": Ark,
+    "first_better": Ark,
+    "bootstrap": Bootstrap,
+    "MAD score": Deviations,
+}
 
 
 def campaign(setting: Setting, seed: int) -> list[Trial]:
@@ -233,6 +239,8 @@ def campaign(setting: Setting, seed: int) -> list[Trial]:
 if __name__ == "__main__":
     words = dict(word.split("=") for word in sys.argv[1:])
     plain = vars(Setting())
-    given = {name: word if isinstance(plain[name], str) else literal_eval(word) for name, word in words.items()}
+    given: dict[str, Any] = {
+        name: word if isinstance(plain[name], str) else literal_eval(word) for name, word in words.items()
+    }
     for trial in campaign(Setting(**given), 0):
         print(trial)
