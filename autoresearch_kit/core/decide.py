@@ -142,7 +142,7 @@ def _sequential(case: Case, known: Noise, values: Sequence[float]) -> Verdict | 
     runs = case.decision.max_runs
     threshold = case.decision.threshold(mean(heads or recent))
 
-    better = gate.look(own, heads, recent, known, share, runs)
+    better = gate.look(own, heads, recent, known, share, runs, threshold)
     found = _Found(case.maximize, own, heads or recent, bool(heads), better, share)
     if better.decided and better.better and (better.gain >= threshold or math.isclose(better.gain, threshold)):
         return found.verdict(Outcome.KEEP, "")

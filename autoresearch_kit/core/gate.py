@@ -84,12 +84,19 @@ def level_of(share: float, max_runs: int) -> float:
 
 
 def look(
-    own: Sequence[float], heads: Sequence[float], recent: Sequence[float], known: Noise, share: float, max_runs: int
+    own: Sequence[float],
+    heads: Sequence[float],
+    recent: Sequence[float],
+    known: Noise,
+    share: float,
+    max_runs: int,
+    least: float = 0.0,
 ) -> Look:
     """Judge the values of a candidate and of the head, in the order of measurement; higher is better.
 
     `recent` are the head's values from before, at least one, `known` is the noise without these samples, `share` says
-    how many false keeps may be spent on this candidate. Never raises for finite values.
+    how many false keeps may be spent on this candidate, `least` which gain it must show in the end. Never raises for
+    finite values.
     """
     if not heads:
         gain = own[0] - mean(recent)
@@ -113,7 +120,7 @@ def look(
     if gain > 0 and (_is_overwhelming(own, heads, noise, level) or _crosses(own, heads, noise, level, max_runs)):
         return Look(True, True, gain, noise, error)
     reference = (sum(heads) + EARLIER * mean(recent)) / (pairs + EARLIER)
-    asked = REACH * NormalDist().inv_cdf(1 - level) * noise.hint * math.sqrt(2 / most)
+    asked = REACH * max(least, NormalDist().inv_cdf(1 - level) * noise.hint * math.sqrt(2 / most))
     futile = mean(own) - reference < asked * pairs / most
     return Look(futile or pairs >= most, False, gain, noise, error)
 

@@ -23,7 +23,7 @@ RECENT = 3
 HORIZON = 100
 """Candidates among which a campaign of unknown length spends half of its false keeps."""
 FORGET = 0.01
-"""When what was measured since the head was kept is less noisy than before, at this level, the old noise is forgotten."""
+"""When what was measured since the head was kept is less noisy, at this level, the noise from before is forgotten."""
 SETTLED = 10
 """Degrees of freedom that it takes for that: a machine may have a second mode that a few runs do not show."""
 STEADY = 4.0

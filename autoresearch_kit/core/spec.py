@@ -13,7 +13,16 @@ import warnings
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from autoresearch_kit.core.names import is_name
 from autoresearch_kit.core.tunables import Tunable
@@ -199,8 +208,8 @@ class Decision(Part):
 
     @field_validator("max_runs")
     @classmethod
-    def _two(cls, value: int) -> int:
-        if value < 2:
+    def _two(cls, value: int, info: ValidationInfo) -> int:
+        if value < 2 and info.data.get("rule") != "first_better":
             raise ValueError(
                 "is below 2: on a noisy metric a candidate is held against a fresh run of the head; "
                 "for one run each write `decision: first_better` (without noise one run is enough anyway)"

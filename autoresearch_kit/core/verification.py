@@ -151,6 +151,8 @@ def block_lines(verification: Verification) -> list[str]:
     rows.append(("head", f"{found.head.commit}, attempt {found.head.attempt}"))
     rows.append(("machine", found.machine))
     rows.append(("date", f"{found.started[:10]}, ark {found.version}"))
+    if found.number > 1:
+        rows.append(("record", f"verification {found.number} of this run; the first counts most"))
     lines = [title, "", *(f"{name:<9} {text}" for name, text in rows)]
     return [*lines, *_ablation_lines(found)]
 

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from autoresearch_kit.core.records import Attempt
 from autoresearch_kit.ledger.git import Entry, Repository
 
+_BETWEEN = b"\1 between two lines \1\n"
+"""For git, changes of neighbouring lines are one; constants that a search turns often are neighbours."""
+
 
 def without(repository: Repository, head: str, attempt: Attempt) -> str | None:
     """Tree of commit `head` without what `attempt`, an ancestor, changed against its parent.
@@ -33,8 +36,16 @@ def _merged(
     if not (path in base and path in ours and path in theirs):
         return None
     versions = [files[path] for files in (base, ours, theirs)]
-    data = repository.merge(*(repository.blob(entry.oid) for entry in versions))
+    texts = [repository.blob(entry.oid) for entry in versions]
+    data = repository.merge(*texts)
+    if data is None and (merged := repository.merge(*map(_spread, texts))) is not None:
+        data = merged.replace(_BETWEEN, b"")
     if data is None:
         return None
     mode = versions[1].mode if versions[1].mode != versions[0].mode else versions[2].mode
     return Entry(mode, repository.store_blob(data))
+
+
+def _spread(text: bytes) -> bytes:
+    """The text with a line between any two, which a merge sees as unchanged."""
+    return b"".join(line + _BETWEEN for line in text.splitlines(keepends=True))

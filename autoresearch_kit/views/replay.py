@@ -6,19 +6,20 @@ taken gets no answer: that attempt cannot be told.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import yaml
-from pydantic import ValidationError
-
 from autoresearch_kit.core.decide import Again, Case, decide
-from autoresearch_kit.core.errors import UsageError
+from autoresearch_kit.core.errors import SpecError, UsageError
 from autoresearch_kit.core.history import History
 from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Verdict
 from autoresearch_kit.core.spec import Decision
+from autoresearch_kit.core.specfile import parse_spec
 from autoresearch_kit.project import Project, count_lines
 
+_REST = "metric: m\nmetric_direction: minimize\nmutable_files: [a]\nrun_command: a\n"
+"""What a spec needs besides a decision."""
 JUDGED = (Outcome.KEEP, Outcome.DISCARD, Outcome.CRASH)
 
 
@@ -41,17 +42,15 @@ class Replayed:
 
 def read_rule(text: str) -> Decision:
     """A rule as `decision` in the spec would be written, on one line; UsageError when it is none."""
-    hint = "write it as `decision` in the spec: first_better, or '{rule: sequential, false_keeps: 0.01}'"
+    line = " ".join(text.split()) or '""'
     try:
-        found = yaml.safe_load(text)
-        return Decision.model_validate({"rule": found} if isinstance(found, str) else found)
-    except yaml.YAMLError:
-        raise UsageError(f"`{text}` is not a rule", hint) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        said = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"`{text}` is not a rule: {f'`{where}`: ' if where else ''}{said}", hint) from None
+        return parse_spec(f"{_REST}decision: {line}\n", "").decision
+    except SpecError as error:
+        said = re.sub(r"^:\d+: ", "", error.message.split("\n")[0])
+        raise UsageError(
+            f"`{text}` is not a rule: {said}",
+            "write it as `decision` in the spec: first_better, or '{rule: sequential, false_keeps: 0.01}'",
+        ) from None
 
 
 def replay(project: Project, attempts: Sequence[Attempt], rule: Decision) -> Iterator[Replayed]:
@@ -119,8 +118,9 @@ def replay_lines(found: Sequence[Replayed]) -> list[str]:
     kept = [str(r.attempt.number) for r in found if r.verdict and r.verdict.outcome is Outcome.KEEP]
     was = sum(r.attempt.outcome is Outcome.KEEP for r in found)
     unknown = sum(r.verdict is None for r in found)
+    count = f"{len(kept)} to {len(kept) + unknown}" if unknown else f"{len(kept)}"
     lines.append(
-        f"of {len(found)} attempts this rule would have kept {len(kept)} where {was} were kept"
+        f"of {len(found)} attempts this rule would have kept {count} where {was} were kept"
         + (f"; {unknown} cannot be told from what was measured" if unknown else "")
         + (f"; it keeps {', '.join(kept)}" if kept else "")
     )

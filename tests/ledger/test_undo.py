@@ -88,3 +88,12 @@ def test_bytes_line_ends_and_modes_survive(folder: Path, repository: Repository)
     assert repository.blob(entry.oid) == old.replace(b" three", b" 3")
     assert entry.mode == 0o100755
     assert git(folder, "status", "--porcelain") == "", "no checkout was needed"
+
+
+def test_neighbouring_constants_come_out_alone(folder: Path, repository: Repository) -> None:
+    commit(folder, a="RATE = 1\nSTEPS = 1\nDEPTH = 1")
+    first = commit(folder, a="RATE = 2\nSTEPS = 1\nDEPTH = 1")
+    head = commit(folder, a="RATE = 2\nSTEPS = 2\nDEPTH = 2")
+    assert shown(folder, without(repository, head, change(folder, first))) == {"a": "RATE = 1\nSTEPS = 2\nDEPTH = 2"}
+    again = commit(folder, a="RATE = 3\nSTEPS = 2\nDEPTH = 2")
+    assert without(repository, again, change(folder, first)) is None, "a later change of the same line"
