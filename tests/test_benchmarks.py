@@ -46,7 +46,13 @@ def test_the_benchmark_of_the_gate_runs_and_prints_its_tables(tmp_path: Path) ->
 
 
 def test_one_campaign_can_be_looked_at(tmp_path: Path) -> None:
-    order = [sys.executable, str(BENCHMARKS / "simulation.py"), "gain=3.0", "noise=bimodal, 50 % better", "candidates=7"]
+    order = [
+        sys.executable,
+        str(BENCHMARKS / "simulation.py"),
+        "gain=3.0",
+        "noise=bimodal, 50 % better",
+        "candidates=7",
+    ]
     done = subprocess.run(order, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [row.partition(",")[0] for row in done.stdout.splitlines()] == [
