@@ -261,7 +261,8 @@ class Run:
         else:
             why = "twice" if attempt.repeats else "and it would not be measured in the same way now"
             self.books.forget(attempt)
-            self._note_closed(self.ledger.close(attempt, (), _lost(f"the supervisor died {why}")))
+            lost = _lost(f"the supervisor died {why}", self._used(attempt))
+            self._note_closed(self.ledger.close(attempt, (), lost))
 
     def _baseline(self, title: str, why: str) -> None:
         """Measure the head as it is. A baseline that crashes leaves nothing behind and is the user's to mend."""
@@ -371,7 +372,8 @@ class Run:
         try:
             verdict = self._judge(attempt, files, None if baseline else self.head, samples)
         except KeyboardInterrupt:
-            self._note_closed(self.ledger.close(attempt, samples, _lost("stopped by the user")))
+            share = self._used(attempt) if samples else None
+            self._note_closed(self.ledger.close(attempt, samples, _lost("stopped by the user", share)))
             raise
         except ArkError as error:
             with contextlib.suppress(ArkError):  # a full disk may refuse this too; the next start repairs it
@@ -392,20 +394,29 @@ class Run:
             self.spec.budget.attempts,
         )  # fmt: skip
         while isinstance(answer := decide(case), Again):
-            of_head = answer is Again.HEAD and head is not None
-            self._watch(Sampling(len(samples), of_head))
-            commit, laid = (head.commit, self._files_of_head()) if of_head and head else (attempt.commit, files)
-            measured = self.shop.measure(commit, attempt.number, len(samples), laid)
-            samples.append(replace(measured, of_head=of_head))
-            if of_head:
-                self._check_head(samples)
-        if answer.outcome is Outcome.KEEP and (problem := self.shop.bench.failed_check(attempt.number, self.tag)):
+            self._sample(attempt, files, samples, answer is Again.HEAD)
+        if attempt.repeats and answer.share:  # a killed measurement was a throw of the dice too
+            answer = replace(answer, share=answer.share * (1 + attempt.repeats))
+        if answer.outcome is not Outcome.KEEP or not self.spec.checks:
+            return answer
+        if samples[-1].of_head:  # the checks look at what the candidate's last run left
+            self._sample(attempt, files, samples, of_head=False)
+            if problem := samples[-1].problem:
+                return replace(answer, outcome=Outcome.CRASH, reason=f"Crash: {problem}", gain=None)
+        if problem := self.shop.bench.failed_check(attempt.number, self.tag):
             outcome = Outcome.DISCARD if head else Outcome.CRASH
             return replace(answer, outcome=outcome, reason=f"{outcome.capitalize()}: {problem}")
         return answer
 
-    def _check_head(self, samples: Sequence[Measurement]) -> None:
-        """ArkError when the head, which has run before, keeps failing: then no candidate is to blame."""
+    def _sample(self, attempt: Attempt, files: Mapping[str, Entry], samples: list[Measurement], of_head: bool) -> None:
+        """Measure the attempt, or the head in turn, and append it to `samples`.
+
+        ArkError when the head, which has run before, keeps failing: then no candidate is to blame.
+        """
+        self._watch(Sampling(len(samples), of_head))
+        commit, laid = (self.head.commit, self._files_of_head()) if of_head else (attempt.commit, files)
+        measured = self.shop.measure(commit, attempt.number, len(samples), laid)
+        samples.append(replace(measured, of_head=of_head))
         failed = [sample for sample in samples if sample.of_head and sample.problem]
         if len(failed) >= HEAD_FAILURES:
             raise ArkError(
@@ -429,7 +440,15 @@ class Run:
         if baseline:
             self.ledger.withdraw(attempt)
         else:
-            self._note_closed(self.ledger.close(attempt, measurements, _lost(reason)))
+            share = self._used(attempt) if measurements else None
+            self._note_closed(self.ledger.close(attempt, measurements, _lost(reason, share)))
+
+    def _used(self, attempt: Attempt) -> float | None:
+        """What an attempt that was begun has used of the promised false keeps, whatever came of it."""
+        decision, history, head = self.spec.decision, self.books.history, self.books.head
+        if head is None or decision.rule != "sequential" or history.noise(head.value or 0.0).none:
+            return None
+        return history.share(decision.false_keeps, self.spec.budget.attempts) * (1 + attempt.repeats)
 
     def _baseline_error(self, attempt: Attempt, measurements: Sequence[Measurement], verdict: Verdict) -> ArkError:
         if not measurements[-1].problem:
@@ -496,5 +515,5 @@ def loop(run: Run, agent: Agent, limits: Limits, watch: Watch, pause_seconds: fl
             time.sleep(pause_seconds * 2 ** (failures - 1))
 
 
-def _lost(reason: str) -> Verdict:
-    return Verdict(Outcome.LOST, f"Lost: {reason}")
+def _lost(reason: str, share: float | None = None) -> Verdict:
+    return Verdict(Outcome.LOST, f"Lost: {reason}", share=share)

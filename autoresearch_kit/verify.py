@@ -103,6 +103,8 @@ class Verifier:
         self._attempts: list[Attempt] = []
         self._samples: list[Sample] = []
         self._planned = 0
+        self._looked = False
+        """Whether the hold-out command was ever started: what it printed then is in a log."""
 
     def __enter__(self) -> Verifier:
         return self
@@ -231,8 +233,7 @@ class Verifier:
 
     def _end(self, record: Verification, state: State, problem: str) -> Verification:
         repository = self.project.repository
-        looked = any(sample.held_out is not None and not sample.held_out.problem for sample in self._samples)
-        holdout = record.holdout if looked else ""
+        holdout = record.holdout if self._looked else ""
         count = verified.looks(repository, holdout) if holdout else 0
         return verified.finish(
             repository,
@@ -279,6 +280,7 @@ class Verifier:
             measured = self.shop.measure(side.commit, attempt, count, side.files)
             held, problem = None, measured.problem
             if hold_out and not problem:
+                self._looked = True
                 held = self.shop.bench.hold_out(measured, attempt, self.tag, count)
                 problem = f"hold-out: {held.problem}" if held.problem else ""
             self._samples.append(Sample(side.name, measured, held))

@@ -115,12 +115,12 @@ def look(
         return Look(pairs >= most, False, gain, noise, math.nan)
     error = noise.sd * math.sqrt(2 / pairs)
     level = level_of(share, max_runs)
-    if level == 0:
+    if level < 1e-300:
         return Look(True, False, gain, noise, error)
     if gain > 0 and (_is_overwhelming(own, heads, noise, level) or _crosses(own, heads, noise, level, max_runs)):
         return Look(True, True, gain, noise, error)
     reference = (sum(heads) + EARLIER * mean(recent)) / (pairs + EARLIER)
-    asked = REACH * max(least, NormalDist().inv_cdf(1 - level) * noise.hint * math.sqrt(2 / most))
+    asked = REACH * max(least, -NormalDist().inv_cdf(level) * noise.hint * math.sqrt(2 / most))
     futile = mean(own) - reference < asked * pairs / most
     return Look(futile or pairs >= most, False, gain, noise, error)
 

@@ -10,6 +10,7 @@ is proved.
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,10 @@ class Group:
     def of(values: Sequence[float]) -> Group:
         """The group of these values, at least one."""
         middle = mean(values)
-        return Group(middle, sum((value - middle) * (value - middle) for value in values), len(values) - 1)
+        squares = sum((value - middle) * (value - middle) for value in values)
+        if squares == 0 and len(set(values)) > 1:  # too small to be squared, and still not the same
+            squares = sys.float_info.min
+        return Group(middle, squares, len(values) - 1)
 
     def scaled_to(self, level: float) -> float:
         """`squares` as they would be around `level`: noise is taken to grow with a value that is far from zero.

@@ -487,15 +487,6 @@ def _cross_checks(data: dict[str, Any], spec_name: str) -> Iterator[tuple[Loc, s
                 f"`constraints[{index}]` limits the metric itself; remove it, the metric decides",
             )
 
-    decision = data.get("decision")
-    if isinstance(decision, dict) and decision.get("rule") != "first_better" and data.get("checks"):
-        runs = _plain_number(decision.get("max_runs"))
-        if runs is not None and 2 <= runs < 4:
-            yield (
-                ("decision", "max_runs"),
-                "`max_runs` is too small for `checks`, which follow a round of four; write 4",
-            )
-
 
 def _paths(value: Any) -> dict[int, str]:
     """The paths of a list in normal form, by index; those that are none are told of elsewhere."""

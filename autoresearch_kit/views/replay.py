@@ -87,6 +87,10 @@ def _judge(project: Project, attempt: Attempt, head: Attempt, rule: Decision, hi
     found = answer(0)
     if answer(1) != found:  # only now, because counting lines means opening files
         found = answer(count_lines(repository, repository.files(head.commit), repository.files(attempt.commit)))
+    recorded = attempt.verdict
+    failed = recorded is not None and recorded.reason.startswith("Discard: check `")
+    if isinstance(found, Verdict) and found.outcome is Outcome.KEEP and failed:
+        found = recorded or found  # no rule keeps what failed a check
     if isinstance(found, Again):
         return Replayed(attempt, None, f"the {found} once more")
     return Replayed(attempt, found, "")

@@ -228,7 +228,6 @@ APPENDED = [
     ("decision: {false_keeps: -0.1}", 0, "`decision.false_keeps` (-0.1) should be above 0"),
     ("decision: {false_keeps: 0}", 0, "`decision.false_keeps` (0) should be above 0"),
     ("decision: {baseline_runs: 0}", 0, "`decision.baseline_runs` (0) should be"),
-    ("checks: ['true']\ndecision: {max_runs: 3}", 1, "`max_runs` is too small for `checks`, which follow a round of"),
     ("decision: {min_gain: -1}", 0, "should be a number of at least 0, or a percentage such as `0.5%`"),
     ("decision: {min_gain: nan%}", 0, "`decision.min_gain` (nan%) should be a plain number"),
     ("decision: {min_gain: [1]}", 0, "should be a number of at least 0, or a percentage"),

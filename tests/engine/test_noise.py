@@ -193,3 +193,39 @@ def test_a_limit_that_is_added_to_a_run_with_a_typo(noisy: Tiny) -> None:
     assert [entry["outcome"] for entry in noisy.log()] == ["keep"], "no attempt is wasted"
     checked = noisy.ark_here("check")
     assert checked.returncode == 1 and "limits peek_mb, which nothing measures" in checked.stdout
+
+
+def test_the_checks_never_look_at_the_head(noisy: Tiny) -> None:
+    """With so few runs the head is measured last."""
+    noisy.write("train.sh", "echo 10 > answer.txt; echo good > mark.txt\n")
+    noisy.commit(
+        decision={"max_runs": "3", "false_keeps": 40},
+        budget={"attempts": 2},
+        artifacts=["answer.txt", "mark.txt"],
+        checks=["grep -q good mark.txt"],
+    )
+    script = '[ $TURN = 1 ] && MARK=bad || MARK=good; echo "echo 90 > answer.txt; echo $MARK > mark.txt" > train.sh'
+    played = noisy.play(script)
+    assert played.outcomes == ["keep", "discard", "keep"]
+    assert [m.of_head for m in played.last.measurements] == [False, True, False]
+    replayed = json.loads(
+        noisy.ark_here("log", "--tag", "t", "--replay", "{false_keeps: 40, max_runs: 3}", "--json").stdout
+    )
+    assert [entry["replayed"] for entry in replayed] == ["discard", "keep"], "what failed a check stays out"
+
+
+def test_an_attempt_that_was_stopped_has_used_its_share(noisy: Tiny) -> None:
+    noisy.write("train.sh", "[ ! -e $FAIL ] || exit 7; echo 10 > answer.txt\n")
+    noisy.commit(env={"FAIL": str(noisy.tmp / "fail")}, budget={"attempts": 50})
+    with pytest.raises(ArkError):
+        noisy.play(f"touch {noisy.tmp}/fail; echo 'echo 90 > answer.txt' > train.sh", attempts=1)
+    (noisy.tmp / "fail").unlink()
+    played = noisy.play("answer 5", attempts=1)
+    lost, after = played.attempts[1:]
+    assert lost.verdict is not None and lost.verdict.share == pytest.approx(0.1 / 50)
+    assert after.verdict is not None and after.verdict.share == pytest.approx(0.098 / 50)
+
+
+def test_a_promise_too_small_to_keep_anything(noisy: Tiny) -> None:
+    noisy.commit(decision={"false_keeps": 1e-320})
+    assert noisy.play("answer 90", attempts=1).outcomes == ["keep", "discard"]
