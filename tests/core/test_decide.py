@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoresearch_kit.core import gate
 from autoresearch_kit.core.decide import Again, Case, decide
 from autoresearch_kit.core.history import History
 from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Proposal, Verdict, mean
@@ -342,6 +343,20 @@ def test_spent_false_keeps_keep_nothing() -> None:
     case.history.spent = case.decision.false_keeps
     reason = "Discard: 10.05 -> 5, better by 5.05 (50.25 %) in 4 runs, noise 0.15: the promised false keeps are spent"
     assert verdict_of(case).reason == reason
+
+
+def test_a_head_that_was_not_measured_for_long_is_measured_again() -> None:
+    """Its last values may be lucky ones, that no candidate beats at first sight."""
+    case = noisy([Measurement(10.3)])
+    stopped = replace(baseline([10.3]), number=1, verdict=Verdict(Outcome.DISCARD, "x", -0.3))
+    for _ in range(gate.STALE):
+        assert verdict_of(case).reason.startswith("Discard: 10 -> 10.3, worse by 0.3 (3.00 %) in one run")
+        case.history.add(stopped)
+    assert decide(case) is Again.HEAD
+    again = replace(case, samples=[*case.samples, Measurement(10.0, of_head=True)])
+    assert verdict_of(again).reason.startswith("Discard: 10 -> 10.3, worse by 0.3 (3.00 %) in 2 runs")
+    lucky = replace(case, samples=[*case.samples, Measurement(11.5, of_head=True)])
+    assert decide(lucky) is Again.HEAD
 
 
 # Properties of the sequential rule

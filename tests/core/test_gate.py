@@ -84,6 +84,11 @@ def test_one_outlier_decides_nothing() -> None:
         assert not look([0.0, 0.0, size, 0.0, 0.0, 0.0], [0.0] * 6, [0.0], known, SHARE, 12).better
 
 
+def test_a_clipped_sum_above_zero_keeps_no_worse_mean() -> None:
+    known = Noise(0.1, 1000)
+    assert not look([20.0, 20.0, -101.0, 20.0, 20.0, 20.0], [0.0] * 6, [0.0], known, SHARE, 12).better
+
+
 def test_it_gives_up_on_a_gain_that_falls_behind() -> None:
     assert look([0.3], [0.5], [0.0], KNOWN, SHARE, 12).decided
     assert look([1.0, -0.9], [0.0, 0.0], [0.0], KNOWN, SHARE, 12).decided
