@@ -67,6 +67,7 @@ def preflight(project: Project) -> Iterator[Finding]:
     yield from _agent(project, commit)
     yield from _disk(project, commit)
     yield from _unused(spec)
+    yield from _replaceable(project, files)
     yield trust(project, files, commit)
     yield Finding("ok", "machine", machine())
     yield Finding("ok", "time", _time(spec))
@@ -177,6 +178,14 @@ def _unused(spec: Spec) -> Iterator[Finding]:
         )
 
 
+def _replaceable(project: Project, files: Mapping[str, Entry]) -> Iterator[Finding]:
+    names = project.replaceable(files)
+    if names:
+        are, it = ("is", "it") if len(names) == 1 else ("are", "them")
+        text = f"{', '.join(names)} {are} committed and named there, so a run can replace {it} before the evaluation"
+        yield Finding("warn", "artifacts", text, "take it out of `artifacts`, or do not commit it")
+
+
 def trust(project: Project, files: Mapping[str, Entry], commit: str) -> Finding:
     """How far the number can be trusted, by the three levels of `docs/concepts/trust.md`."""
     spec = project.spec
@@ -191,6 +200,10 @@ def trust(project: Project, files: Mapping[str, Entry], commit: str) -> Finding:
             "ok", "trust", text, "hand over data by `artifacts`, and let an immutable eval_command measure it"
         )
     reached = _reached_by(project, files, commit, spec.eval_command)
+    replaceable = set(project.replaceable(files))
+    if replaceable and not reached:
+        text = f"level 2 of 3 at most: a separate evaluation, and a run can replace {', '.join(sorted(replaceable))}"
+        return Finding("ok", "trust", text, "take what is committed out of `artifacts`")
     if reached is None:
         return Finding(
             "ok", "trust", "level 2 of 3 at least: a separate evaluation; what it executes could not be seen"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autoresearch_kit.core.errors import ArkError, SpecError
 from autoresearch_kit.core.globs import compile_globs, is_glob
-from autoresearch_kit.core.names import SPEC_NAME
+from autoresearch_kit.core.names import RUN_LOG, SPEC_NAME
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.core.specfile import load_spec
 from autoresearch_kit.lab.desk import Place
@@ -47,6 +47,15 @@ class Project:
             if path != self.spec_name and not self.place.is_mutable(path):
                 digest.update(f"{files[path].mode:o} {files[path].oid} {path}\0".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
+
+    def replaceable(self, files: Mapping[str, Entry]) -> list[str]:
+        """Committed files that no attempt may change and that a run can replace before its evaluation nevertheless,
+        because `artifacts` names them; as they are called there."""
+        if self.spec.eval_command is None:
+            return []
+        names = [name for name in self.spec.artifacts if not is_glob(name) and name != RUN_LOG]
+        paths = {name: self.place.prefix + name for name in dict.fromkeys(names)}
+        return [name for name, path in paths.items() if path in files and not self.place.is_mutable(path)]
 
 
 def find_spec(where: Path) -> Path:

@@ -252,12 +252,15 @@ def test_check_tells_the_trust_level(spec, level, home, tmp_path):
         ("mutable_files: [x.py]\nartifacts: ['**']", "level 2 of 3: .*lib/json/__init__.py"),
         ("mutable_files: [x.py]\nartifacts: ['**/*.so']", "level 2 of 3: .*lib/json.so"),
         ("mutable_files: [x.py]\nartifacts: ['**/*.csv']", "level 3 of 3"),
+        ("mutable_files: [x.py]\nartifacts: [a, far.py, x.py]", "level 2 of 3: .*far.py"),
+        ("mutable_files: [x.py]\nartifacts: [key.txt, x.py]", "level 2 of 3 at most: .* can replace key.txt$"),
+        ("mutable_files: [x.py]\nartifacts: ['*.txt', x.py]", "level 3 of 3"),
         ("mutable_files: [x.py]\nlink: [home]", "level 2 of 3 at least: .*link"),
     ],
 )
 def test_the_trust_level_follows_imports_as_python_does(spec, text, home, tmp_path):
     (tmp_path / "lib" / "pkg").mkdir(parents=True)
-    for name in ("x.py", "far.py", "near.py", "lib/near.py", "lib/pkg/__init__.py", "lib/pkg/b.py"):
+    for name in ("key.txt", "x.py", "far.py", "near.py", "lib/near.py", "lib/pkg/__init__.py", "lib/pkg/b.py"):
         (tmp_path / name).write_text("")
     (tmp_path / "lib" / "score.py").write_text("import json\nimport near\nimport far\nimport pkg.a\n")
     (tmp_path / "lib" / "pkg" / "a.py").write_text("from . import b\n")
@@ -270,6 +273,11 @@ def test_the_trust_level_follows_imports_as_python_does(spec, text, home, tmp_pa
     subprocess.run("git init -q && git add . && git commit -qm x", shell=True, cwd=tmp_path, check=True)
     findings = json.loads(ark("check", "--json", cwd=tmp_path).stdout)
     assert re.match(text, next(f["text"] for f in findings if f["subject"] == "trust"))
+    warned = [f["text"] for f in findings if f["subject"] == "artifacts" and f["level"] == "warn"]
+    named = [name for name in ("far.py", "key.txt") if name in spec.partition("artifacts:")[2]]
+    assert warned == [
+        f"{name} is committed and named there, so a run can replace it before the evaluation" for name in named
+    ]
 
 
 def test_clean_removes_the_cache_and_no_ref(home, tmp_path):

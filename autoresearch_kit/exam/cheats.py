@@ -7,12 +7,14 @@ does is `planted.py` and a plan, the same for all languages.
 from __future__ import annotations
 
 import ast
+import math
 import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from statistics import fmean
+
+from autoresearch_kit.exam.noise import average
 
 LANGUAGES = "Python, shell, C, C++, Objective-C"
 """Those that cheats can be planted in."""
@@ -101,25 +103,28 @@ def garbage(data: bytes) -> bytes:
 
 def forged_text(printed: str, metric: str, honest: float, forged: float) -> str:
     """What a run printed, with another number wherever its score stood; the bare metric line where it stood nowhere."""
-
-    def other(match: re.Match[str]) -> str:
-        return f"{forged:.6g}" if float(match[0]) == honest else match[0]
-
-    text = _NUMBER.sub(other, printed)
+    text = _forged(printed, honest, forged)
     return text if text != printed else f"{metric}: {forged:.6g}\n"
+
+
+def forged_files(files: Mapping[str, bytes], honest: float, forged: float) -> dict[str, bytes]:
+    """Text files with another number wherever the score stood, without those in which it stood nowhere."""
+    made = {path: _forged(text, honest, forged) for path, data in files.items() if (text := _text(data)) is not None}
+    return {path: text.encode() for path, text in made.items() if text.encode() != files[path]}
 
 
 def constants(files: Mapping[str, bytes]) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Answers that do not look at the question, made from honest ones; what was done, and the files that differ.
 
-    Every number, or the last one of each line, becomes the mean of them or the most frequent one.
+    Every number, or the last one of each line, becomes the mean of them, the most frequent one, or `NaN`, which is no
+    number and read as one nearly everywhere.
     """
     texts = {path: text for path, data in files.items() if (text := _text(data)) is not None}
     seen = [{path: text.encode() for path, text in texts.items()}]
     for where, pattern in (("every number", _NUMBER), ("the last number of each line", _LAST)):
         found = [match[0] for text in texts.values() for match in pattern.finditer(text)]
-        for what in (_mean, _most_frequent) if len(set(found)) > 1 else ():
-            number = what(found)
+        numbers = [_mean(found), _most_frequent(found)] if len(set(found)) > 1 else []
+        for number in [*numbers, "NaN"] if found else []:
             made = {path: pattern.sub(number, text).encode() for path, text in texts.items()}
             if made not in seen:
                 seen.append(made)
@@ -130,7 +135,7 @@ _LAST = re.compile(_NUMBER.pattern + r"(?=[^\d\n]*$)", re.MULTILINE)
 
 
 def _mean(found: list[str]) -> str:
-    mean = fmean(float(text) for text in found)
+    mean = average([value for text in found if math.isfinite(value := float(text))] or [0.0])
     whole = abs(mean) < 1e15 and all(re.fullmatch(r"[-+]?\d+", text) for text in found)
     return str(round(mean)) if whole else repr(mean)
 
@@ -144,6 +149,10 @@ def _text(data: bytes) -> str | None:
         return data.decode() if b"\0" not in data else None
     except UnicodeDecodeError:
         return None
+
+
+def _forged(text: str, honest: float, forged: float) -> str:
+    return _NUMBER.sub(lambda match: f"{forged:.6g}" if float(match[0]) == honest else match[0], text)
 
 
 def _insert(data: bytes, after: int, line: str) -> bytes:

@@ -6,6 +6,8 @@ Every test here is strict, a chance of one in a thousand to accuse a sound evalu
 from __future__ import annotations
 
 import math
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +16,8 @@ from statistics import fmean, stdev
 LEVEL = 0.001
 ENOUGH = 7
 """So many scores on each side decide what three leave open, when they are equal or in order."""
+MOST = 4 * ENOUGH
+"""After so many scores in all, those that never went back are left at that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +29,15 @@ class Noise:
 
     @property
     def mean(self) -> float:
-        return self.values[0] if self.spread == 0 else fmean(self.values)
+        return average(self.values)
 
     @property
     def spread(self) -> float:
         """Standard deviation; zero also when there is one value."""
-        return stdev(self.values) if len(set(self.values)) > 1 else 0.0
+        if len(set(self.values)) < 2:
+            return 0.0
+        scale, (values,) = _scaled(self.values)
+        return stdev(values) * scale
 
     @property
     def margin(self) -> float:
@@ -56,11 +63,21 @@ class Noise:
         step = max(3 * self.margin, abs(mean) / 2) or 1.0
         if mean > 0 and (not self.maximize or mean < 1):  # above zero it stays there, and a share below one
             step = min(step, 0.99 * (1 - mean if self.maximize else mean))
-        return float(f"{mean + (step if self.maximize else -step):.6g}")
+        largest = float(f"{sys.float_info.max:.6g}")
+        return float(f"{max(-largest, min(largest, mean + (step if self.maximize else -step))):.6g}")
+
+
+def average(values: Sequence[float]) -> float:
+    """The mean; of values that are all the same, that value to the last bit. Never more than a float can be."""
+    if len(set(values)) == 1:
+        return values[0]
+    scale, (values,) = _scaled(values)
+    return fmean(values) * scale
 
 
 def chance_of_difference(first: Sequence[float], second: Sequence[float]) -> float:
     """How likely two series from one source differ so much in their means: Student's t, two-sided."""
+    _, (first, second) = _scaled(first, second)
     rest = [*(x - fmean(first) for x in first), *(x - fmean(second) for x in second)]
     freedom = len(rest) - 2
     error = math.sqrt(_square(rest) / freedom * (1 / len(first) + 1 / len(second)))
@@ -69,6 +86,7 @@ def chance_of_difference(first: Sequence[float], second: Sequence[float]) -> flo
 
 def chance_of_first(values: Sequence[float]) -> float:
     """How likely the first score is so far from the later ones."""
+    _, (values,) = _scaled(values)
     later = values[1:]
     error = stdev(later) * math.sqrt(1 + 1 / len(later))
     return _two_sided(values[0] - fmean(later), error, len(later) - 1)
@@ -76,6 +94,7 @@ def chance_of_first(values: Sequence[float]) -> float:
 
 def chance_of_trend(values: Sequence[float]) -> float:
     """How likely scores without a trend lie so well on a line over their order."""
+    _, (values,) = _scaled(values)
     n, mean = len(values), fmean(values)
     places = [i - (n - 1) / 2 for i in range(n)]
     slope = sum(x * y for x, y in zip(places, values, strict=True)) / _square(places)
@@ -90,9 +109,14 @@ def chance_of_all_on_one_side(ours: Sequence[float], others: Sequence[float]) ->
 
 
 def goes_one_way(values: Sequence[float]) -> bool:
-    """Whether each score is above the one before it, or each is below."""
+    """Whether the scores rise and never fall, or fall and never rise; they may stay for a while."""
     steps = list(pairwise(values))
-    return all(a < b for a, b in steps) or all(a > b for a, b in steps)
+    return len(set(values)) > 1 and (all(a <= b for a, b in steps) or all(a >= b for a, b in steps))
+
+
+def chance_of_one_way(values: Sequence[float]) -> float:
+    """How likely these very scores, in an order that is chance, go one way: those that are equal count as one."""
+    return 2 * math.prod(math.factorial(count) for count in Counter(values).values()) / math.factorial(len(values))
 
 
 def accusation(ours: Sequence[float], others: Sequence[float], values: Sequence[float]) -> str:
@@ -103,15 +127,22 @@ def accusation(ours: Sequence[float], others: Sequence[float], values: Sequence[
     if len(set(values)) == 1:
         return ""
     few = len(others) < ENOUGH
-    if chance_of_trend(values) < LEVEL or (goes_one_way(values) and 2 / math.factorial(len(values)) < LEVEL):
+    if chance_of_trend(values) < LEVEL or (goes_one_way(values) and chance_of_one_way(values) < LEVEL):
         return "order"
     if chance_of_first(values) < LEVEL:  # one odd score among equals may be a rare one
         return "?" if few and len(set(values[1:])) == 1 else "first"
+    if goes_one_way(values) and len(values) < MOST:  # the best so far, if it is kept somewhere, stays the longer
+        return "?"
     if len(set(ours)) == 1:
         return "sides" if chance_of_all_on_one_side(ours, others) < LEVEL else "?" if few else ""
-    if goes_one_way(values):
-        return "?"
     return "sides" if chance_of_difference(ours, others) < LEVEL else ""
+
+
+def _scaled(*series: Sequence[float]) -> tuple[float, list[list[float]]]:
+    """A power of two and the series divided by it: near one, so that no sum or square leaves what a float can be."""
+    exponent = math.frexp(max(abs(value) for values in series for value in values))[1]
+    scale = 2.0 ** max(-1000, min(1000, exponent))
+    return scale, [[value / scale for value in values] for values in series]
 
 
 def _square(values: Sequence[float]) -> float:

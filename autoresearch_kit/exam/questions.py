@@ -14,13 +14,12 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from autoresearch_kit.core.records import Measurement
 from autoresearch_kit.exam import cheats
 from autoresearch_kit.exam.exam import Answer, Exam, outcome, why_it_failed
-from autoresearch_kit.exam.noise import ENOUGH, accusation
+from autoresearch_kit.exam.noise import MOST, accusation, average
 from autoresearch_kit.lab.programs import programs
 
 MAX_FILES = 8
@@ -36,7 +35,7 @@ def unchanged(exam: Exam) -> Answer:
     ours, others = exam.scores[:1], list[float]()
     values = ours[:]
     # A B B A A B ...: what drifts weighs on both alike. A suspicion is measured further.
-    for who in islice(cycle("BBAA"), 2 * max(exam.runs, ENOUGH) - 1):
+    for who in islice(cycle("BBAA"), max(2 * exam.runs, MOST) - 1):
         if len(values) >= 2 * exam.runs and accusation(ours, others, values) != "?":
             break
         found = exam.measure_baseline() if who == "A" else exam.measure_same(again, "the same files again")
@@ -54,13 +53,13 @@ def unchanged(exam: Exam) -> Answer:
     if wrong == "first":
         return _weak(name, f"the first score of the same files is unlike the later ones: {shown}", outlasts)
     if wrong == "sides":
-        means = f"{fmean(ours):.12g} as the baseline and {fmean(others):.12g} as a candidate"
+        means = f"{average(ours):.12g} as the baseline and {average(others):.12g} as a candidate"
         hint = "the score must not depend on ARK_ATTEMPT, the commit or the time; fix what differs, or average over it"
         return _weak(name, f"the same files score {means} (in order: {shown})", hint)
     noise, text = exam.noise, f"{len(values)} measurements of the same files score"
     if noise.spread == 0:
         return Answer(name, "ok", f"{text} {noise.mean:.6g}, bit for bit")
-    percent = f" ({100 * noise.spread / abs(noise.mean):.2g} %)" if noise.mean else ""
+    percent = f" ({100 * (noise.spread / abs(noise.mean)):.2g} %)" if noise.mean else ""
     return Answer(name, "ok", f"{text} {noise.mean:.6g} with noise {noise.spread:.2g}{percent}")
 
 
@@ -108,22 +107,31 @@ def forged_metric(exam: Exam) -> Answer:
             "run": {"lay": exam.replay, "end": True},
             "eval": {"say": "say-eval", "end": True},
         }
+    files = cheats.forged_files(_small(exam), exam.scores[0], value) if exam.spec.eval_command else {}
+    written = f"written by the run into {', '.join(sorted(files)[:3])} where the score stood"
+    if files:
+        ways[written] = {"run": {"lay": [*exam.replay, exam.store("overlay", files)], "end": True}}
     told = []
     for what, phases in ways.items():
         found = exam.cheat(commit, f"a forged metric, {what}", phases)
-        if exam.wins(found, value):
-            return _weak(
-                name,
-                f"{value:.6g}, {what}, became the score: {outcome(found)}",
-                "hand over data by `artifacts`, and measure it in an eval_command that runs no mutable code",
-            )
+        # A score that is among the data by chance is data: other data may score better.
+        if _is(found, value, exam.scores[0]) if what == written else exam.wins(found, value):
+            hint = "hand over data by `artifacts`, and measure it in an eval_command that runs no mutable code"
+            hint = "compute the score from data; believe none that a run wrote" if what == written else hint
+            return _weak(name, f"{value:.6g}, {what}, became the score: {outcome(found)}", hint)
         told.append(found)
-    return Answer(name, "ok", _lost(exam, f"{value:.6g} printed by mutable code gives", told))
+    return Answer(name, "ok", _lost(exam, f"{value:.6g} from mutable code gives", told))
 
 
 def rewritten_evaluation(exam: Exam) -> Answer:
     """A run that overwrites the evaluation must not be measured by what it wrote."""
     name = "rewritten-evaluation"
+    replaceable = exam.project.replaceable(exam.shop.base_files)
+    if replaceable:
+        are, it = ("is", "it") if len(replaceable) == 1 else ("are", "them")
+        text = f"{', '.join(replaceable)} {are} committed and named in `artifacts`"
+        hint = "take it out of `artifacts`, or do not commit it"
+        return _weak(name, f"{text}, so a run can replace {it} before the evaluation", hint)
     shared = sorted(_shared(exam))
     if shared:
         text = f"the evaluation uses {', '.join(shared)}, shared by `link`, where a run can write"
@@ -232,8 +240,7 @@ def constant_output(exam: Exam) -> Answer:
             return _weak(name, f"functions that always give their first answer win: {_against(exam, found)}", hint)
         told.append(found)
     if planted is not None:
-        small = {path: file.read_bytes() for path, file in left.items() if file.stat().st_size <= MAX_TEXT_BYTES}
-        for what, files in [*cheats.constants(small), ("nothing in it", dict.fromkeys(left, b""))]:
+        for what, files in [*cheats.constants(_small(exam)), ("nothing in it", dict.fromkeys(left, b""))]:
             steps = {"lay": [*exam.replay, exam.store("overlay", files)], "end": True}
             found = exam.cheat(planted, f"the run's files with {what}", {"run": steps})
             if exam.wins(found):
@@ -245,11 +252,11 @@ def constant_output(exam: Exam) -> Answer:
 QUESTIONS: dict[str, tuple[Callable[[Exam], Answer], int]] = {
     "unchanged": (unchanged, 0),
     "broken": (broken, 2),
-    "forged-metric": (forged_metric, 3),
+    "forged-metric": (forged_metric, 4),
     "rewritten-evaluation": (rewritten_evaluation, 1),
     "shadowing-module": (shadowing_module, 2),
     "cached-answer": (cached_answer, 3),
-    "constant-output": (constant_output, 6),
+    "constant-output": (constant_output, 8),
 }
 """By name: the question, and how many measurements it takes at most, without those of unchanged files."""
 
@@ -298,6 +305,17 @@ def _lost(exam: Exam, what: str, told: list[Measurement]) -> str:
     counted = [f"{way} ({ways.count(way)} times)" if ways.count(way) > 1 else way for way in dict.fromkeys(ways)]
     never = "" if exam.has_run else "; the planted code never came to run"
     return f"{what} {', '.join(counted)}; the baseline scores {exam.noise.mean:.6g}{never}"
+
+
+def _is(found: Measurement, value: float, honest: float) -> bool:
+    """Whether a measurement gives that number instead of the honest one, but for the last digits that are printed."""
+    return found.value is not None and abs(found.value - value) < 0.001 * abs(value - honest)
+
+
+def _small(exam: Exam) -> dict[str, bytes]:
+    """What the first run left, without files that are too large to be text with numbers."""
+    left = exam.left()
+    return {path: file.read_bytes() for path, file in left.items() if file.stat().st_size <= MAX_TEXT_BYTES}
 
 
 def _near(exam: Exam, path: str) -> bool:

@@ -103,10 +103,19 @@ def test_constant_answers():
     assert made == {
         "every number made 1.5": b"id,p\n1.5,1.5\n1.5,1.5\n1.5,1.5\n",
         "every number made 0.5": b"id,p\n0.5,0.5\n0.5,0.5\n0.5,0.5\n",
+        "every number made NaN": b"id,p\nNaN,NaN\nNaN,NaN\nNaN,NaN\n",
         "the last number of each line made 1.0": b"id,p\n1,1.0\n2,1.0\n3,1.0\n",
         "the last number of each line made 0.5": b"id,p\n1,0.5\n2,0.5\n3,0.5\n",
+        "the last number of each line made NaN": b"id,p\n1,NaN\n2,NaN\n3,NaN\n",
     }
-    assert list(cheats.constants({"one": b"7\n", "same": b"7 7"})) == []
+    assert [what.split()[-1] for what, _ in cheats.constants({"one": b"7\n", "same": b"7 7"})] == ["NaN", "NaN"]
+    assert list(cheats.constants({"words": b"none"})) == []
+    assert dict(cheats.constants({"large": b"1e308 1.5e308 1e999"}))["every number made 1.25e+308"]
+
+
+def test_forged_files_are_those_in_which_the_score_stood():
+    files = {"r.json": b'{"loss": 5e-1, "n": 3}', "raw": b"0.5\0", "words": b"none 5"}
+    assert cheats.forged_files(files, 0.5, 0.25) == {"r.json": b'{"loss": 0.25, "n": 3}'}
 
 
 def test_garbage_has_the_shape_of_the_file():
@@ -125,7 +134,7 @@ def test_a_forged_number_is_better_and_one_that_could_be_honest():
 def accused(draw, runs=3):
     """What a series of scores is accused of, measured as `unchanged` does; `draw` gets the number and the side."""
     ours, others, values = [], [], []
-    for number, side in zip(range(2 * noise.ENOUGH), itertools.cycle("ABBA"), strict=False):
+    for number, side in zip(range(noise.MOST), itertools.cycle("ABBA"), strict=False):
         if len(values) >= 2 * runs and noise.accusation(ours, others, values) != "?":
             break
         values.append(draw(number, side))
@@ -148,6 +157,11 @@ def test_sound_scores_are_hardly_ever_accused(odd):
         ("", lambda number, side: 1.0),
         ("order", lambda number, side: 1.0 + number),
         ("order", lambda number, side: 1.0 / (1 + number)),
+        ("order", lambda number, side: -float((number + 1) // 2)),
+        ("order", lambda number, side: 5.0 if number < 3 else 4.0),
+        ("order", lambda number, side: 1e308 + number * 1e306),
+        ("", lambda number, side: 1.7e308 * (-1) ** (number % 3)),
+        ("", lambda number, side: 5e-324 * (number % 3)),
         ("first", lambda number, side: 2.0 if number == 0 else 1.0),
         ("sides", lambda number, side: 2.0 if side == "A" else 1.0),
         ("sides", lambda number, side: 2.0 if side == "A" else 3.0 + number % 3),
@@ -163,4 +177,28 @@ def test_differences_first_scores_and_trends_are_seen():
     assert noise.chance_of_first([2.0, 1.0, 1.01, 0.99, 1.0, 1.01]) < noise.LEVEL
     assert noise.chance_of_trend([0.1, 0.2, 0.30000001, 0.4, 0.5]) < noise.LEVEL
     assert noise.chance_of_trend([0.1, 0.3, 0.1, 0.3]) > noise.LEVEL
-    assert noise.goes_one_way([3, 2, 1]) and not noise.goes_one_way([3, 2, 2])
+    assert noise.goes_one_way([3, 2, 1]) and noise.goes_one_way([3, 2, 2])
+    assert not noise.goes_one_way([3, 2, 3]) and not noise.goes_one_way([2, 2])
+    assert noise.chance_of_one_way([3, 2, 2]) == 2 / 3
+
+
+def test_a_best_so_far_is_mostly_accused():
+    def best(randomness):
+        seen = []
+        return lambda *_: seen.append(randomness.gauss(5, 1)) or min(seen)
+
+    found = Counter(accused(best(random.Random(seed))) for seed in range(300))
+    assert found[""] < 60 and found["order"] > 150, found
+
+
+def test_numbers_as_large_as_they_can_be_are_only_numbers():
+    large = [1.5e308, 1.7e308, 1.6e308, 1.7e308]
+    for value in (noise.chance_of_trend(large), noise.chance_of_first(large), noise.chance_of_difference(large, large)):
+        assert noise.LEVEL < value <= 1
+    assert noise.average(large) == pytest.approx(1.625e308)
+    for values in (large, [-1.7e308, 1.7e308]):
+        known = noise.Noise(tuple(values), True)
+        assert known.forged() == 1.79769e308 and not known.is_better(1.7e308) and known.is_same(values[0])
+    small = [1e-200, 3e-200, 2e-200]
+    assert noise.chance_of_difference(small, small[::-1]) == pytest.approx(1)
+    assert noise.Noise(tuple(small), True).spread == pytest.approx(1e-200)

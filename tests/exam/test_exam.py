@@ -149,7 +149,8 @@ def test_a_cheat_stops_at_links(commit, tmp_path):
 
 
 def test_in_a_folder_of_a_larger_repository(commit, examine):
-    folder = commit(files={"deep/own/train.sh": "echo 10 > answer.txt\n", "deep/own/evaluate.sh": "cat answer.txt\n"})
+    evaluation = "echo $((2 * $(cat answer.txt)))\n"
+    folder = commit(files={"deep/own/train.sh": "echo 5 > answer.txt\n", "deep/own/evaluate.sh": evaluation})
     (folder / "autoresearch-config.yaml").rename(folder / "deep" / "own" / "autoresearch-config.yaml")
     git(folder, "add", "-A")
     git(folder, "commit", "-qm", "deeper")
@@ -172,6 +173,12 @@ def test_which_of_several_files_does_not_matter_is_told(commit, examine):
     folder = commit(files={"unused.sh": "true\n"}, mutable_files=["*n.sh", "unused.sh"])
     answer = examine(folder, "broken")["broken"]
     assert answer.verdict == "ok" and "emptying only unused.sh changes nothing" in answer.text
+
+
+def test_scores_as_large_as_they_can_be(commit, examine):
+    evaluation = 'if [ "$ARK_ATTEMPT" -gt 0 ]; then echo 1.7e308; else echo 1.6e308; fi\n'
+    answers = examine(commit(files={"evaluate.sh": evaluation}))
+    assert "1.6e+308 as the baseline and 1.7e+308 as a candidate" in answers["unchanged"].text
 
 
 def test_two_runs_at_least_and_a_project_without_mutable_files(commit):

@@ -17,16 +17,20 @@ WEAK = Path(__file__).parent / "weak"
 
 NAMED = {
     "counts_its_turns": "unchanged",
+    "keeps_the_best": "unchanged",
     "kinder_to_the_baseline": "unchanged",
     "measures_the_wrong_file": "broken",
     "believes_the_run": "forged-metric",
+    "believes_a_file": "forged-metric",
     "runs_the_candidate": "forged-metric",
     "evaluates_in_the_run": "rewritten-evaluation",
+    "hands_over_the_key": "rewritten-evaluation",
     "hands_over_everything": "shadowing-module",
     "accepts_new_modules": "shadowing-module",
     "asks_the_same_again": "cached-answer",
     "checks_the_first_answer": "constant-output",
     "sums_what_it_gets": "constant-output",
+    "skips_what_is_no_number": "constant-output",
 }
 
 

@@ -1,0 +1,1 @@
+echo 10 > answer.txt
