@@ -1,7 +1,7 @@
 """What `ark` raises when itself, its spec or its surroundings are broken.
 
 A failed experiment is never an exception: it is a `Measurement` with a problem. Every error here carries one sentence
-for the user and, where there is one, the next thing to do; `cli.py` turns it into output and an exit code.
+for the user and, where there is one, the next thing to do; `cli` turns it into output and an exit code.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def _commands_page() -> str:
     lines = [
         "# Commands",
         "",
-        "Generated from `autoresearch_kit/cli.py` by `make docs`. Data goes to stdout, talk to stderr. Exit codes:",
+        "Generated from `autoresearch_kit/cli/` by `make docs`. Data goes to stdout, talk to stderr. Exit codes:",
         "0 done, 1 failed, 2 usage or spec, 3 a budget is spent, 130 interrupted.",
     ]
     for name, command in [("ark", main), *((f"ark {name}", verb) for name, verb in main.commands.items())]:

@@ -1,0 +1,157 @@
+"""Runs: the loop, the measurement to publish, and the removal of what a run left in the cache."""
+
+from __future__ import annotations
+
+import gc
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from autoresearch_kit.cli.common import (
+    INTERRUPTED,
+    default_tag,
+    directory,
+    finite,
+    heed_signals,
+    json_option,
+    open_project_at,
+    print_json,
+    run_of,
+    styled,
+    tag_option,
+)
+from autoresearch_kit.core.errors import ArkError
+
+if TYPE_CHECKING:
+    from autoresearch_kit.core.records import Attempt
+    from autoresearch_kit.ledger.ledger import Ledger
+    from autoresearch_kit.project import Project
+
+
+@click.command()
+@directory
+@click.option(
+    "--tag",
+    metavar="T",
+    help="Name of the run; today's date unless given, with the folder's name in front in a sub-folder. "
+    "A known one is resumed.",
+)
+@click.option("--agent", metavar="A", help="A preset's name or else a shell command; the spec's unless given.")
+@click.option("--attempts", type=click.IntRange(min=0), metavar="N", help="Stop after so many new attempts.")
+@click.option(
+    "--hours",
+    type=click.FloatRange(min=0),
+    metavar="H",
+    callback=finite,
+    help="Begin no new attempt after so much time; one that is running is not cut short.",
+)
+@click.option("--from", "start_from", metavar="TAG/N", help="Begin a new run with the files of that attempt.")
+def run(
+    directory: Path,
+    tag: str | None,
+    agent: str | None,
+    attempts: int | None,
+    hours: float | None,
+    start_from: str | None,
+) -> None:
+    """Measure the baseline, then let the agent work until a limit is reached or you press Ctrl-C."""
+    import time
+
+    from rich.console import Console
+
+    from autoresearch_kit.agents import choose, open_agent
+    from autoresearch_kit.core.budget import Limits
+    from autoresearch_kit.ledger.ledger import check_tag
+    from autoresearch_kit.ratchet import Run, loop
+    from autoresearch_kit.views.display import Display
+
+    gc.enable()
+    with open_project_at(directory) as project:
+        chosen = choose(project.spec, agent)
+        tag = default_tag(project, time.strftime("%b%d").lower()) if tag is None else check_tag(tag)
+        heed_signals()
+        with Display(Console(stderr=True)) as display, Run(project, tag, display) as held:
+            display.follow(held)
+            held.open(start_from)
+            worker = open_agent(chosen, held, display)
+            try:
+                held.ready()
+                ending = loop(held, worker, Limits(attempts, hours), display)
+            except KeyboardInterrupt:
+                ending = None
+            finally:
+                worker.close()
+        _print_ending(project, held.ledger, held.attempts, directory, ending.reason if ending else "stopped by you")
+    raise SystemExit(ending.exit_code if ending else INTERRUPTED)
+
+
+def _print_ending(project: Project, ledger: Ledger, attempts: Sequence[Attempt], directory: Path, reason: str) -> None:
+    from autoresearch_kit.views.summary import status, status_lines
+
+    found = status(project, ledger, attempts)
+    click.echo(err=True)
+    click.echo(f"run {found['tag']}: {reason}")
+    click.echo("\n".join(status_lines(found)[1:]))
+    where = "" if directory == Path() else f" {shlex.quote(str(directory))}"
+    best = f"ark show {found['tag']}/{found['best_attempt']}{where}" if found["best_attempt"] is not None else "ark log"
+    click.echo(f"\nnext: {best}   ark log{where} --tag {found['tag']}   git log {found['branch']}", err=True)
+
+
+@click.command()
+@directory
+@tag_option
+@click.option(
+    "--runs",
+    type=click.IntRange(min=1),
+    default=12,
+    metavar="N",
+    show_default=True,
+    help="Runs of baseline and head together, at least 8; fewer are made when there is no noise.",
+)
+@click.option("--ablate", is_flag=True, help="Take each kept change out of the head in turn: which carry weight?")
+@json_option
+def verify(directory: Path, tag: str | None, runs: int, ablate: bool, as_json: bool) -> None:
+    """Measure baseline and head in turn, with fresh seeds: the number to publish, with its confidence interval."""
+    from autoresearch_kit.core.verification import block_lines, warnings
+    from autoresearch_kit.ledger.verified import as_data
+    from autoresearch_kit.verify import Verifier
+
+    def tell(text: str) -> None:
+        click.echo(text, err=True)
+
+    with open_project_at(directory) as project:
+        heed_signals()
+        with Verifier(project, run_of(project, tag)[0].tag, tell) as verifier:
+            verifier.open()
+            found = verifier.verify(runs, ablate)
+    for warning in warnings(found):
+        tell(f"{styled('note:', 'yellow')} {warning}")
+    if as_json:
+        print_json(as_data(found))
+    else:
+        click.echo("\n".join(block_lines(found)))
+
+
+@click.command()
+@directory
+def clean(directory: Path) -> None:
+    """Remove desks, benches and caches of this repository's runs; never refs, never your files."""
+    from autoresearch_kit.lab import cache
+    from autoresearch_kit.ledger.lock import Lock
+
+    with open_project_at(directory) as project:
+        # Not by the refs: a run has none until its baseline begins.
+        for path in sorted((project.repository.common / "ark").glob("*.lock")):
+            if Lock(path, "").is_held():
+                # No tag begins with a plus.
+                what = {"+noise": "`ark check --noise`", "+exam": "`ark exam`"}.get(path.stem, f"run {path.stem}")
+                raise ArkError(f"{what} is going on in these folders", "stop it first, by Ctrl-C where it runs")
+        folder = cache.repository_cache(project.repository.common)
+        if folder.exists():
+            cache.remove(folder)
+            click.echo(f"removed {folder}", err=True)
+        else:
+            click.echo("there was nothing to remove", err=True)
