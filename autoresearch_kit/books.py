@@ -48,6 +48,7 @@ class Books:
         self._trees: dict[tuple[str, str, str], Attempt] = {}
         self._since_keep = 0
         self._money = 0.0
+        self._tokens = 0
         for attempt in attempts:
             self._take(attempt)
         results.add([attempt for attempt in attempts if attempt.verdict])
@@ -73,7 +74,7 @@ class Books:
     def spent(self, made: int, hours: float) -> Spent:
         """What has been used up, for the budgets."""
         best = self.head.value if self.head else None
-        return Spent(made, hours, self.history.tried, self._since_keep, self._money, best)
+        return Spent(made, hours, self.history.tried, self._since_keep, self._money, best, self._tokens)
 
     def _take(self, attempt: Attempt) -> None:
         self.attempts.append(attempt)
@@ -94,6 +95,7 @@ class Books:
         if attempt.outcome is Outcome.DISCARD:
             self.near_misses = sorted([*self.near_misses, attempt], key=_distance)[:NEAR_MISSES]
         self._money += attempt.proposal.cost.money or 0.0
+        self._tokens += attempt.proposal.cost.tokens or 0
         if attempt.outcome in COUNTED and not any(m.kind in UNFAIR for m in attempt.measurements):
             self._trees[attempt.tree, attempt.machine, attempt.yardstick] = attempt
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from autoresearch_kit.agents import PRESETS
 from autoresearch_kit.agents.tuning import read_tunables
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.globs import compile_globs
@@ -64,7 +63,7 @@ def preflight(project: Project) -> Iterator[Finding]:
     yield from _failures("inputs", lambda: check_inputs(project), f"{len(spec.inputs)} pinned" if spec.inputs else "")
     yield from _dirty(project)
     yield from _commands(project)
-    yield from _agent(project, commit)
+    yield from _agents(project, commit)
     yield from _disk(project, commit)
     yield from _unused(spec)
     yield from _replaceable(project, files)
@@ -133,25 +132,21 @@ def _commands(project: Project) -> Iterator[Finding]:
             yield Finding("ok", "compiler", f"{compiler} is {shutil.which(compiler.split()[0])}")
 
 
-def _agent(project: Project, commit: str) -> Iterator[Finding]:
-    agent = project.spec.agent_or_default
-    if agent is None:
+def _agents(project: Project, commit: str) -> Iterator[Finding]:
+    if not project.spec.agents:
         yield Finding(
             "warn", "agent", "the spec names none", "give one: ark run --agent 'COMMAND', or `agent:` in the spec"
         )
-    elif agent.command is not None:
-        missing = missing_programs(agent.command)
-        if missing:
-            yield Finding("fail", "agent", f"`{missing[0]}` is not found", "install it, or give its path")
-        else:
-            yield Finding("ok", "agent", agent.command)
-    elif agent.name not in PRESETS:
-        yield Finding(
-            "fail", "agent", f"there is no agent `{agent.name}`", f"known: {', '.join(PRESETS)}; or {{command: ...}}"
-        )
-    else:
-        values = f"{len(project.spec.tunables)} tunables found"
-        yield from _failures("agent", lambda: read_tunables(project, commit), f"{agent.name}, {values}")
+    for agent in project.spec.agents:
+        if agent.command is not None:
+            missing = missing_programs(agent.command)
+            if missing:
+                yield Finding("fail", "agent", f"`{missing[0]}` is not found", "install it, or give its path")
+            else:
+                yield Finding("ok", "agent", agent.command)
+        elif agent.name == "search":
+            values = f"{len(project.spec.tunables)} tunables found"
+            yield from _failures("agent", lambda: read_tunables(project, commit), f"search, {values}")
 
 
 def _disk(project: Project, commit: str) -> Iterator[Finding]:

@@ -1,45 +1,41 @@
-"""The loop, and `Run.attempt`: the one choke point through which every change must go.
+"""`Run.attempt`: the one choke point through which every change must go.
 
     an agent edits the desk -> attempt: compose, reserve, measure, decide, close -> the desk is laid anew
 
 Start reading here. `Run` is one run of one spec: it takes the lock, repairs what a dead supervisor left, measures the
-baseline, and then takes attempts. `loop` asks an agent for changes until a budget is spent. Nothing here knows what an
+baseline, and then takes attempts. `loop.py` asks an agent for them until a budget is spent. Nothing here knows what an
 experiment is about, and no agent ever carries a number.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from autoresearch_kit.books import Books
-from autoresearch_kit.core.budget import Ending, Limits, ending
+from autoresearch_kit.core.budget import Limits, ending
 from autoresearch_kit.core.decide import Again, Case, decide
 from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.core.outlook import Outlook
-from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict, number
+from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Proposal, Verdict, number
 from autoresearch_kit.lab import cache
 from autoresearch_kit.lab.desk import Desk, Refused
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.measure import Phase
-from autoresearch_kit.ledger.git import Entry, RefMoved
+from autoresearch_kit.lab.ticket import Ticket
+from autoresearch_kit.ledger.git import GITLINK, SYMLINK, Entry, RefMoved
 from autoresearch_kit.ledger.ledger import Ledger, pick, quiet_value
+from autoresearch_kit.ledger.merge import Conflict, carry
 from autoresearch_kit.ledger.results import ResultsFile
 from autoresearch_kit.project import Project, check_limits, count_lines
 from autoresearch_kit.workshop import Workshop
 
-IDLE_TURNS = 5
-"""So many turns in a row without a new tree end the run."""
 TIDY_EVERY = 500
 """Attempts between two looks whether git's loose objects have become too many."""
 HEAD_FAILURES = 3
 """So many failed measurements of the head within one attempt end the run."""
-FIRST_PAUSE_SECONDS = 2.0
-"""After an agent that failed; doubled with each further failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,31 +69,21 @@ class NoAttempt:
     """What lies on the desk was not measured; it takes no number."""
 
     kind: str
-    """`no_change`, `duplicate` or `refused`."""
+    """`no_change`, `duplicate`, `refused` or `conflict`."""
     reason: str
     """One sentence for the agent and for people."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """The agent has nothing left to propose."""
+class Change:
+    """A change that can be measured: nothing like it has been."""
 
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The agent itself failed: nothing is measured, it is asked again after a pause."""
-
-    reason: str
-
-
-class Agent(Protocol):
-    """Whoever edits the desk. `propose` lays the desk with what the agent needs, lets it work, and says what it did."""
-
-    def propose(self, run: Run) -> Proposal | Finished | Failed: ...
-
-    def close(self) -> None: ...
+    tree: str
+    """The whole tree with it."""
+    files: Mapping[str, Entry]
+    """The files of that tree."""
+    paths: tuple[str, ...]
+    """What differs from the head."""
 
 
 class Run:
@@ -331,40 +317,82 @@ class Run:
     def lay_desk(self, extra: Mapping[str, bytes]) -> None:
         """Make the desk a clean clone of the head, with further files in the spec's folder."""
         self.desk.lay(self.head.commit, self.ledger.branch, self._files_of_head(), extra)
+        ticket = Ticket(str(self.project.spec_path), self.tag, self.head.commit, self.desk.filtered)
+        ticket.write(self.cache)
 
-    def attempt(self, proposal: Proposal) -> Attempt | NoAttempt:
-        """Measure what lies on the desk and close the attempt. NoAttempt when there is nothing new to measure.
+    def take_up_desk(self) -> bool:
+        """Go on with the desk that another process of this run has laid; False when there is none."""
+        ticket = Ticket.read(self.cache)
+        if ticket is None or not self.desk.folder.is_dir() or self.project.repository.commit_of(ticket.laid) is None:
+            return False
+        self.desk.take_up(ticket.laid, self.project.repository.files(ticket.laid), ticket.filtered)
+        return True
 
-        ArkError when the ledger or the machine cannot go on; a failed experiment is an attempt like any other.
-        """
-        result = self._attempt(proposal)
-        if isinstance(result, Attempt) and result.number % TIDY_EVERY == 0:
-            self.ledger.tidy()
-        self.told = result.reason if isinstance(result, NoAttempt) else ""
-        return result
-
-    def _attempt(self, proposal: Proposal) -> Attempt | NoAttempt:
-        repository = self.project.repository
+    def change(self) -> Change | NoAttempt:
+        """What lies on the desk, on top of the head. NoAttempt when that is nothing new to measure."""
         try:
             changes = self.desk.compose()
+            if self.desk.laid != self.head.commit:  # somebody else has kept something since
+                laid = self.desk.files
+                changes = carry(self.project.repository, self._files_of_head(), laid, _with(laid, changes))
         except Refused as refusal:
             return NoAttempt("refused", f"Refused: {refusal}")
+        except Conflict as conflict:
+            text = f"Conflict: the head has changed since this desk was laid, and {conflict} does not fit any more"
+            return NoAttempt("conflict", text)
+        return self._checked(changes)
+
+    def change_of(self, others: Sequence[Attempt]) -> Change | NoAttempt:
+        """The changes of other attempts, of this or other runs, one after another on top of the head."""
+        ours = self._files_of_head()
+        files = ours
+        for other in others:
+            if not other.parent:
+                continue
+            base, theirs = self._mutable_files(other.parent), self._mutable_files(other.commit)
+            if any(entry.mode in (SYMLINK, GITLINK) for entry in theirs.values()):
+                return NoAttempt("refused", f"Refused: attempt {other.number} holds a link or a submodule")
+            try:
+                files = _with(files, carry(self.project.repository, files, base, theirs))
+            except Conflict as conflict:
+                text = f"Conflict: the change of attempt {other.number} does not fit onto the head in {conflict}"
+                return NoAttempt("conflict", text)
+        changed = {path for path in {*ours, *files} if ours.get(path) != files.get(path)}
+        return self._checked({path: files.get(path) for path in changed})
+
+    def _mutable_files(self, commit: str) -> dict[str, Entry]:
+        files = self.project.repository.files(commit)
+        return {path: entry for path, entry in files.items() if self.project.place.is_mutable(path)}
+
+    def _checked(self, changes: Mapping[str, Entry | None]) -> Change | NoAttempt:
         head = self.head
-        if not changes:
-            return NoAttempt("no_change", "No change: the mutable files are those of the head")
-        tree = repository.store_tree(head.commit, changes)
+        tree = self.project.repository.store_tree(head.commit, changes) if changes else head.tree
         if tree == head.tree:
             return NoAttempt("no_change", "No change: the mutable files are those of the head")
         if before := self.books.measured(tree, machine(), self.shop.yardstick):
             reason = before.verdict.reason if before.verdict else ""
             return NoAttempt("duplicate", f"The same files were measured before, as attempt {before.number}: {reason}")
+        return Change(tree, _with(self._files_of_head(), changes), tuple(sorted(changes)))
+
+    def attempt(self, proposal: Proposal, change: Change | NoAttempt | None = None) -> Attempt | NoAttempt:
+        """Measure what lies on the desk, or a given change, and close the attempt. NoAttempt when there is nothing new.
+
+        ArkError when the ledger or the machine cannot go on; a failed experiment is an attempt like any other.
+        """
+        change = change or self.change()
+        if isinstance(change, NoAttempt):
+            self.told = change.reason
+            return change
         if proposal.title == "untitled":
-            proposal = replace(proposal, title=f"Change {', '.join(sorted(changes))}")
+            proposal = replace(proposal, title=f"Change {', '.join(change.paths)}")
         attempt = self.ledger.reserve(
-            self.books.next_number, proposal, tree=tree, parent=head.commit, yardstick=self.shop.yardstick
+            self.books.next_number, proposal, tree=change.tree, parent=self.head.commit, yardstick=self.shop.yardstick
         )
-        files = {**self._files_of_head(), **{path: entry for path, entry in changes.items() if entry}}
-        return self._finish(attempt, {path: entry for path, entry in files.items() if changes.get(path, entry)})
+        attempt = self._finish(attempt, change.files)
+        if attempt.number % TIDY_EVERY == 0:
+            self.ledger.tidy()
+        self.told = ""
+        return attempt
 
     def _finish(self, attempt: Attempt, files: Mapping[str, Entry], baseline: bool = False) -> Attempt:
         """Measure a reserved attempt, whose tree is `files`, decide, and close it."""
@@ -487,33 +515,11 @@ class Run:
             self._watch(Note(self.books.results.problem))
 
 
-def loop(run: Run, agent: Agent, limits: Limits, watch: Watch, pause_seconds: float = FIRST_PAUSE_SECONDS) -> Ending:
-    """Ask the agent for changes and put each through `Run.attempt` until a limit is reached."""
-    started, made, idle, failures = time.monotonic(), 0, 0, 0
-    while True:
-        spent = run.books.spent(made, (time.monotonic() - started) / 3600)
-        if reached := ending(run.spec.budget, limits, spent, run.spec.maximize):
-            return reached
-        turn = time.monotonic()
-        answer = agent.propose(run)
-        if isinstance(answer, Finished):
-            return Ending(answer.reason, 0)
-        if isinstance(answer, Failed):
-            reason, failures = answer.reason, failures + 1
-        else:
-            cost = answer.cost if answer.cost.seconds is not None else Cost(round(time.monotonic() - turn, 3))
-            result = run.attempt(replace(answer, cost=cost))
-            if isinstance(result, Attempt):
-                made, idle, failures = made + 1, 0, 0
-                continue
-            reason, failures = result.reason, 0
-        idle += 1
-        if idle >= IDLE_TURNS:
-            return Ending(f"{IDLE_TURNS} turns in a row brought nothing new to measure; the last: {reason}", 1)
-        watch(Note(f"{reason} (turn {idle} of {IDLE_TURNS} without a new tree)"))
-        if failures:
-            time.sleep(pause_seconds * 2 ** (failures - 1))
-
-
 def _lost(reason: str, share: float | None = None) -> Verdict:
     return Verdict(Outcome.LOST, f"Lost: {reason}", share=share)
+
+
+def _with(files: Mapping[str, Entry], changes: Mapping[str, Entry | None]) -> dict[str, Entry]:
+    """`files` after `changes`."""
+    changed = {**files, **{path: entry for path, entry in changes.items() if entry}}
+    return {path: entry for path, entry in changed.items() if changes.get(path, entry)}

@@ -28,7 +28,7 @@ from autoresearch_kit.lab.measure import Watcher
 from autoresearch_kit.ledger import verified
 from autoresearch_kit.ledger.git import Entry, short
 from autoresearch_kit.ledger.ledger import Ledger, baseline_of, last_kept, utc_now
-from autoresearch_kit.ledger.undo import without
+from autoresearch_kit.ledger.merge import without
 from autoresearch_kit.project import Project
 from autoresearch_kit.workshop import Workshop
 

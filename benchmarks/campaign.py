@@ -23,13 +23,15 @@ import psutil
 from rich.console import Console
 
 from autoresearch_kit import ratchet
-from autoresearch_kit.agents import choose, command, open_agent
+from autoresearch_kit.agents import choose, command, open_agents
 from autoresearch_kit.books import Books
+from autoresearch_kit.core.budget import Limits
 from autoresearch_kit.lab.desk import Desk
 from autoresearch_kit.lab.folder import Folder
 from autoresearch_kit.lab.processes import Supervisor
 from autoresearch_kit.ledger.git import Repository
 from autoresearch_kit.ledger.ledger import Ledger
+from autoresearch_kit.loop import Turns, loop
 from autoresearch_kit.project import open_project
 from autoresearch_kit.views.display import Display
 
@@ -105,7 +107,7 @@ def campaign(folder: Path, attempts: int, profile_file: str = "") -> None:
     project = open_project(folder)
     with Display(Console(file=io.StringIO())) as display, ratchet.Run(project, "bench", display) as run:
         run.open()
-        worker = open_agent(choose(project.spec, None), run, display)
+        worker = open_agents(choose(project.spec, None), run, display)
         run.ready()
         propose = worker.propose
 
@@ -117,7 +119,7 @@ def campaign(folder: Path, attempts: int, profile_file: str = "") -> None:
 
         worker.propose = next_turn  # type: ignore[method-assign]
         with profile if profile_file else contextlib.nullcontext():
-            ratchet.loop(run, worker, ratchet.Limits(attempts), display)
+            loop(run, worker, Turns(run, Limits(attempts), display))
         helpers = sum(child.memory_info().rss for child in process.children(recursive=True)) / 2**20
         worker.close()
     project.repository.close()

@@ -27,7 +27,9 @@ LAYERS = [
     {"project", "books"},
     {"workshop"},
     {"ratchet", "verify"},
+    {"loop"},
     {"agents", "views"},
+    {"serve"},
     {"preflight", "starter", "exam", "check"},
     {"cli", "__main__"},
 ]

@@ -2,46 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autoresearch_kit.core.errors import UsageError
+from autoresearch_kit.core.names import AGENTS
 from autoresearch_kit.core.spec import Agent as AgentSpec
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.lab.programs import missing_programs
 
 if TYPE_CHECKING:
-    from autoresearch_kit.ratchet import Agent, Run, Watch
-
-PRESETS = ("search",)
-"""Names that `agent:` and `--agent` know; anything else on the command line is a shell command."""
+    from autoresearch_kit.loop import Agent
+    from autoresearch_kit.ratchet import Run, Watch
 
 
-def choose(spec: Spec, wanted: str | None) -> AgentSpec:
-    """The agent for a run: what the command line wants, else what the spec names. UsageError when that is nobody."""
+def choose(spec: Spec, wanted: str | None) -> list[AgentSpec]:
+    """The agents for a run: what the command line wants, else what the spec names. UsageError when that is nobody."""
     if wanted is not None:
         if not wanted.strip():
             raise UsageError("--agent is empty", "give a preset's name or a shell command")
-        if wanted not in PRESETS and (missing := missing_programs(wanted)):
+        if wanted not in AGENTS and (missing := missing_programs(wanted)):
             message = f"`{missing[0]}` is neither an agent of the kit nor a program on PATH"
-            raise UsageError(message, f"agents of the kit: {', '.join(PRESETS)}")
-        return AgentSpec.model_validate({"name" if wanted in PRESETS else "command": wanted})
-    agent = spec.agent_or_default
-    if agent is None:
+            raise UsageError(message, f"agents of the kit: {', '.join(AGENTS)}")
+        return [AgentSpec.model_validate({"name" if wanted in AGENTS else "command": wanted})]
+    if not spec.agents:
         raise UsageError("no agent is named", "write `agent:` in the spec, or: ark run --agent 'COMMAND'")
-    if agent.name is not None and agent.name not in PRESETS:
-        known = ", ".join(PRESETS)
-        raise UsageError(
-            f"there is no agent called `{agent.name}`", f"known: {known}; for any other: agent: {{command: '...'}}"
-        )
-    return agent
+    return spec.agents
 
 
-def open_agent(agent: AgentSpec, run: Run, watch: Watch) -> Agent:
-    """Start the agent for an opened run; ArkError when it cannot work with the files of that run."""
+def open_agents(agents: Sequence[AgentSpec], run: Run, watch: Watch) -> Agent:
+    """Start the agents for an opened run, to take turns where they are several; ArkError when one cannot work with
+    the files of that run."""
+    opened: list[tuple[str, Agent]] = []
+    try:
+        for agent in agents:
+            opened.append((agent.known_as, _open(agent, run, watch)))
+    except BaseException:
+        for _, other in opened:
+            other.close()
+        raise
+    if len(opened) == 1:
+        return opened[0][1]
+    from autoresearch_kit.agents.rotation import Rotation
+
+    return Rotation(opened)
+
+
+def _open(agent: AgentSpec, run: Run, watch: Watch) -> Agent:
     if agent.command is not None:
         from autoresearch_kit.agents.command import CommandAgent
 
-        return CommandAgent(agent.label, agent.command, agent.timeout_minutes * 60, watch)
+        return CommandAgent(agent.known_as, agent.command, agent.timeout_minutes * 60, watch)
+    if agent.name == "transplant":
+        from autoresearch_kit.agents.transplant import TransplantAgent
+
+        return TransplantAgent(run, watch)
     from autoresearch_kit.agents.tuning import TuningAgent
 
     return TuningAgent(run, watch)

@@ -14,7 +14,8 @@ from autoresearch_kit.core.records import Cost, Proposal
 from autoresearch_kit.lab import cache
 from autoresearch_kit.lab.measure import Phase, command_environment
 from autoresearch_kit.lab.processes import Command, Supervisor, tail
-from autoresearch_kit.ratchet import Failed, Finished, Run, Watch
+from autoresearch_kit.loop import Failed, Finished
+from autoresearch_kit.ratchet import Run, Watch
 
 PROMPT_NAME = f"{NOTES_FOLDER}/prompt.md"
 

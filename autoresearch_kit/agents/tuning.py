@@ -11,8 +11,9 @@ from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.core.literals import Value
 from autoresearch_kit.core.records import Attempt, Outcome, Proposal
 from autoresearch_kit.lab.measure import Phase
+from autoresearch_kit.loop import Failed, Finished
 from autoresearch_kit.project import Project
-from autoresearch_kit.ratchet import Failed, Finished, Run, Watch
+from autoresearch_kit.ratchet import Run, Watch
 
 TURN_SECONDS = 60.0
 """What a proposal is meant to take at most, for the display."""

@@ -62,10 +62,11 @@ def run(
 
     from rich.console import Console
 
-    from autoresearch_kit.agents import choose, open_agent
+    from autoresearch_kit.agents import choose, open_agents
     from autoresearch_kit.core.budget import Limits
     from autoresearch_kit.ledger.ledger import check_tag
-    from autoresearch_kit.ratchet import Run, loop
+    from autoresearch_kit.loop import Turns, loop
+    from autoresearch_kit.ratchet import Run
     from autoresearch_kit.views.display import Display
 
     gc.enable()
@@ -76,10 +77,10 @@ def run(
         with Display(Console(stderr=True)) as display, Run(project, tag, display) as held:
             display.follow(held)
             held.open(start_from)
-            worker = open_agent(chosen, held, display)
+            worker = open_agents(chosen, held, display)
             try:
                 held.ready()
-                ending = loop(held, worker, Limits(attempts, hours), display)
+                ending = loop(held, worker, Turns(held, Limits(attempts, hours), display))
             except KeyboardInterrupt:
                 ending = None
             finally:

@@ -34,6 +34,8 @@ class Spent:
     """What the agents have reported."""
     best: float | None
     """The head's value."""
+    tokens: int = 0
+    """What the agents have reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,4 +66,6 @@ def ending(budget: Budget, limits: Limits, spent: Spent, maximize: bool) -> Endi
         return Ending(f"{spent.since_keep} attempts in a row without a keep: patience is spent", 3)
     if budget.money is not None and spent.money >= budget.money:
         return Ending(f"the agents have cost {spent.money:.2f}: the budget of {budget.money:g} is spent", 3)
+    if budget.tokens is not None and spent.tokens >= budget.tokens:
+        return Ending(f"the agents have used {spent.tokens} tokens: the budget of {budget.tokens} is spent", 3)
     return None

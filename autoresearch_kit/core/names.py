@@ -12,6 +12,11 @@ NOTES_FOLDER = ".ark"
 RESERVED_NAMES = (PROGRAM_NAME, RESULTS_NAME, RUN_LOG, NOTES_FOLDER)
 """Names in the spec's folder that the engine writes or reads itself, so that they cannot be mutable."""
 
+AGENTS = ("search", "transplant", "claude", "codex", "gemini", "opencode", "aider", "copilot", "pi")
+"""Agents of the kit, by the names that `agent:` and `--agent` know."""
+MODEL_FREE = ("search", "transplant")
+"""Those of them that are part of the kit and need no program of anybody else's."""
+
 _TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")
 
 

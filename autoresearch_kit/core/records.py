@@ -11,6 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
+
+_Number = TypeVar("_Number", int, float)
 
 TITLE_CHARACTERS = 200
 WHY_CHARACTERS = 4000
@@ -87,6 +90,14 @@ class Cost:
     money: float | None = None
     """In the currency that the agent reports, usually US dollars."""
 
+    def __add__(self, other: Cost) -> Cost:
+        """Both together; what only one of them knows is as much as is known."""
+        return Cost(_sum(self.seconds, other.seconds), _sum(self.tokens, other.tokens), _sum(self.money, other.money))
+
+
+def _sum(one: _Number | None, other: _Number | None) -> _Number | None:
+    return other if one is None else one if other is None else one + other
+
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
@@ -99,7 +110,9 @@ class Proposal:
     agent: str = ""
     """Who proposed it: a preset's name, `command`, `search`, or a person."""
     cost: Cost = field(default_factory=Cost)
-    """What the proposal cost."""
+    """What the proposal cost, with the fruitless turns of the same agent before it."""
+    origin: tuple[str, ...] = ()
+    """The attempts whose change it takes over, as `TAG/N`; empty for an idea of its own."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "title", clean_line(self.title, TITLE_CHARACTERS) or "untitled")

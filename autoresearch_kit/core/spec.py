@@ -6,6 +6,7 @@ descriptions say what a key does, their examples what to write. `parse_spec` rep
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
@@ -24,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from autoresearch_kit.core.names import is_name
+from autoresearch_kit.core.names import AGENTS, MODEL_FREE, is_name
 from autoresearch_kit.core.tunables import Tunable
 
 _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
@@ -120,8 +121,16 @@ def _input_path(text: str) -> str:
 
 
 def _agent_name(text: str) -> str:
+    if text not in AGENTS:
+        near = difflib.get_close_matches(text.lower(), AGENTS, n=1)
+        meant = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(AGENTS)}"
+        raise ValueError(f"is not an agent of the kit; {meant} For any other write `agent: {{command: ...}}`")
+    return text
+
+
+def _label(text: str) -> str:
     if not is_name(text):
-        raise ValueError("is not an agent's name; write one, or a command: `agent: {command: ...}`")
+        raise ValueError("cannot be a label; use letters, digits, `.`, `_` and `-`")
     return text
 
 
@@ -227,23 +236,54 @@ class Agent(Part):
     """Who proposes changes: a name of the kit, or any command."""
 
     name: Annotated[str, AfterValidator(_agent_name)] | None = Field(
-        None, description="An agent of the kit: `search`.", examples=["search"]
+        None,
+        description=f"An agent of the kit: {', '.join(f'`{name}`' for name in AGENTS)}.",
+        examples=["claude"],
     )
     command: Command | None = Field(
         None, description="Any shell command; the prompt comes on its standard input.", examples=["my-agent --once"]
     )
-    timeout_minutes: Minutes = Field(30.0, description="Hard limit for one turn of the agent.", examples=["30"])
+    label: Annotated[str, AfterValidator(_label)] | None = Field(
+        None,
+        description="What the ledger calls it; its name, with the model if one is given, or else `command`.",
+        examples=["my-agent"],
+    )
+    model: Annotated[str, AfterValidator(_command)] | None = Field(
+        None, description="The model that a named agent shall use, as its own command line calls it.", examples=["opus"]
+    )
+    arguments: list[str] = Field(
+        [],
+        description="Further words for the command line of a named agent, such as what it may do without asking.",
+        examples=['["--allowedTools", "Bash"]'],
+    )
+    timeout_minutes: Minutes = Field(
+        30.0,
+        description="Hard limit for one turn of the agent; with `drive: agent`, for the time between two attempts.",
+        examples=["30"],
+    )
+    drive: Literal["engine", "agent"] = Field(
+        "engine",
+        description="Who drives the loop. `engine`: a fresh prompt for each attempt. `agent`: it is started once, "
+        "reads program.md and calls `ark try` itself.",
+        examples=["agent"],
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Agent:
         if (self.name is None) == (self.command is None):
             raise ValueError("should have either `name` or `command`; write for example `agent: search`")
+        if self.name is None and (self.model or self.arguments):
+            raise ValueError("has `model` or `arguments` beside a command; write them into the command")
+        if self.name in MODEL_FREE and (self.model or self.arguments or self.drive == "agent"):
+            raise ValueError(
+                f"is `{self.name}`, which takes no `model`, no `arguments` and no `drive: agent`; remove it"
+            )
         return self
 
     @property
-    def label(self) -> str:
+    def known_as(self) -> str:
         """What the ledger calls it."""
-        return self.name or "command"
+        return self.label or (f"{self.name}:{self.model}" if self.model else self.name) or "command"
 
 
 class Budget(Part):
@@ -257,6 +297,11 @@ class Budget(Part):
         None,
         description="Stop when the agents have reported this much cost; agents that report none count as zero.",
         examples=["20"],
+    )
+    tokens: Count | None = Field(
+        None,
+        description="Stop when the agents have reported so many tokens, in and out; none reported count as zero.",
+        examples=["5000000"],
     )
 
 
@@ -414,10 +459,11 @@ class Spec(Part):
     decision: Decision = Field(
         Decision(), description="How a verdict is made: a rule's name or a mapping.", examples=["first_better"]
     )
-    agent: Agent | None = Field(
-        None,
-        description="Who proposes changes: a name or a mapping; `search` when there are tunables.",
-        examples=['{command: "my-agent --once"}'],
+    agent: list[Agent] = Field(
+        [],
+        description="Who proposes changes: a name, a mapping, or a list of these, which take turns; `search` when "
+        "there are tunables.",
+        examples=["claude", '{command: "my-agent --once"}', "[claude, codex]"],
     )
     tunables: list[Tunable] = Field(
         [],
@@ -445,7 +491,18 @@ class Spec(Part):
     @field_validator("agent", mode="before")
     @classmethod
     def _agent(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+        agents = value if isinstance(value, list) else [value]
+        return [{"name": agent} if isinstance(agent, str) else agent for agent in agents]
+
+    @field_validator("agent")
+    @classmethod
+    def _one_driver(cls, value: list[Agent]) -> list[Agent]:
+        if len(value) > 1 and any(agent.drive == "agent" for agent in value):
+            raise ValueError("has `drive: agent` in a list, where the engine gives the turns; write one agent alone")
+        names = [agent.known_as for agent in value]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"has two agents that the ledger would call `{twice}`; give one a `label`")
+        return value
 
     @property
     def maximize(self) -> bool:
@@ -463,9 +520,9 @@ class Spec(Part):
         return 60 * self.eval_timeout_minutes if self.eval_timeout_minutes else self.timeout_seconds
 
     @property
-    def agent_or_default(self) -> Agent | None:
-        """The agent of the spec, else the search agent when there is something for it to turn."""
-        return self.agent or (Agent.model_validate({"name": "search"}) if self.tunables else None)
+    def agents(self) -> list[Agent]:
+        """The agents of the spec, else the search agent when there is something for it to turn, else nobody."""
+        return self.agent or ([Agent.model_validate({"name": "search"})] if self.tunables else [])
 
     @property
     def yardstick(self) -> str:

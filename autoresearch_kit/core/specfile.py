@@ -23,6 +23,7 @@ from autoresearch_kit.core.errors import SpecError
 from autoresearch_kit.core.globs import compile_globs, is_glob
 from autoresearch_kit.core.names import RESERVED_NAMES, SPEC_NAME
 from autoresearch_kit.core.spec import (
+    Agent,
     Budget,
     Check,
     Constraint,
@@ -413,7 +414,7 @@ def _advice(model: type[BaseModel] | None, loc: Loc) -> str:
         return f"did you mean `{near}`?"
     if len(loc) > 1 and name in Spec.model_fields:
         return f"it belongs to the outermost keys{_example((name,)).replace(';', ':', 1)}"
-    for owner, part in (("budget", Budget), ("resources", Resources), ("decision", Decision)):
+    for owner, part in (("budget", Budget), ("resources", Resources), ("decision", Decision), ("agent", Agent)):
         if len(loc) == 1 and name in part.model_fields:
             return f"it belongs into `{owner}`: write `{owner}: {{{name}: ...}}`"
     if near := _nearest(model, name):
@@ -470,8 +471,8 @@ def _cross_checks(data: dict[str, Any], spec_name: str) -> Iterator[tuple[Loc, s
         yield ("timeout_minutes",), text
 
     agent, tunables = data.get("agent"), data.get("tunables")
-    named = agent.get("name") if isinstance(agent, dict) and "command" not in agent else agent
-    if named == "search" and not tunables:
+    agents = [a.get("name") if isinstance(a, dict) else a for a in (agent if isinstance(agent, list) else [agent])]
+    if "search" in agents and not tunables:
         yield ("agent",), f"`agent` is `search`, which needs `tunables` to turn{_example(('tunables',))}"
     for index, tunable in enumerate(tunables if isinstance(tunables, list) else []):
         file = _paths([tunable.get("file")]).get(0) if isinstance(tunable, dict) else None

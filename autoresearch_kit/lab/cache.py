@@ -13,6 +13,10 @@ from pathlib import Path
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.lab.caplog import trim
 
+DESK, BENCH, LOGS = "desk", "bench", "logs"
+"""Folders in the cache of a run."""
+PROMPT, TICKET = "prompt.md", "desk.json"
+"""Files of the engine's own there."""
 FULL_LOGS = 20
 """So many attempts keep their logs as they are."""
 KEPT_LOGS = 100

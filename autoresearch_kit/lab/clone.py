@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from autoresearch_kit.core.errors import ArkError
-from autoresearch_kit.lab.cache import cache_root, remove
+from autoresearch_kit.lab.cache import BENCH, DESK, LOGS, PROMPT, TICKET, cache_root, remove
 from autoresearch_kit.lab.folder import Folder
 from autoresearch_kit.ledger.git import DISK_HINT, Entry, Repository
 
@@ -93,7 +93,7 @@ class Clone:
         if os.path.realpath(here) != self._place:  # bent: `Folder.lay` says so
             return
         self._clear(here, _is_engines)
-        self._clear(here / "logs", lambda entry: entry.is_file(follow_symlinks=False))
+        self._clear(here / LOGS, lambda entry: entry.is_file(follow_symlinks=False))
         if here.parent.parent == cache_root():
             self._clear(here.parent, lambda entry: entry.is_dir(follow_symlinks=False))
 
@@ -114,8 +114,9 @@ class Clone:
 def _is_engines(entry: os.DirEntry[str]) -> bool:
     """Whether the engine itself keeps this between two commands in the folder of a run."""
     if entry.is_dir(follow_symlinks=False):
-        return entry.name in {"bench", "desk", "logs"}
-    return entry.is_file(follow_symlinks=False) and (entry.name == "prompt.md" or entry.name.startswith("setup."))
+        return entry.name in {BENCH, DESK, LOGS}
+    engines = entry.name in {PROMPT, TICKET} or entry.name.startswith("setup.")
+    return engines and entry.is_file(follow_symlinks=False)
 
 
 def _literally(path: str) -> str:

@@ -15,7 +15,9 @@ from pathlib import Path
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.globs import Matcher, compile_globs, is_glob
 from autoresearch_kit.core.names import NOTES_FOLDER, RESERVED_NAMES
+from autoresearch_kit.lab.cache import remove
 from autoresearch_kit.lab.clone import Clone
+from autoresearch_kit.lab.ticket import Filtered
 from autoresearch_kit.ledger.git import Entry, Repository
 
 MAX_FILE_BYTES = 64 * 2**20
@@ -74,14 +76,44 @@ class Desk:
         self._clone = Clone(repository, root, base, links, [place.prefix + name for name in RESERVED_NAMES])
         self._folder = self._clone.files
         self._links = frozenset(links)
-        self._files: Mapping[str, Entry] = {}
+        self.files: Mapping[str, Entry] = {}
+        """What was laid."""
+        self.laid = ""
+        """The commit that was laid."""
+        self._filtered: Filtered = {}
+
+    @property
+    def filtered(self) -> Filtered:
+        """Mutable files whose bytes are not those of the commit although nobody has touched them."""
+        return {
+            path: (entry.mode, on_disk)
+            for path, entry in self.files.items()
+            if self._place.is_mutable(path) and (on_disk := self._folder.on_disk(path)) not in (None, entry.oid)
+        }
+
+    def take_up(self, laid: str, files: Mapping[str, Entry], filtered: Filtered) -> None:
+        """Go on with the desk that another process has laid at commit `laid`, whose files are `files`."""
+        self._folder.take_up()
+        self.laid, self.files, self._filtered = laid, files, filtered
 
     def lay(self, head: str, branch: str, files: Mapping[str, Entry], extra: Mapping[str, bytes]) -> None:
         """Make the desk a clean clone at commit `head` of `branch`; `extra` are files in the spec's folder besides."""
         self._clone.lay(files, head, branch)
-        self._files = files
+        self.laid, self.files, self._filtered = head, files, {}
         for name, data in extra.items():
             self._folder.put(self._place.prefix + name, data)
+
+    def edit(self, files: Mapping[str, Entry]) -> None:
+        """Give a desk that was just laid the mutable ones of `files`, as an agent might have done."""
+        for path in {*self.files, *files}:
+            if not self._place.is_mutable(path) or self.files.get(path) == files.get(path):
+                continue
+            target = self.root / path
+            remove(target)
+            if entry := files.get(path):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(self._repository.blob(entry.oid))
+                target.chmod(0o755 if entry.mode & 0o100 else 0o644)
 
     def compose(self) -> dict[str, Entry | None]:
         """What the agent changed: mutable files by path from the root, None for a deleted one. Blobs are written.
@@ -100,12 +132,13 @@ class Desk:
             if room < 0:
                 raise Refused(f"the changed files have more than {MAX_CHANGE_BYTES >> 20} MB together")
             entry = Entry(mode, self._repository.store_blob(data))
-            if entry != self._files.get(path) and not self._folder.is_as_laid(path, entry):
+            as_laid = self._folder.is_as_laid(path, entry) or self._filtered.get(path) == (entry.mode, entry.oid)
+            if entry != self.files.get(path) and not as_laid:
                 changes[path] = entry
-        for path in self._junk([path for path in changes if path not in self._files]):
+        for path in self._junk([path for path in changes if path not in self.files]):
             del changes[path]
-        self._check_places([path for path in changes if path not in self._files])
-        for path in self._files:
+        self._check_places([path for path in changes if path not in self.files])
+        for path in self.files:
             if path not in found and self._place.is_mutable(path):
                 self._check_gone(path)
                 changes[path] = None
@@ -123,7 +156,7 @@ class Desk:
 
     def _check_places(self, new: list[str]) -> None:
         """Refused when a new file would take the place of what is not the agent's, or has a name that git refuses."""
-        fixed = {path for path in self._files if not self._place.is_mutable(path)} if new else set()
+        fixed = {path for path in self.files if not self._place.is_mutable(path)} if new else set()
         fixed |= self._links
         folders = {above for path in fixed for above in _above(path)}
         for path in new:

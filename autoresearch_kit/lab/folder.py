@@ -72,6 +72,7 @@ class Folder:
         self._laid: dict[str, _Laid] = {}
         self._filtered: set[str] = set()
         self._made: tuple[int, int] | None = None
+        self._taken_up = False
         self._folder_mode = 0o700
         self._handed_ns = 0
         for path, entry in self._base_files.items():
@@ -107,6 +108,16 @@ class Folder:
         laid = self._laid.get(path)
         return laid is not None and (laid.entry.mode, laid.on_disk) == (entry.mode, entry.oid)
 
+    def on_disk(self, path: str) -> str | None:
+        """Hash, as a blob, of what `lay` left at `path`; None when it left nothing there."""
+        laid = self._laid.get(path)
+        return laid.on_disk if laid else None
+
+    def take_up(self) -> None:
+        """Take the folder over from another process: the next `lay` changes what is in it, not the folder itself, which
+        may be where somebody works."""
+        self._taken_up = True
+
     def put(self, path: str, data: bytes) -> None:
         """Write a file of the engine's own over whatever `lay` left; it counts as untouched until somebody edits it."""
         try:
@@ -134,21 +145,34 @@ class Folder:
 
     def _first(self) -> None:
         """A real checkout of the base, with the user's filters, into an empty folder."""
+        taken_up, self._taken_up = self._taken_up and _is_folder(self.root), False
         self._made = None
         self._laid.clear()
         make_private(self.root.parent)
-        self._move_away()
-        self.root.mkdir()
+        place = self.root.with_name(self.root.name + ".fresh") if taken_up else self.root
+        if taken_up:
+            remove(place)
+        else:
+            self._move_away()
+        place.mkdir()
         remove(self._index)
         self._repository.read_index(self._base, self._index)
-        self._repository.check_out(self._index, self.root)
+        self._repository.check_out(self._index, place)
+        self._folder_mode = stat.S_IMODE(os.lstat(place).st_mode)
+        if taken_up:
+            self.root.chmod(self._folder_mode)
+            self._sweep({}, {above for path in self._base_files for above in _above(path)}, None)
         for path, entry in self._base_files.items():
             if entry.mode == GITLINK:
                 self._absolute(path).mkdir(parents=True, exist_ok=True)
-            else:
-                self._note(path, entry)
+                continue
+            if taken_up:
+                self._absolute(path).parent.mkdir(parents=True, exist_ok=True)
+                (place / path).rename(self._absolute(path))
+            self._note(path, entry)
+        if taken_up:
+            remove(place)
         state = os.lstat(self.root)
-        self._folder_mode = stat.S_IMODE(state.st_mode)
         self._made = (state.st_dev, state.st_ino)
 
     def _note(self, path: str, entry: Entry) -> None:

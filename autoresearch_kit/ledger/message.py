@@ -41,6 +41,8 @@ def write_message(attempt: Attempt) -> str:
     ]
     if attempt.spec:
         trailers.append(("Spec", json.dumps(attempt.spec)))
+    if proposal.origin:
+        trailers.append(("From", " ".join(proposal.origin)))
     if attempt.repeats:
         trailers.append(("Repeats", str(attempt.repeats)))
     if verdict:
@@ -103,7 +105,13 @@ def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attemp
         commit=commit,
         parent=parent,
         tree=tree,
-        proposal=Proposal(title, why, fields.get("Ark-Agent", ""), Cost(**parse(fields.get("Ark-Cost", "{}")))),
+        proposal=Proposal(
+            title,
+            why,
+            fields.get("Ark-Agent", ""),
+            Cost(**parse(fields.get("Ark-Cost", "{}"))),
+            tuple(fields.get("Ark-From", "").split()),
+        ),
         measurements=tuple(
             [
                 read_measurement(sample, machine, tail if index == crashed else "")

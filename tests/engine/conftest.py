@@ -22,9 +22,11 @@ from click.testing import CliRunner
 
 from autoresearch_kit.agents.command import CommandAgent
 from autoresearch_kit.cli import main
+from autoresearch_kit.core.budget import Ending, Limits
 from autoresearch_kit.core.records import Attempt
+from autoresearch_kit.loop import Turns, loop
 from autoresearch_kit.project import open_project
-from autoresearch_kit.ratchet import Ending, Event, Judged, Limits, Note, Run, loop
+from autoresearch_kit.ratchet import Event, Judged, Note, Run
 
 SPEC: dict[str, Any] = {
     "name": "tiny",
@@ -136,7 +138,7 @@ class Tiny:
                 before(run)
                 agent = CommandAgent("command", self.agent(script), timeout, events.append)
                 try:
-                    ending = loop(run, agent, Limits(attempts), events.append, pause_seconds=pause)
+                    ending = loop(run, agent, Turns(run, Limits(attempts), events.append, pause))
                 finally:
                     agent.close()
                 return Played(ending, run.attempts, events)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from autoresearch_kit import ratchet
+from autoresearch_kit import loop, ratchet
 from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.core.records import Proposal
 from autoresearch_kit.lab import measure
@@ -137,7 +137,7 @@ def test_five_turns_of_all_kinds_end_the_run(tiny: Tiny) -> None:
 
 def test_failing_agents_pause_longer_each_time(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(ratchet, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
     played = tiny.play("case $TURN in 3) answer 11;; *) echo denied >&2; exit 3;; esac", pause=2)
     assert played.outcomes == ["keep", "keep"]
     assert "denied" in played.notes[0]

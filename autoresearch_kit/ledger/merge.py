@@ -1,4 +1,4 @@
-"""The tree of a later commit with one earlier change taken out, as `git revert` would make it, without a checkout."""
+"""One change made again in other files, or taken out of a later commit: a three-way merge without a checkout."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ _BETWEEN = b"\1 between two lines \1\n"
 """For git, changes of neighbouring lines are one; constants that a search turns often are neighbours."""
 
 
-def without(repository: Repository, head: str, attempt: Attempt) -> str | None:
-    """Tree of commit `head` without what `attempt`, an ancestor, changed against its parent.
+class Conflict(Exception):  # data for whoever asked, not an error of ark's
+    """A change does not fit: `str()` is the path of the first file where it does not."""
 
-    None when the change cannot be taken out by itself: later ones touch the same lines, or have replaced it.
+
+def carry(
+    repository: Repository, ours: Mapping[str, Entry], base: Mapping[str, Entry], theirs: Mapping[str, Entry]
+) -> dict[str, Entry | None]:
+    """What must change in the files `ours` to have in them too what changed from `base` to `theirs`; None deletes.
+
+    Conflict when both have changed the same lines, or one has deleted what the other changed.
     """
-    ours, base, theirs = (repository.files(commit) for commit in (head, attempt.commit, attempt.parent))
     changes: dict[str, Entry | None] = {}
     for path in sorted(path for path in {*base, *theirs} if base.get(path) != theirs.get(path)):
         if ours.get(path) == base.get(path):
@@ -24,8 +29,21 @@ def without(repository: Repository, head: str, attempt: Attempt) -> str | None:
         elif ours.get(path) != theirs.get(path):
             merged = _merged(repository, path, base, ours, theirs)
             if merged is None:
-                return None
-            changes[path] = merged
+                raise Conflict(path)
+            if merged != ours[path]:
+                changes[path] = merged
+    return changes
+
+
+def without(repository: Repository, head: str, attempt: Attempt) -> str | None:
+    """Tree of commit `head` without what `attempt`, an ancestor, changed against its parent.
+
+    None when the change cannot be taken out by itself: later ones touch the same lines, or have replaced it.
+    """
+    try:
+        changes = carry(repository, *(repository.files(commit) for commit in (head, attempt.commit, attempt.parent)))
+    except Conflict:
+        return None
     tree = repository.store_tree(head, changes)
     return None if tree == repository.tree_of(head) else tree
 

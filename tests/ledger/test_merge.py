@@ -1,4 +1,4 @@
-"""One change taken out of a later commit.   pytest tests/ledger/test_undo.py"""
+"""One change taken out of a later commit.   pytest tests/ledger/test_merge.py"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from small_repository import git
 
 from autoresearch_kit.core.records import Attempt, Proposal
 from autoresearch_kit.ledger.git import Repository
-from autoresearch_kit.ledger.undo import without
+from autoresearch_kit.ledger.merge import without
 
 TEXT = "".join(f"line {number}\n" for number in range(10))
 

@@ -1,0 +1,59 @@
+"""The agent that tries here what was kept elsewhere: every kept change of the other runs, merged onto the head.
+
+The other runs are those of this repository, also those fetched from other machines
+(`git fetch MACHINE 'refs/ark/*:refs/ark/*'`). A change that does not fit any more, or is in already, costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from autoresearch_kit.core.records import Attempt, Outcome, Proposal
+from autoresearch_kit.ledger.ledger import Ledger, tags
+from autoresearch_kit.loop import Failed, Finished
+from autoresearch_kit.ratchet import NoAttempt, Note, Run, Watch
+
+
+class TransplantAgent:
+    """Proposes each kept change of the other runs once, the oldest first; ends when there is none left."""
+
+    name = "transplant"
+
+    def __init__(self, run: Run, watch: Watch) -> None:
+        self._watch = watch
+        self._tried: set[str] = set()
+        self._left: Iterator[tuple[str, Attempt]] | None = None
+
+    def propose(self, run: Run) -> Proposal | Finished | Failed:
+        """Put the next change that fits onto the desk."""
+        if self._left is None:
+            self._tried = {name for attempt in run.attempts for name in attempt.proposal.origin}
+            self._left = _kept_elsewhere(run)
+        for name, other in self._left:
+            if name in self._tried:
+                continue
+            self._tried.add(name)
+            change = run.change_of([other])
+            if isinstance(change, NoAttempt):
+                self._watch(Note(f"{name} is passed over: {change.reason}"))
+                continue
+            run.lay_desk({})
+            run.desk.edit(change.files)
+            said = other.verdict.reason if other.verdict else ""
+            why = f"{other.proposal.why}\n\nKept as {name}: {said}".strip()
+            return Proposal(other.proposal.title, why, self.name, origin=(name,))
+        return Finished("every kept change of the other runs has been tried")
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def _kept_elsewhere(run: Run) -> Iterator[tuple[str, Attempt]]:
+    repository = run.project.repository
+    for tag in tags(repository):
+        if tag == run.tag:
+            continue
+        for attempt in Ledger(repository, run.spec.branch_prefix, tag).read():
+            ours = attempt.spec in ("", run.project.spec_name)
+            if ours and attempt.outcome is Outcome.KEEP and not attempt.is_baseline:
+                yield f"{tag}/{attempt.number}", attempt
