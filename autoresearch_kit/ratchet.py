@@ -89,13 +89,21 @@ class Change:
 class Run:
     """One run: a tag of a project, held by this process. A context manager; `open` before anything else."""
 
-    def __init__(self, project: Project, tag: str, watch: Watch = lambda event: None) -> None:
+    def __init__(
+        self,
+        project: Project,
+        tag: str,
+        watch: Watch = lambda event: None,
+        workshop: Callable[[Project, str, str, str, Watch], Workshop] = Workshop,
+    ) -> None:
+        """`workshop` opens where attempts are measured, as `Workshop` does; a rehearsal has another one."""
         self.project = project
         self.spec = project.spec
         self.ledger = Ledger(project.repository, self.spec.branch_prefix, tag, project.spec_name)
         self.tag = tag
         self._watch = watch
         self._lock = self.ledger.lock()
+        self._workshop = workshop
         self._shop: Workshop | None = None
         self._desk: Desk | None = None
         self._books: Books | None = None
@@ -137,7 +145,7 @@ class Run:
             self._base = pick(repository, self.spec.branch_prefix, start_from).commit
         else:
             self._base = repository.head()
-        self._shop = Workshop(self.project, self.ledger.branch, self._base, self.tag, self._watch)
+        self._shop = self._workshop(self.project, self.ledger.branch, self._base, self.tag, self._watch)
         self._desk = Desk(repository, self.cache / "desk", self._base, self.project.place, self._shop.links)
         self._books = Books(attempts, ResultsFile(repository, self.project.folder, self.spec.metric))
 
