@@ -1,0 +1,118 @@
+"""What becomes of an agent's turns: pauses, rests, costs, endings.   pytest tests/engine/test_turns.py"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from autoresearch_kit.core.budget import Ending, Limits
+from autoresearch_kit.core.records import Cost, Proposal
+from autoresearch_kit.loop import Failed, Finished, Turns, loop
+from autoresearch_kit.project import open_project
+from autoresearch_kit.ratchet import Note, Run
+
+Tiny = Any  # see conftest.py
+Answer = Proposal | Finished | Failed
+RATE = Failed("Rate limited", "rate_limited", agent="a")
+
+
+class Scripted:
+    """An agent in this process: a number is written as the answer, anything else is what it says."""
+
+    def __init__(self, *answers: int | Answer) -> None:
+        self.answers = list(answers)
+
+    def propose(self, run: Run) -> Answer:
+        answer = self.answers.pop(0) if self.answers else Finished("done")
+        run.lay_desk({})
+        if isinstance(answer, int):
+            (run.desk.folder / "train.sh").write_text(f"echo {answer} > answer.txt\n")
+            return Proposal(f"try {answer}", agent="a", cost=Cost(1.0, 10, 0.5))
+        return answer
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def played(tiny: Tiny) -> Callable[..., tuple[Ending, list[float], Turns, list[str], Run]]:
+    def play(*answers: int | Answer, limits: Limits | None = None, **spec: Any) -> Any:
+        if spec:
+            tiny.commit(**spec)
+        pauses: list[float] = []
+        notes: list[str] = []
+        project = open_project(tiny.folder)
+        try:
+            with Run(project, "t", lambda e: notes.append(e.text) if isinstance(e, Note) else None) as run:
+                run.open()
+                run.ready()
+                turns = Turns(run, limits or Limits(), lambda e: notes.append(e.text) if isinstance(e, Note) else None)
+                return loop(run, Scripted(*answers), turns, pauses.append), pauses, turns, notes, run
+        finally:
+            project.repository.close()
+
+    return play
+
+
+def test_rests_double_and_are_no_idle_turns(played: Any) -> None:
+    ending, pauses, turns, notes, run = played(*[RATE] * 7, 11)
+    assert ending.reason == "done" and len(run.attempts) == 2
+    assert pauses == [60, 120, 240, 480, 960, 1800, 1800]
+    assert turns.counts == {"rate_limited": 7, "proposed": 1}
+    assert "asked again in 60 seconds" in notes[0] and "asked again in 30 minutes" in notes[-1]
+
+
+def test_it_rests_as_long_as_it_is_told(played: Any) -> None:
+    told = Failed("Rate limited", "rate_limited", rest_seconds=7)
+    _, pauses, _, _, _ = played(told, 11, told)
+    assert pauses == [7, 7]
+
+
+def test_a_day_of_rest_ends_the_run(played: Any) -> None:
+    ending, pauses, _, _, _ = played(*[Failed("Rate limited", "rate_limited", rest_seconds=20000)] * 9)
+    assert (ending.exit_code, len(pauses)) == (1, 4)
+    assert "longer than 24 hours" in ending.reason
+    ending, pauses, _, _, _ = played(Failed("Weekly limit", "rate_limited", rest_seconds=200_000))
+    assert (ending.exit_code, pauses) == (1, [])
+
+
+def test_a_rest_beyond_the_hours_ends_the_run_at_once(played: Any) -> None:
+    told = Failed("Rate limited", "rate_limited", rest_seconds=7300)
+    ending, pauses, _, _, _ = played(told, limits=Limits(hours=2))
+    assert (ending.exit_code, pauses) == (0, []) and "before the agent may go on" in ending.reason
+    ending, pauses, _, _, _ = played(told, budget={"hours": 2})
+    assert (ending.exit_code, pauses) == (3, [])
+
+
+def test_who_is_locked_out_is_not_asked_again(played: Any) -> None:
+    out = Failed("The login has expired", "not_logged_in", "log in: a login", is_final=True)
+    ending, pauses, turns, _, _ = played(out, 11)
+    assert (ending.exit_code, pauses) == (1, []) and ending.reason == "The login has expired; log in: a login"
+    assert turns.counts == {"not_logged_in": 1}
+
+
+def test_turns_without_an_attempt_are_counted_by_kind_and_end_the_run(played: Any) -> None:
+    broken = Failed("It broke", agent="a")
+    ending, _, turns, notes, run = played(
+        10, broken, 11, 11, Failed("It hung", "timed_out"), broken, 10, broken, broken
+    )
+    assert ending.exit_code == 1 and "5 turns in a row" in ending.reason
+    assert turns.counts == {"no_change": 2, "failed": 3, "proposed": 1, "timed_out": 1, "duplicate": 1}
+    assert len(run.attempts) == 2
+    assert [note for note in notes if "turn 4 of 5" in note][0].startswith("The same files were measured before")
+
+
+def test_fruitless_turns_are_charged_to_the_agents_next_attempt(played: Any) -> None:
+    _, _, _, _, run = played(10, Failed("It broke", agent="a", cost=Cost(2.0, 5)), 11, 12)
+    assert [a.proposal.cost for a in run.attempts[1:]] == [Cost(4.0, 25, 1.0), Cost(1.0, 10, 0.5)]
+
+
+@pytest.mark.parametrize(("budget", "words"), [({"money": 0.9}, "cost 1.00"), ({"tokens": 20}, "used 20 tokens")])
+def test_what_agents_cost_ends_a_run_with_their_fruitless_turns(played: Any, budget: Any, words: str) -> None:
+    ending, _, _, _, run = played(11, 11, 12, 13, budget=budget)
+    assert ending.exit_code == 3 and words in ending.reason
+    assert len(run.attempts) == 2, "the second turn was a duplicate, and cost all the same"
+    ending, _, _, _, run = played(12, 13)
+    assert (ending.exit_code, len(run.attempts)) == (3, 3), "a resumed run knows what its attempts have cost"
