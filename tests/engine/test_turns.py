@@ -101,7 +101,7 @@ def test_turns_without_an_attempt_are_counted_by_kind_and_end_the_run(played: An
     assert ending.exit_code == 1 and "5 turns in a row" in ending.reason
     assert turns.counts == {"no_change": 2, "failed": 3, "proposed": 1, "timed_out": 1, "duplicate": 1}
     assert len(run.attempts) == 2
-    assert [note for note in notes if "turn 4 of 5" in note][0].startswith("The same files were measured before")
+    assert next(note for note in notes if "turn 4 of 5" in note).startswith("The same files were measured before")
 
 
 def test_fruitless_turns_are_charged_to_the_agents_next_attempt(played: Any) -> None:
