@@ -7,25 +7,62 @@ costs what the first did.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from autoresearch_kit.core.budget import Spent
 from autoresearch_kit.core.history import History
-from autoresearch_kit.core.records import Attempt, Outcome
+from autoresearch_kit.core.records import Attempt, Outcome, clean_line
 from autoresearch_kit.ledger.results import ResultsFile
 
-KEPT_SHOWN = 12
+KEPT_SHOWN = 6
 """Kept attempts at hand for the next prompt."""
+CRASHES_SHOWN = 3
+"""Crashes at hand."""
 NEAR_MISSES = 5
 """Discarded attempts at hand that came closest to their head."""
+MAX_KINDS = 100
+"""Kinds of change that are counted each by itself; those that come later are counted together."""
+KIND_CHARACTERS = 30
+"""A longer text before a colon is a sentence and names no kind."""
 TAILS_KEPT = 10
 """Logs of so many attempts stay in memory."""
 COUNTED = (Outcome.KEEP, Outcome.DISCARD, Outcome.CRASH)
 """What counts against a budget of attempts."""
 UNFAIR = frozenset({"disk_full", "supervisor_killed", "not_started", "cancelled"})
 """Problems of the machine rather than of the idea: such a tree may be tried again."""
+
+
+@dataclass(slots=True)
+class Kind:
+    """What came of the changes of one kind."""
+
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    """How many were kept, discarded, crashed."""
+    best_gain: float | None = None
+    """The best over the head of its time, in units of the metric; None when there was no number."""
+
+    def add(self, attempt: Attempt) -> None:
+        """Count an attempt that was closed."""
+        self.outcomes[attempt.outcome] += 1
+        self._raise(attempt.verdict.gain if attempt.verdict else None)
+
+    def merge(self, other: Kind) -> None:
+        """Count those of `other` too."""
+        self.outcomes += other.outcomes
+        self._raise(other.best_gain)
+
+    def _raise(self, gain: float | None) -> None:
+        if gain is not None and (self.best_gain is None or gain > self.best_gain):
+            self.best_gain = gain
+
+
+def kind_of(title: str) -> str:
+    """The kind of change that a title of the form `kind: what changes` names; empty when it names none."""
+    kind, colon, _ = title.partition(":")
+    kind = clean_line(kind, KIND_CHARACTERS + 1).lower()
+    return kind if colon and len(kind) <= KIND_CHARACTERS else ""
 
 
 class Books:
@@ -41,12 +78,17 @@ class Books:
         """The last kept ones, oldest first."""
         self.near_misses: list[Attempt] = []
         """The closest discarded ones, best first."""
+        self.crashes: deque[Attempt] = deque(maxlen=CRASHES_SHOWN)
+        """The last crashes, oldest first, with their logs."""
+        self.kinds: dict[str, Kind] = {}
+        """What was tried, by kind of change; those without one, or beyond `MAX_KINDS`, under an empty name."""
         self.results = results
         """The table beside the spec."""
         self.history = History(quiet_value=quiet_value)
         """What the next decision may use."""
         self._trees: dict[tuple[str, str, str], Attempt] = {}
-        self._since_keep = 0
+        self.since_keep = 0
+        """Attempts since one was kept."""
         self._money = 0.0
         self._tokens = 0
         for attempt in attempts:
@@ -74,7 +116,7 @@ class Books:
     def spent(self, made: int, hours: float) -> Spent:
         """What has been used up, for the budgets."""
         best = self.head.value if self.head else None
-        return Spent(made, hours, self.history.tried, self._since_keep, self._money, best, self._tokens)
+        return Spent(made, hours, self.history.tried, self.since_keep, self._money, best, self._tokens)
 
     def _take(self, attempt: Attempt) -> None:
         self.attempts.append(attempt)
@@ -84,20 +126,32 @@ class Books:
             self.attempts[-1 - TAILS_KEPT] = _without_log(self.attempts[-1 - TAILS_KEPT])
         self.history.add(attempt)
         if attempt.outcome in COUNTED and not attempt.is_baseline:
-            self._since_keep += 1
+            self.since_keep += 1
+            self._kind(attempt).add(attempt)
         if attempt.outcome is Outcome.KEEP:
-            self.head, self._since_keep = attempt, 0
-            self.kept.append(attempt)
+            self.head, self.since_keep = attempt, 0
             if attempt.is_baseline:
                 # What was measured otherwise says nothing from here on.
                 self.baseline = attempt
                 self.near_misses = []
+                self.kept.clear()
+                self.crashes.clear()
+                self.kinds.clear()
+            self.kept.append(attempt)
+        if attempt.outcome is Outcome.CRASH:
+            self.crashes.append(attempt)
         if attempt.outcome is Outcome.DISCARD:
             self.near_misses = sorted([*self.near_misses, attempt], key=_distance)[:NEAR_MISSES]
         self._money += attempt.proposal.cost.money or 0.0
         self._tokens += attempt.proposal.cost.tokens or 0
         if attempt.outcome in COUNTED and not any(m.kind in UNFAIR for m in attempt.measurements):
             self._trees[attempt.tree, attempt.machine, attempt.yardstick] = attempt
+
+    def _kind(self, attempt: Attempt) -> Kind:
+        name = kind_of(attempt.proposal.title)
+        if name not in self.kinds and len(self.kinds) >= MAX_KINDS:
+            name = ""
+        return self.kinds.setdefault(name, Kind())
 
 
 def _distance(attempt: Attempt) -> float:

@@ -30,7 +30,7 @@ LAYERS = [
     {"loop"},
     {"agents", "views"},
     {"serve"},
-    {"preflight", "starter", "exam", "check"},
+    {"preflight", "starter", "exam", "rehearse", "check"},
     {"cli", "__main__"},
 ]
 # The reference page is made from everything; no module of the package imports it.
@@ -99,7 +99,7 @@ def test_examples_never_import_the_toolkit():
 def test_every_example_loads_and_its_program_is_fresh(path):
     spec = load_spec(path)
     program = path.parent / "program.md"
-    assert program.read_text() == render_program(spec), "stale: run `make docs`"
+    assert program.read_text() == render_program(spec, path.parent), "stale: run `make docs`"
 
 
 def test_the_blank_starter_has_every_key_and_is_a_spec():

@@ -1,87 +1,71 @@
 """What an agent reads: `program.md`, rendered from the spec, and the prompt of one attempt, from the ledger as well.
 
-Same spec, same bytes. The prompt stays the same size however long a run gets. Text that came out of a log or from
-another agent is quoted as data, cut, and free of control characters.
+Same spec, same bytes. A project may have its own `program.md.j2` and `attempt.md.j2` beside the spec: `templates.py`.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
-import jinja2
-
+from autoresearch_kit.agents.digest import SAMPLE, read_digest
+from autoresearch_kit.agents.templates import has_own, render
 from autoresearch_kit.core.errors import ArkError
-from autoresearch_kit.core.records import Attempt, clean_line, number
+from autoresearch_kit.core.names import ATTEMPT_TEMPLATE, PROGRAM_NAME, PROGRAM_TEMPLATE, RESULTS_NAME, SPEC_NAME
 from autoresearch_kit.core.spec import Spec
-from autoresearch_kit.data import data_folder
 from autoresearch_kit.ratchet import Run
 
 MARK = "<!-- rendered by ark from "
 """How a program that may be written anew begins."""
-RECENT = 12
-"""Attempts shown one by one."""
 
 
-def render_program(spec: Spec) -> str:
-    """The text of program.md."""
-    return _render("program.md.j2", spec=spec)
+def render_program(spec: Spec, folder: Path | None = None) -> str:
+    """The text of program.md. `folder` is where the spec lies, and perhaps a template of the project's own."""
+    own = has_own(PROGRAM_TEMPLATE, folder)
+    sources = f"{SPEC_NAME} and {PROGRAM_TEMPLATE}; edit them" if own else f"{SPEC_NAME}; edit the spec"
+    return f"{MARK}{sources} instead -->\n" + render(PROGRAM_TEMPLATE, folder, spec=_plain(spec))
 
 
-def render_prompt(run: Run) -> str:
-    """The prompt for the next attempt."""
-    books = run.books
-    return _render(
-        "attempt.md.j2",
-        spec=run.spec,
-        head=run.head,
-        baseline=run.baseline,
-        tried=books.history.tried,
-        kept=[_line(a) for a in books.kept],
-        recent=[_line(a) for a in books.attempts[-RECENT:] if a.verdict],
-        near=[_line(a) for a in books.near_misses],
-        told=clean_line(run.told, 400),
-    )
+def render_prompt(run: Run, drives: bool = False) -> str:
+    """The prompt for the next attempt; with `drives`, for an agent that runs the loop itself by `ark try`."""
+    values = read_digest(run).plain()
+    return render(ATTEMPT_TEMPLATE, run.project.folder, spec=_plain(run.spec), drives=drives, **values)
 
 
-def _line(attempt: Attempt) -> dict[str, str]:
+def desk_files(run: Run) -> dict[str, bytes]:
+    """What a desk holds besides the repository's files: program.md and the table of attempts."""
+    program = render_program(run.spec, run.project.folder)
+    return {PROGRAM_NAME: program.encode(), RESULTS_NAME: run.books.results.text().encode()}
+
+
+def check_templates(spec: Spec, folder: Path | None) -> None:
+    """ArkError for the first mistake in the project's own templates, before a night depends on them."""
+    render_program(spec, folder)
+    for drives in (False, True):
+        render(ATTEMPT_TEMPLATE, folder, spec=_plain(spec), drives=drives, **SAMPLE.plain())
+
+
+def _plain(spec: Spec) -> dict[str, Any]:
+    """The spec as data: a model has methods that read files, which no template needs."""
     return {
-        "number": str(attempt.number),
-        "commit": attempt.commit[:10],
-        "outcome": attempt.outcome,
-        "value": number(attempt.value) if attempt.value is not None else "",
-        "title": clean_line(attempt.proposal.title, 120),
-        "reason": clean_line(attempt.verdict.reason if attempt.verdict else "", 200),
+        **spec.model_dump(mode="json"),
+        "maximize": spec.maximize,
+        "timeout_seconds": spec.timeout_seconds,
+        "eval_timeout_seconds": spec.eval_timeout_seconds,
+        "constraints": [str(constraint) for constraint in spec.constraints],
+        "min_gain": _min_gain(spec),
     }
 
 
-def _render(name: str, **values: object) -> str:
-    try:
-        return _environment().get_template(name).render(**values)
-    except jinja2.TemplateSyntaxError as error:
-        raise ArkError(f"{error.filename}:{error.lineno}: {error.message}") from None
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(data_folder("templates")),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown for an agent, not HTML
-    )
-    environment.filters["number"] = number
-    environment.filters["minutes"] = _minutes
-    return environment
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:g} seconds" if seconds < 120 else f"{seconds / 60:g} minutes"
+def _min_gain(spec: Spec) -> str:
+    """The smallest gain worth keeping, in words; empty when any gain is."""
+    if not spec.decision.threshold(1.0):
+        return ""
+    gain = spec.decision.min_gain
+    return f"{gain.strip()} of it" if isinstance(gain, str) else f"{gain:g}"
 
 
 def refuse_foreign(path: Path) -> None:

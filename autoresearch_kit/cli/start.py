@@ -109,7 +109,7 @@ def render_program(directory: Path, output: Path | None) -> None:
     from autoresearch_kit.project import find_spec, with_name
 
     path = find_spec(directory)
-    text = brief.render_program(with_name(load_spec(path), path))
+    text = brief.render_program(with_name(load_spec(path), path), path.parent)
     if output == Path("-"):
         click.echo(text, nl=False)
         return

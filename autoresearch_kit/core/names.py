@@ -8,8 +8,10 @@ SPEC_NAME = "autoresearch-config.yaml"
 RUN_LOG = "run.log"
 RESULTS_NAME = "results.tsv"
 PROGRAM_NAME = "program.md"
+PROGRAM_TEMPLATE = "program.md.j2"
+ATTEMPT_TEMPLATE = "attempt.md.j2"
 NOTES_FOLDER = ".ark"
-RESERVED_NAMES = (PROGRAM_NAME, RESULTS_NAME, RUN_LOG, NOTES_FOLDER)
+RESERVED_NAMES = (PROGRAM_NAME, PROGRAM_TEMPLATE, ATTEMPT_TEMPLATE, RESULTS_NAME, RUN_LOG, NOTES_FOLDER)
 """Names in the spec's folder that the engine writes or reads itself, so that they cannot be mutable."""
 
 AGENTS = ("search", "transplant", "claude", "codex", "gemini", "opencode", "aider", "copilot", "pi")

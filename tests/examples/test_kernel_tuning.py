@@ -112,7 +112,7 @@ def test_the_config_names_every_file_and_every_knob_once():
     for knob in SPEC["tunables"]:
         found = re.findall(rf'^#define {knob["name"]} ("[^"]*"|\S+)', text, re.MULTILINE)
         assert len(found) == 1 and found[0] in map(spelled, knob["choices"])
-    here = {path.name for path in EXAMPLE.iterdir() if path.is_file()} - {".gitignore", "program.md"}
+    here = {path.name for path in EXAMPLE.iterdir() if path.is_file()} - {".gitignore", "program.md", "program.md.j2"}
     here -= {"autoresearch-config.yaml", "run.log", "results.tsv"}
     assert here == {*SPEC["mutable_files"], *SPEC["immutable_files"]}
 

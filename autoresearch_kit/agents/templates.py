@@ -1,0 +1,118 @@
+"""Texts from templates: the kit's, or a file of the same name beside the spec in its place.
+
+A project's own template may build on the kit's, which are called `ark/NAME` here: `{% extends "ark/program.md.j2" %}`.
+Templates see plain data only and run in Jinja's sandbox. Whatever is wrong with one is a single sentence that names
+file and line, also when the mistake is in a file that it includes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import jinja2
+from jinja2.loaders import split_template_path
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from autoresearch_kit.core.errors import ArkError
+from autoresearch_kit.core.records import clean_line, number
+from autoresearch_kit.data import data_folder
+
+KIT = "ark/"
+
+
+def has_own(name: str, folder: Path | None) -> bool:
+    """Whether the project in `folder` has a template of that name."""
+    return folder is not None and (folder / name).is_file()
+
+
+def render(name: str, folder: Path | None, **values: object) -> str:
+    """The text of the template `name`, the project's own if there is one in `folder`; ArkError for a mistake in it."""
+    environment, loader = _environment(folder)
+    try:
+        template = environment.get_template(name if has_own(name, folder) else KIT + name)
+        return template.render(**values)
+    except Exception as error:  # a template can raise anything: a division by zero, a recursion without end
+        place = loader.place(error)
+        if not place and not isinstance(error, jinja2.TemplateError | RecursionError | SyntaxError):
+            raise
+        raise _explained(error, place or str(loader.path(name if has_own(name, folder) else KIT + name))) from None
+
+
+def _explained(error: Exception, place: str) -> ArkError:
+    if isinstance(error, jinja2.TemplateNotFound):
+        kit = data_folder("templates")
+        names = ", ".join(sorted(KIT + path.relative_to(kit).as_posix() for path in kit.rglob("*.md.j2")))
+        return ArkError(f"{place}: there is no template `{clean_line(str(error.name), 100)}`", f"the kit has {names}")
+    text = clean_line(str(getattr(error, "message", None) or error), 300).rstrip(".")
+    return ArkError(f"{place}: {text or type(error).__name__}")
+
+
+class _Loader(jinja2.BaseLoader):
+    """Finds `ark/NAME` among the kit's templates and anything else in the project's folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._loaded: set[str] = set()
+
+    def path(self, template: str) -> Path:
+        """Where a template is, or would be; TemplateNotFound for a name that leads out of its folder."""
+        root = data_folder("templates") if template.startswith(KIT) else self._folder
+        if root is None or "\0" in template:
+            raise jinja2.TemplateNotFound(template)
+        return root.joinpath(*split_template_path(template.removeprefix(KIT)))
+
+    def get_source(self, environment: jinja2.Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        path = self.path(template)
+        self._loaded.add(str(path))
+        try:
+            stamp = path.stat().st_mtime_ns
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise jinja2.TemplateNotFound(template) from None
+        except OSError as error:
+            raise jinja2.TemplateSyntaxError(f"cannot be read: {error.strerror}", 1, template, str(path)) from None
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise jinja2.TemplateSyntaxError("the file is not UTF-8", line, template, str(path)) from None
+        return text, str(path), lambda: path.stat().st_mtime_ns == stamp
+
+    def place(self, error: Exception) -> str:
+        """`FILE:LINE` of the mistake, from the innermost template on the way to it; empty when there was none."""
+        if isinstance(error, jinja2.TemplateSyntaxError):
+            return f"{error.filename}:{error.lineno}"
+        place, trace = "", error.__traceback__
+        while trace is not None:
+            file = trace.tb_frame.f_code.co_filename
+            place = f"{file}:{trace.tb_lineno}" if file in self._loaded else place
+            trace = trace.tb_next
+        return place
+
+
+@functools.lru_cache(maxsize=16)
+def _environment(folder: Path | None) -> tuple[jinja2.Environment, _Loader]:
+    loader = _Loader(folder)
+    environment = ImmutableSandboxedEnvironment(
+        loader=loader,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown for an agent, not HTML
+    )
+    environment.filters["number"] = number
+    environment.filters["minutes"] = _minutes
+    environment.filters["block"] = _block
+    return environment, loader
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:g} seconds" if seconds < 120 else f"{seconds / 60:g} minutes"
+
+
+def _block(text: str) -> str:
+    """Text as a code block that nothing in it can close: every line indented."""
+    return "\n".join(f"    {line}".rstrip() for line in text.strip("\n").split("\n"))
