@@ -68,14 +68,22 @@ class Agent(Protocol):
 class Turns:
     """What has become of the turns of one call, and whether it is over."""
 
-    def __init__(self, run: Run, limits: Limits, watch: Watch, pause_seconds: float = FIRST_PAUSE_SECONDS) -> None:
+    def __init__(
+        self,
+        run: Run,
+        limits: Limits,
+        watch: Watch,
+        pause_seconds: float = FIRST_PAUSE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.counts: Counter[str] = Counter()
         """How many turns ended how: `proposed`, a kind of `NoAttempt`, or a kind of `Failed`."""
         self._run = run
         self._limits = limits
         self._watch = watch
         self._pause_seconds = pause_seconds
-        self._started = time.monotonic()
+        self._clock = clock
+        self._started = clock()
         self._idle = self._failures = self._rests = 0
         self._rested = 0.0
         self._unpaid: dict[str, Cost] = {}
@@ -87,7 +95,7 @@ class Turns:
 
     def over(self, ahead_seconds: float = 0.0) -> Ending | None:
         """The limit that has been reached, or would be after so much more time."""
-        hours = (time.monotonic() - self._started + ahead_seconds) / 3600
+        hours = (self._clock() - self._started + ahead_seconds) / 3600
         spent = self._run.books.spent(self.made, hours)
         money = spent.money + sum(cost.money or 0.0 for cost in self._unpaid.values())
         tokens = spent.tokens + sum(cost.tokens or 0 for cost in self._unpaid.values())

@@ -439,7 +439,7 @@ class Run:
             self._sample(attempt, files, samples, of_head=False)
             if problem := samples[-1].problem:
                 return replace(answer, outcome=Outcome.CRASH, reason=f"Crash: {problem}", gain=None)
-        if problem := self.shop.bench.failed_check(attempt.number, self.tag):
+        if problem := self.shop.failed_check(attempt.number):
             outcome = Outcome.DISCARD if head else Outcome.CRASH
             return replace(answer, outcome=outcome, reason=f"{outcome.capitalize()}: {problem}")
         return answer

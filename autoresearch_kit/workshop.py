@@ -75,3 +75,7 @@ class Workshop:
         """
         found = self.project.repository.files(commit) if files is None else files
         return self.bench.measure(found, commit, number, self.label, sample)
+
+    def failed_check(self, number: int) -> str:
+        """Run the spec's checks on what was measured last; the first failure as a sentence, empty when all pass."""
+        return self.bench.failed_check(number, self.label)

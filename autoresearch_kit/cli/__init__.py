@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from autoresearch_kit import __version__
-from autoresearch_kit.cli import read, start, work
+from autoresearch_kit.cli import install, read, rehearse, start, work
 from autoresearch_kit.cli.common import INTERRUPTED, styled
 from autoresearch_kit.core.errors import ArkError
 
@@ -74,11 +74,14 @@ for _verb in (
     start.check,
     start.exam,
     start.render_program,
+    rehearse.rehearse,
     work.run,
     read.status,
     read.log,
     read.show,
     work.verify,
+    install.mcp,
+    install.install,
     work.clean,
 ):
     main.add_command(_verb)

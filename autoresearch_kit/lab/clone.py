@@ -17,6 +17,7 @@ from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.lab.cache import BENCH, DESK, LOGS, PROMPT, TICKET, cache_root, remove
 from autoresearch_kit.lab.folder import Folder
 from autoresearch_kit.ledger.git import DISK_HINT, Entry, Repository
+from autoresearch_kit.ledger.throwaway import alternate
 
 
 class Clone:
@@ -49,9 +50,6 @@ class Clone:
         if self._index_of != commit:
             self._index = self._read_index(commit)
             self._index_of = commit
-        objects = str(self._repository.objects)
-        if "\n" in objects:
-            objects = '"' + objects.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
         head = {"HEAD": f"{commit}\n"}
         if branch is not None:
             head = {"HEAD": f"ref: refs/heads/{branch}\n", f"refs/heads/{branch}": f"{commit}\n"}
@@ -59,7 +57,7 @@ class Clone:
             **head,
             "config": "[core]\n\trepositoryformatversion = 0\n\tbare = false\n",
             "info/exclude": "".join(f"/{_literally(path)}\n" for path in self._hidden),
-            "objects/info/alternates": f"{objects}\n",
+            "objects/info/alternates": alternate(self._repository.objects),
         }
         try:
             (git / "refs").mkdir(parents=True)
