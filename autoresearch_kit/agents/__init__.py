@@ -1,7 +1,8 @@
-"""Whoever proposes a change: any command, and the search program that needs no model."""
+"""Whoever proposes a change: the coding agents by name, any command, and what needs no model."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,21 @@ def choose(spec: Spec, wanted: str | None) -> list[AgentSpec]:
         if wanted not in AGENTS and (missing := missing_programs(wanted)):
             message = f"`{missing[0]}` is neither an agent of the kit nor a program on PATH"
             raise UsageError(message, f"agents of the kit: {', '.join(AGENTS)}")
-        return [AgentSpec.model_validate({"name" if wanted in AGENTS else "command": wanted})]
+        return _installed([AgentSpec.model_validate({"name" if wanted in AGENTS else "command": wanted})])
     if not spec.agents:
         raise UsageError("no agent is named", "write `agent:` in the spec, or: ark run --agent 'COMMAND'")
-    return spec.agents
+    return _installed(spec.agents)
+
+
+def _installed(agents: list[AgentSpec]) -> list[AgentSpec]:
+    """The agents; UsageError when the program of a named one is not on PATH."""
+    from autoresearch_kit.agents.presets import PRESETS
+
+    for agent in agents:
+        preset = PRESETS.get(agent.name or "")
+        if preset and shutil.which(preset.program) is None:
+            raise UsageError(f"`{preset.program}` is not installed", f"install it: {preset.install}")
+    return agents
 
 
 def open_agents(agents: Sequence[AgentSpec], run: Run, watch: Watch) -> Agent:
@@ -49,14 +61,14 @@ def open_agents(agents: Sequence[AgentSpec], run: Run, watch: Watch) -> Agent:
 
 
 def _open(agent: AgentSpec, run: Run, watch: Watch) -> Agent:
-    if agent.command is not None:
-        from autoresearch_kit.agents.command import CommandAgent
-
-        return CommandAgent(agent.known_as, agent.command, agent.timeout_minutes * 60, watch)
     if agent.name == "transplant":
         from autoresearch_kit.agents.transplant import TransplantAgent
 
         return TransplantAgent(run, watch)
-    from autoresearch_kit.agents.tuning import TuningAgent
+    if agent.name == "search":
+        from autoresearch_kit.agents.tuning import TuningAgent
 
-    return TuningAgent(run, watch)
+        return TuningAgent(run, watch)
+    from autoresearch_kit.agents.command import CommandAgent
+
+    return CommandAgent(agent, watch)

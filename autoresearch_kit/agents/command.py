@@ -1,69 +1,245 @@
-"""Any command as an agent: it gets a prompt on its standard input and edits files on the desk.
+"""A coding agent as a command: it gets a prompt on its standard input and edits files on the desk.
 
-Exit code 0 means done; whether there is anything to measure is seen from the files alone. Every process that it leaves
-behind is ended with its turn. Its environment is the user's: it may need keys and its own configuration.
+Exit code 0 means done; whether there is anything to measure is seen from the files alone, so that nothing that an agent
+prints can turn a change into something else. Only a turn that failed, or changed nothing, is explained by its output.
+Every process that it leaves behind is ended with its turn. Its environment is the user's: it may need keys and its own
+configuration.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from autoresearch_kit.agents.brief import render_program, render_prompt
-from autoresearch_kit.core.names import NOTES_FOLDER, PROGRAM_NAME, RESULTS_NAME
-from autoresearch_kit.core.records import Cost, Proposal
+from autoresearch_kit.agents.presets import PRESETS, Preset
+from autoresearch_kit.agents.refusals import is_login, is_rate_limit, rest_seconds
+from autoresearch_kit.agents.transcript import Transcript, as_number, at, lines_of, silent
+from autoresearch_kit.core.names import PROGRAM_NAME, RESULTS_NAME
+from autoresearch_kit.core.records import Cost, Proposal, clean_line
+from autoresearch_kit.core.spec import Agent as AgentSpec
 from autoresearch_kit.lab import cache
 from autoresearch_kit.lab.measure import Phase, command_environment
-from autoresearch_kit.lab.processes import Command, Supervisor, tail
-from autoresearch_kit.loop import Failed, Finished
-from autoresearch_kit.ratchet import Run, Watch
+from autoresearch_kit.lab.processes import Command, Finished, Supervisor, tail
+from autoresearch_kit.loop import Failed
+from autoresearch_kit.loop import Finished as Done
+from autoresearch_kit.ratchet import NoAttempt, Run, Watch
 
-PROMPT_NAME = f"{NOTES_FOLDER}/prompt.md"
+COST_NAME = "cost.json"
+"""What a command may leave beside its note: `{"tokens": 1200, "money": 0.03}`."""
+MIN_REST_SECONDS = 5.0
+"""After a rate limit, however short it says it is: so that nobody turns in circles."""
+MAX_FILES = 100
+"""So many files at the most are named to a program that must be told them."""
+LAST_LINES = 5
+"""Where the last words of a program without a format of its own are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One turn of an agent."""
+
+    failed: Failed | None
+    """Why it failed; None when it ended by itself with exit code 0."""
+    cost: Cost
+    """What it cost, failed or not."""
+    session: str = ""
+    """By which it can be resumed; empty when it cannot."""
+    message: str = ""
+    """The last thing it said."""
+    doubt: Failed | None = None
+    """Why it brought nothing, if indeed it brought nothing: exit code 0, and yet its output tells of a limit, a login or
+    denied tools. Whoever knows what became of the turn decides."""
+
+
+class AgentProcess:
+    """Runs one agent's program, a turn at a time. To be made, and closed, in a thread that lives as long as it."""
+
+    def __init__(self, agent: AgentSpec, watch: Watch) -> None:
+        self.agent = agent
+        self._preset = PRESETS[agent.name] if agent.name else None
+        self._watch = watch
+        self._supervisor = Supervisor()
+
+    def run(self, run: Run, prompt: bytes, *, timeout_seconds: float, resume: str = "") -> Played:
+        """One turn on the desk as it is laid, to its end; `resume` is the session to go on with."""
+        number = run.books.next_number
+        log = run.cache / "logs" / f"{number:04d}.agent.log"
+        cache.make_private(log.parent)  # an agent may have deleted the whole cache
+        prompt_file = run.cache / cache.PROMPT
+        cache.write_anew(prompt_file, prompt)
+        env = command_environment(run.spec, prompt_file=str(prompt_file), tag=run.tag, attempt=number)
+        line = self.agent.command or shlex.join(
+            self._row.argv(self.agent, str(prompt_file), mutable_files(run), resume if self._row.resume else "")
+        )
+        left = run.desk.left(COST_NAME)
+        self._watch(Phase("agent", timeout_seconds, log))
+        done = self._supervisor.run(
+            Command(line, run.desk.folder, self._equipped(env), log, timeout_seconds, stdin=prompt_file)
+        )
+        found = self._row.read(lines_of(log)) if self._preset else silent(())
+        cost = Cost(round(done.wall_seconds, 3), found.tokens, found.money)
+        if self._preset is None and (text := run.desk.left(COST_NAME)) != left:
+            cost = _told_cost(text, cost)
+        failed, doubt = self._judge(done, found, log, cost)
+        return Played(failed, cost, found.session if self._preset else "", found.message, doubt)
+
+    def cancel(self) -> None:
+        """From another thread: end the turn that is going on, if any."""
+        self._supervisor.cancel()
+
+    def close(self) -> None:
+        """End the helper process, and with it the turn."""
+        self._supervisor.close()
+
+    @property
+    def _row(self) -> Preset:
+        assert self._preset is not None, "a command has no row"
+        return self._preset
+
+    def _equipped(self, env: dict[str, str]) -> dict[str, str]:
+        """With `ark` on PATH, and without what would make the program think that it runs inside of itself."""
+        if self._preset:
+            env = {**self._preset.environment, **env}
+            env = {name: value for name, value in env.items() if name not in self._row.hidden}
+        return {**env, "PATH": os.pathsep.join([str(ark_folder()), env.get("PATH") or os.defpath])}
+
+    def _judge(self, done: Finished, found: Transcript, log: Path, cost: Cost) -> tuple[Failed | None, Failed | None]:
+        """How the turn failed, or else what speaks against it."""
+        who = self.agent.known_as
+        said = found.errors or _last_words(log)
+        refused = self._refused(done, found, said, cost)
+        if done.problem == "timeout":
+            return Failed(f"The agent was ended: {done.detail}", "timed_out", agent=who, cost=cost), None
+        if done.problem:
+            last = clean_line(said[-1], 200) if said else ""
+            reason = f"The agent failed: {done.detail}" + (f"; its last words: {last}" if last else "")
+            return refused or Failed(reason, agent=who, cost=cost), None
+        if self._preset is None:
+            return None, None
+        if not found.errors:
+            refused = None  # words at the end of a turn that went well are no errors
+        if refused is None and found.errors:
+            refused = Failed(f"The agent failed: {clean_line(found.errors[-1], 200)}", agent=who, cost=cost)
+        if refused is None and found.denied:
+            tools = ", ".join(found.denied[:5]) + (
+                f" and {len(found.denied) - 5} more" if len(found.denied) > 5 else ""
+            )
+            reason = f"The agent changed nothing, and was not allowed to use {tools}"
+            hint = f"to allow more, see docs/concepts/agents.md: {self._row.allow}"
+            refused = Failed(reason, "denied", hint, agent=who, cost=cost)
+        return None, refused
+
+    def _refused(self, done: Finished, found: Transcript, said: Sequence[str], cost: Cost) -> Failed | None:
+        """A rate limit or a missing login, by the last error that is either."""
+        who = self.agent.known_as
+        for text in reversed(said):
+            if found.resets or is_rate_limit(text):
+                now = datetime.now().astimezone()
+                seconds = found.resets - time.time() if found.resets else rest_seconds(text, now)
+                rest = None if seconds is None else max(MIN_REST_SECONDS, seconds)
+                reason = f"The agent is rate limited: {clean_line(text, 200)}"
+                return Failed(reason, "rate_limited", rest_seconds=rest, agent=who, cost=cost)
+            if self._preset and is_login(text):
+                break
+        else:
+            text = said[-1] if said else done.detail
+            if self._preset is None or done.exit_code is None or done.exit_code != self._preset.login_exit:
+                return None
+        reason = f"The agent is not logged in: {clean_line(text, 200)}"
+        return Failed(reason, "not_logged_in", f"log in: {self._row.login}", is_final=True, agent=who, cost=cost)
 
 
 class CommandAgent:
-    """A shell command, started anew for each turn in the spec's folder on the desk."""
+    """A named agent or a shell command, started anew for each turn in the spec's folder on the desk."""
 
-    def __init__(self, label: str, command: str, timeout_seconds: float, watch: Watch) -> None:
-        self._label = label
-        self._command = command
-        self._timeout_seconds = timeout_seconds
-        self._watch = watch
+    def __init__(self, agent: AgentSpec, watch: Watch) -> None:
+        self._process = AgentProcess(agent, watch)
         self._program = b""
-        self._supervisor: Supervisor | None = None
 
-    def propose(self, run: Run) -> Proposal | Finished | Failed:
-        """Lay the desk with program.md, results.tsv and the prompt, and let the command work."""
+    def propose(self, run: Run) -> Proposal | Done | Failed:
+        """Lay the desk with program.md, results.tsv and the prompt, and let the program work."""
+        agent = self._process.agent
         self._program = self._program or render_program(run.spec).encode()
         prompt = render_prompt(run).encode()
-        results = run.books.results.text().encode()
-        run.lay_desk({PROGRAM_NAME: self._program, RESULTS_NAME: results, PROMPT_NAME: prompt})
-        folder, number = run.desk.folder, run.books.next_number
-        log = run.cache / "logs" / f"{number:04d}.agent.log"
-        prompt_file = folder / PROMPT_NAME
-        env = command_environment(run.spec, prompt_file=str(prompt_file), tag=run.tag, attempt=number)
-        self._watch(Phase("agent", self._timeout_seconds, log))
-        cache.make_private(log.parent)  # an agent may have deleted the whole cache
-        if self._supervisor is None:
-            self._supervisor = Supervisor()
-        done = self._supervisor.run(
-            Command(self._command, folder, env, log, self._timeout_seconds, stdin=_own_copy(run, prompt))
-        )
+        run.lay_desk({PROGRAM_NAME: self._program, RESULTS_NAME: run.books.results.text().encode()})
+        played = self._process.run(run, prompt, timeout_seconds=agent.timeout_minutes * 60)
+        failed = played.failed
+        if failed is None and played.doubt and _changed_nothing(run):
+            failed = played.doubt
         run.told = ""
-        if done.problem:
-            last = tail(log).strip().split("\n")[-1][:200]
-            return Failed(f"The agent failed: {done.detail}" + (f"; its last words: {last}" if last else ""))
+        if failed:
+            run.told = failed.reason if failed.kind in ("timed_out", "denied") else ""
+            return failed
         title, why = run.desk.note()
-        return Proposal(title, why, self._label, Cost(seconds=round(done.wall_seconds, 3)))
+        if not title:
+            first, _, rest = played.message.strip().partition("\n")
+            title, why = first.lstrip("#*- ").rstrip("* "), why or rest.strip()
+        return Proposal(title, why, agent.known_as, played.cost)
 
     def close(self) -> None:
         """End the helper process."""
-        if self._supervisor is not None:
-            self._supervisor.close()
-            self._supervisor = None
+        self._process.close()
 
 
-def _own_copy(run: Run, prompt: bytes) -> Path:
-    """The prompt outside the desk, where nothing can have replaced it."""
-    path = run.cache / "prompt.md"
-    cache.write_anew(path, prompt)
-    return path
+def _changed_nothing(run: Run) -> bool:
+    change = run.change()
+    return isinstance(change, NoAttempt) and change.kind == "no_change"
+
+
+def _last_words(log: Path) -> list[str]:
+    """The last lines that are not part of a JSON output: what a program says that did not even begin."""
+    lines = [line.strip() for line in tail(log).split("\n")]
+    return [line for line in lines if line and not line.startswith(("{", "[ark:"))][-LAST_LINES:]
+
+
+def _told_cost(text: str, cost: Cost) -> Cost:
+    """The cost that a command has left, as far as it is one."""
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return cost
+    tokens = as_number(at(told, "tokens"))
+    return replace(cost, tokens=None if tokens is None else int(tokens), money=as_number(at(told, "money")))
+
+
+def mutable_files(run: Run) -> list[str]:
+    """The mutable files of the head, as seen from the spec's folder."""
+    place = run.project.place
+    return sorted(path[len(place.prefix) :] for path in run.desk.files if place.is_mutable(path))[:MAX_FILES]
+
+
+def ark_folder() -> Path:
+    """A folder that holds nothing but `ark`, this very one, for agents: it may live in a virtual environment.
+
+    Without `-P` Python would look for the toolkit on the desk first.
+    """
+    folder = cache.cache_root() / "bin"
+    cache.make_private(folder)
+    path = folder / "ark"
+    script = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m autoresearch_kit "$@"\n'.encode()
+    if _content(path) != script:
+        fresh = folder / f".ark.{os.getpid()}"
+        cache.write_anew(fresh, script)
+        fresh.chmod(0o700)
+        if path.is_dir() and not path.is_symlink():
+            cache.remove(path)
+        fresh.replace(path)
+    return folder
+
+
+def _content(path: Path) -> bytes:
+    """What a plain, executable file holds, at most some kilobytes; nothing for anything else."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(file, "rb") as stream:
+            return stream.read(8192) if os.access(path, os.X_OK) else b""
+    except OSError:
+        return b""

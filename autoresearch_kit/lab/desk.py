@@ -254,16 +254,20 @@ class Desk:
 
     def note(self) -> tuple[str, str]:
         """Title and reason that the agent left in `.ark/attempt.md`; empty strings where it left none."""
-        path = f"{self._place.prefix}{NOTES_FOLDER}/attempt.md"
-        try:
-            if not stat.S_ISREG(self._lstat(path).st_mode):
-                return "", ""
-            with (self.root / path).open("rb") as stream:
-                text = stream.read(20_000).decode("utf-8", "replace")
-        except (OSError, Refused):
-            return "", ""
-        title, _, why = text.strip().partition("\n")
+        title, _, why = self.left("attempt.md").strip().partition("\n")
         return title.lstrip("# ").strip(), why.strip()
+
+    def left(self, name: str) -> str:
+        """What the agent left in `.ark/NAME`, the beginning of it; empty when that is no plain file."""
+        path = f"{self._place.prefix}{NOTES_FOLDER}/{name}"
+        try:
+            self._lstat(path)
+            file = os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(file, "rb") as stream:
+                plain = stat.S_ISREG(os.fstat(file).st_mode)
+                return stream.read(20_000).decode("utf-8", "replace") if plain else ""
+        except (OSError, Refused):
+            return ""
 
 
 def _above(path: str) -> Iterator[str]:

@@ -24,6 +24,7 @@ from autoresearch_kit.agents.command import CommandAgent
 from autoresearch_kit.cli import main
 from autoresearch_kit.core.budget import Ending, Limits
 from autoresearch_kit.core.records import Attempt
+from autoresearch_kit.core.spec import Agent as AgentSpec
 from autoresearch_kit.loop import Turns, loop
 from autoresearch_kit.project import open_project
 from autoresearch_kit.ratchet import Event, Judged, Note, Run
@@ -136,7 +137,8 @@ class Tiny:
                 run.open(start_from)
                 run.ready()
                 before(run)
-                agent = CommandAgent("command", self.agent(script), timeout, events.append)
+                spec = AgentSpec(command=self.agent(script), timeout_minutes=timeout / 60)
+                agent = CommandAgent(spec, events.append)
                 try:
                     ending = loop(run, agent, Turns(run, Limits(attempts), events.append, pause))
                 finally:
