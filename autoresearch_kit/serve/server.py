@@ -240,12 +240,14 @@ class Server:
                 message = listener.get(timeout=max(0.0, min(GLANCE_SECONDS, ends - time.monotonic())))
             except queue.Empty:
                 if time.monotonic() >= ends:
-    XX(connection):
-                    return None
+                    say(connection, {"running": True, "number": self._number})
+                    return
+                if _has_gone(connection):
+                    return
                 continue
             say(connection, message)
             if "event" not in message and ("begun" not in message or request.get("detach") is True):
-                return None
+                return
 
     def _stop(self, token: str) -> None:
         with self._changed:
