@@ -30,7 +30,7 @@ LAYERS = [
     {"loop"},
     {"agents", "views"},
     {"serve"},
-    {"preflight", "starter", "exam", "rehearse", "check"},
+    {"preflight", "starter", "install", "exam", "rehearse", "check"},
     {"cli", "__main__"},
 ]
 # The reference page is made from everything; no module of the package imports it.
