@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from autoresearch_kit.agents.presets import PRESETS
 from autoresearch_kit.agents.tuning import read_tunables
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.globs import compile_globs
@@ -65,7 +66,7 @@ def preflight(project: Project) -> Iterator[Finding]:
     yield from _commands(project)
     yield from _agents(project, commit)
     yield from _disk(project, commit)
-    yield from _unused(spec)
+    yield from _uncounted(spec)
     yield from _replaceable(project, files)
     yield trust(project, files, commit)
     yield Finding("ok", "machine", machine())
@@ -147,6 +148,14 @@ def _agents(project: Project, commit: str) -> Iterator[Finding]:
         elif agent.name == "search":
             values = f"{len(project.spec.tunables)} tunables found"
             yield from _failures("agent", lambda: read_tunables(project, commit), f"search, {values}")
+        elif preset := PRESETS.get(agent.name or ""):
+            if shutil.which(preset.program) is None:
+                yield Finding("fail", "agent", f"`{preset.program}` is not installed", f"install it: {preset.install}")
+            elif agent.drive == "agent" and preset.drives is None:
+                yield Finding("fail", "agent", f"{agent.name} runs no commands, so it cannot drive", "drive: engine")
+            else:
+                argv = preset.argv(agent, "PROMPT", project.spec.mutable_files)
+                yield Finding("ok", "agent", f"{agent.known_as}: {shlex.join(argv)}")
 
 
 def _disk(project: Project, commit: str) -> Iterator[Finding]:
@@ -165,12 +174,21 @@ def _disk(project: Project, commit: str) -> Iterator[Finding]:
     yield Finding("ok", "disk", f"{shutil.disk_usage(cache_root()).free / 2**30:.0f} GiB free for desks and benches")
 
 
-def _unused(spec: Spec) -> Iterator[Finding]:
-    """Keys that this version accepts and cannot act on: said, so that nobody relies on them."""
-    if spec.budget.money:
-        yield Finding(
-            "warn", "budget", "no agent of this version reports what it costs, so `budget.money` never stops a run"
-        )
+def _uncounted(spec: Spec) -> Iterator[Finding]:
+    """Budgets that an agent can pass unseen, because it does not report what they count."""
+    for agent in spec.agents:
+        preset = PRESETS.get(agent.name or "")
+        reports = preset.reports if preset else ("tokens", "money")
+        for what in ("money", "tokens"):
+            limit = f"`budget.{what}`"
+            if getattr(spec.budget, what) is None:
+                continue
+            if agent.command is not None:
+                text = f"{agent.known_as} counts for {limit} only if it writes .ark/cost.json"
+                yield Finding("warn", "budget", text, "see docs/concepts/agents.md")
+            elif what not in reports:
+                text = f"{agent.known_as} does not report {what}, so it counts nothing for {limit}"
+                yield Finding("warn", "budget", text, "limit it by budget.attempts or budget.hours")
 
 
 def _replaceable(project: Project, files: Mapping[str, Entry]) -> Iterator[Finding]:

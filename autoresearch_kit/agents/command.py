@@ -18,11 +18,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from autoresearch_kit.agents.brief import render_program, render_prompt
+from autoresearch_kit.agents.brief import desk_files, render_prompt
 from autoresearch_kit.agents.presets import PRESETS, Preset
 from autoresearch_kit.agents.refusals import is_login, is_rate_limit, rest_seconds
 from autoresearch_kit.agents.transcript import Transcript, as_number, at, lines_of, silent
-from autoresearch_kit.core.names import PROGRAM_NAME, RESULTS_NAME
 from autoresearch_kit.core.records import Cost, Proposal, clean_line
 from autoresearch_kit.core.spec import Agent as AgentSpec
 from autoresearch_kit.lab import cache
@@ -55,8 +54,8 @@ class Played:
     message: str = ""
     """The last thing it said."""
     doubt: Failed | None = None
-    """Why it brought nothing, if indeed it brought nothing: exit code 0, and yet its output tells of a limit, a login or
-    denied tools. Whoever knows what became of the turn decides."""
+    """Why it brought nothing, if indeed it brought nothing: exit code 0, and yet its output tells of a limit, a login
+    or denied tools. Whoever knows what became of the turn decides."""
 
 
 class AgentProcess:
@@ -162,14 +161,12 @@ class CommandAgent:
 
     def __init__(self, agent: AgentSpec, watch: Watch) -> None:
         self._process = AgentProcess(agent, watch)
-        self._program = b""
 
     def propose(self, run: Run) -> Proposal | Done | Failed:
         """Lay the desk with program.md, results.tsv and the prompt, and let the program work."""
         agent = self._process.agent
-        self._program = self._program or render_program(run.spec).encode()
         prompt = render_prompt(run).encode()
-        run.lay_desk({PROGRAM_NAME: self._program, RESULTS_NAME: run.books.results.text().encode()})
+        run.lay_desk(desk_files(run))
         played = self._process.run(run, prompt, timeout_seconds=agent.timeout_minutes * 60)
         failed = played.failed
         if failed is None and played.doubt and _changed_nothing(run):

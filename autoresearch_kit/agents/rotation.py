@@ -20,6 +20,8 @@ class Rotation:
         self._everybody = [agent for _, agent in agents]
         self._clock = clock
         self._rest_until: dict[str, float] = {}
+        self._told: dict[str, str] = {}
+        self._last = ""
 
     def propose(self, run: Run) -> Proposal | Finished | Failed:
         """Let the next one that is awake work."""
@@ -28,6 +30,8 @@ class Rotation:
             return Failed("All agents are rate limited", "rate_limited", rest_seconds=min(rests))
         turn = next(turn for turn, rest in enumerate(rests) if rest <= 0)
         label, agent = self._agents.pop(turn)
+        self._told[self._last] = run.told  # what became of a turn is told to the one whose turn it was
+        run.told, self._last = self._told.pop(label, ""), label
         answer = agent.propose(run)
         if isinstance(answer, Failed):
             answer = replace(answer, agent=label)

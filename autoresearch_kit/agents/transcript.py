@@ -195,6 +195,7 @@ def _codex(found: Transcript, event: Event) -> None:
         found.is_session(event.get("thread_id"))
     elif kind == "turn.completed":  # cached ones are among the input
         found.uses(at(event, "usage", "input_tokens"), at(event, "usage", "output_tokens"))
+        found.errors.clear()  # it has tried again, and got through
     elif kind == "turn.failed":
         found.fails(at(event, "error", "message"), "the turn failed")
     elif kind == "error":
@@ -235,6 +236,8 @@ def _gemini(found: Transcript, event: Event) -> None:
         found.uses(at(event, "stats", "total_tokens"))
         if event.get("status") == "error":
             found.fails(at(event, "error", "message"), at(event, "error", "type"), "an error")
+        else:
+            found.errors.clear()
 
 
 def _opencode(found: Transcript, event: Event) -> None:
@@ -290,7 +293,7 @@ def _pi(found: Transcript, event: Event) -> None:
         if at(message, "stopReason") == "error":
             found.fails(at(message, "errorMessage"), "an error")
         else:
-            found.errors.clear()  # it has tried again, and got through
+            found.errors.clear()
     elif kind == "tool_execution_end" and event.get("isError") is True:
         texts = [as_text(at(block, "text")) for block in items(at(event, "result", "content"))]
         if any("blocked" in text.lower() for text in texts):  # by an extension of the user's
@@ -305,7 +308,7 @@ _COST = re.compile(r"Cost: \$([\d.,]+) message, \$([\d.,]+) session")
 _HEADER = re.compile(
     r"Aider v|(?:Main |Weak |Editor )?[Mm]odel: |Git repo|Repo-map|Added |Using |Restored |Note:|Warning|https?://|\W*$"
 )
-_AIDER_ERROR = re.compile(r"litellm\.\w+|\w+Error\b|The API provider|.*API key", re.IGNORECASE)
+_AIDER_ERROR = re.compile(r"litellm\.\w+|The API provider")
 
 
 def aider(lines: Iterable[bytes]) -> Transcript:
@@ -318,6 +321,7 @@ def aider(lines: Iterable[bytes]) -> Transcript:
             if cost := _COST.search(line):
                 found.money = as_number(_amount(cost.group(2), ""))
             found.says(said)
+            found.errors.clear()
             said = ""
         elif _AIDER_ERROR.match(line):
             found.fails(line)
