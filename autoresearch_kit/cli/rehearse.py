@@ -46,11 +46,11 @@ def rehearse(directory: Path, attempts: int, noise: str | None, seed: int, keep:
     from rich.text import Text
 
     from autoresearch_kit.ratchet import Judged, Note
-    from autoresearch_kit.rehearse import Rehearsal, keep_texts, read_amount, summary_lines
+    from autoresearch_kit.rehearse import Keepsakes, Rehearsal, read_amount, summary_lines
     from autoresearch_kit.views.display import verdict_line
 
     amount = None if noise is None else read_amount(noise)
-    kept: list[str] = []
+    keepsakes = None if keep is None else Keepsakes(keep)
     gc.enable()
     heed_signals()
     err = Console(stderr=True)
@@ -63,8 +63,7 @@ def rehearse(directory: Path, attempts: int, noise: str | None, seed: int, keep:
 
     with open_project_at(directory) as project, Rehearsal(project, amount, seed, watch) as rehearsal:
         found = rehearsal.play(attempts)
-        if keep is not None:
-            kept = keep_texts(keep, rehearsal)
+        kept = keepsakes.write(rehearsal.prompt, rehearsal.program) if keepsakes else []
     if as_json:
         print_json({**asdict(found), "kept_in": kept})
     else:

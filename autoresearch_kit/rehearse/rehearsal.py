@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from autoresearch_kit.agents.brief import check_templates
 from autoresearch_kit.core.budget import Ending, Limits
 from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.core.names import PROGRAM_NAME
@@ -133,6 +134,7 @@ class Rehearsal:
 
         with Run(self._lay_out(model), NAME, self._watch, workshop) as run:
             run.open()
+            check_templates(spec, self.project.folder)
             self._tell(model)
             agent = ScriptedAgent(stages[0], model, clock, self._rng)
             run.ready()
@@ -248,15 +250,31 @@ def _entry(attempt: Attempt, stage: Stage) -> dict[str, Any]:
     }
 
 
-def keep_texts(folder: Path, rehearsal: Rehearsal) -> list[str]:
-    """Write what the agent read last into `folder`; ArkError when anything else lies there."""
-    texts = {"prompt.md": rehearsal.prompt, PROGRAM_NAME: rehearsal.program}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if others := sorted({path.name for path in folder.iterdir()} - set(texts)):
+class Keepsakes:
+    """A folder for what the agent read, with nothing else in it."""
+
+    names = ("prompt.md", PROGRAM_NAME)
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder; UsageError when anything else lies there."""
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            others = sorted({path.name for path in folder.iterdir()}.difference(self.names))
+        except OSError as error:
+            raise self._unwritable(error) from None
+        if others:
             raise UsageError(f"{folder} holds other things: {', '.join(others[:5])}", "give a folder of its own")
-        for name, text in texts.items():
-            (folder / name).write_bytes(text)
-    except OSError as error:
-        raise ArkError(f"{folder} cannot be written: {error.strerror}", "give another folder") from None
-    return [str(folder / name) for name in texts]
+
+    def write(self, *texts: bytes) -> list[str]:
+        """Write the texts in the order of `names`; returns the paths."""
+        paths = [self._folder / name for name in self.names]
+        try:
+            for path, text in zip(paths, texts, strict=True):
+                path.write_bytes(text)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        return [str(path) for path in paths]
+
+    def _unwritable(self, error: OSError) -> ArkError:
+        return ArkError(f"{self._folder} cannot be written: {error.strerror}", "give another folder")

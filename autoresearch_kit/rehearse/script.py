@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from autoresearch_kit.agents.brief import render_program, render_prompt
+from autoresearch_kit.agents.brief import desk_files, render_prompt
 from autoresearch_kit.core.errors import ArkError
-from autoresearch_kit.core.names import PROGRAM_NAME, RESULTS_NAME
+from autoresearch_kit.core.names import PROGRAM_NAME
 from autoresearch_kit.core.records import Cost, Outcome, Proposal, number
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.lab.cache import remove
@@ -26,7 +26,9 @@ from autoresearch_kit.rehearse.stage import NAME, Clock, Idea, Stage
 
 MIX = ("neutral",) * 7 + ("harmful",) * 2 + ("helpful",)
 """Of ten ideas."""
-OPENING = tuple("idea no_change idea forbidden crash duplicate idea symlink timeout failure great".split())
+OPENING = (
+    "idea", "no_change", "idea", "forbidden", "crash", "duplicate", "idea", "symlink", "timeout", "failure", "great",
+)  # fmt: skip
 """The first turns, so that a short rehearsal has seen everything; never many in a row without a new tree."""
 ROUND = 30
 """Turns after which they come again."""
@@ -63,9 +65,10 @@ class ScriptedAgent:
 
     def propose(self, run: Run) -> Proposal | Finished | Failed:
         """Lay the desk as for a real agent, and play the next turn."""
-        self.program = self.program or render_program(run.spec).encode()
+        files = desk_files(run)
+        self.program = files[PROGRAM_NAME]
         self.prompt = render_prompt(run).encode()
-        run.lay_desk({PROGRAM_NAME: self.program, RESULTS_NAME: run.books.results.text().encode()})
+        run.lay_desk(files)
         run.told = ""
         self._turn += 1
         cost = self._cost()
