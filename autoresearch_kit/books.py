@@ -16,7 +16,7 @@ from autoresearch_kit.core.history import History
 from autoresearch_kit.core.records import Attempt, Outcome, clean_line
 from autoresearch_kit.ledger.results import ResultsFile
 
-KEPT_SHOWN = 6
+KEPT_SHOWN = 4
 """Kept attempts at hand for the next prompt."""
 CRASHES_SHOWN = 3
 """Crashes at hand."""

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from autoresearch_kit.agents.digest import SAMPLE, read_digest
+from autoresearch_kit.agents.digest import SAMPLE, Digest, read_digest
 from autoresearch_kit.agents.templates import has_own, render
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.names import ATTEMPT_TEMPLATE, PROGRAM_NAME, PROGRAM_TEMPLATE, RESULTS_NAME, SPEC_NAME
@@ -31,8 +31,12 @@ def render_program(spec: Spec, folder: Path | None = None) -> str:
 
 def render_prompt(run: Run, drives: bool = False) -> str:
     """The prompt for the next attempt; with `drives`, for an agent that runs the loop itself by `ark try`."""
-    values = read_digest(run).plain()
-    return render(ATTEMPT_TEMPLATE, run.project.folder, spec=_plain(run.spec), drives=drives, **values)
+    return prompt_of(run.spec, read_digest(run), run.project.folder, drives)
+
+
+def prompt_of(spec: Spec, digest: Digest, folder: Path | None = None, drives: bool = False) -> str:
+    """The prompt with that digest."""
+    return render(ATTEMPT_TEMPLATE, folder, spec=_plain(spec), drives=drives, **digest.plain())
 
 
 def desk_files(run: Run) -> dict[str, bytes]:
@@ -45,7 +49,7 @@ def check_templates(spec: Spec, folder: Path | None) -> None:
     """ArkError for the first mistake in the project's own templates, before a night depends on them."""
     render_program(spec, folder)
     for drives in (False, True):
-        render(ATTEMPT_TEMPLATE, folder, spec=_plain(spec), drives=drives, **SAMPLE.plain())
+        prompt_of(spec, SAMPLE, folder, drives)
 
 
 def _plain(spec: Spec) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from autoresearch_kit.ratchet import Run
 MARK = "> "
 RECENT = 10
 """Attempts shown one by one."""
-KINDS = 10
+KINDS = 8
 """Kinds of change shown one by one, those that were tried most."""
 IDEAS = 8
 """Ideas shown, the last ones."""
