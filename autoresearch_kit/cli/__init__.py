@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from autoresearch_kit import __version__
-from autoresearch_kit.cli import install, read, rehearse, start, work
+from autoresearch_kit.cli import desk, install, read, rehearse, start, work
 from autoresearch_kit.cli.common import INTERRUPTED, styled
 from autoresearch_kit.core.errors import ArkError
 
@@ -76,6 +76,10 @@ for _verb in (
     start.render_program,
     rehearse.rehearse,
     work.run,
+    desk.desk,
+    desk.try_,
+    desk.wait,
+    desk.note,
     read.status,
     read.log,
     read.show,

@@ -2,30 +2,66 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from autoresearch_kit.serve.place import open_project_at as open_project_at
+from autoresearch_kit.serve.place import refuse_desk
+from autoresearch_kit.serve.verbs import Verb
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from autoresearch_kit.core.records import Attempt
-    from autoresearch_kit.ledger.git import Repository
-    from autoresearch_kit.ledger.ledger import Ledger
     from autoresearch_kit.project import Project
 
 INTERRUPTED = 130
 
-directory = click.argument("directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
+
+def _no_desk(_: click.Context, __: click.Parameter, value: Path) -> Path:
+    refuse_desk(value)
+    return value
+
+
+directory = click.argument(
+    "directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path), callback=_no_desk
+)
+"""The project's folder, or its spec."""
+anywhere = click.argument("directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
+"""The same, or a desk: for the verbs of an agent. `place_of` says which."""
 tag_option = click.option("--tag", metavar="T", help="The run; without it the one that was active last.")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+
+
+def verb_command(verb: Verb, *extra: Callable[[Any], Any]) -> Callable[[Any], click.Command]:
+    """A command with name, help and parameters of `verb`; `extra` are decorators for what only people need."""
+
+    def decorate(function: Any) -> click.Command:
+        for add in reversed(extra):
+            function = add(function)
+        for parameter in reversed(verb.parameters):
+            name = parameter.name.replace("from", "origin")  # no name of Python's
+            if not parameter.flags:
+                add = click.argument(name, metavar=parameter.metavar, required=parameter.required)
+            elif parameter.type == "boolean":
+                add = click.option(*parameter.flags, name, is_flag=True, help=parameter.description)
+            else:
+                kind = {"integer": click.IntRange(min=1), "number": click.FloatRange(min=0)}.get(parameter.type)
+                many = parameter.type == "array"
+                add = click.option(
+                    *parameter.flags, name, type=kind, multiple=many, metavar=parameter.metavar,
+                    help=parameter.description,
+                )  # fmt: skip
+            function = add(function)
+        return click.command(verb.name, help=verb.summary)(function)
+
+    return decorate
 
 
 def finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -69,60 +105,6 @@ def heed_signals() -> None:
 
 def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def open_project_at(directory: Path) -> Iterator[Project]:
-    from autoresearch_kit.project import open_project
-
-    project = open_project(directory)
-    try:
-        yield project
-    finally:
-        project.repository.close()
-
-
-@contextlib.contextmanager
-def open_repository_at(directory: Path) -> Iterator[Repository]:
-    from autoresearch_kit.ledger.git import Repository
-
-    repository = Repository(directory if directory.is_dir() else directory.parent)
-    try:
-        yield repository
-    finally:
-        repository.close()
-
-
-def run_of(project: Project, tag: str | None) -> tuple[Ledger, list[Attempt]]:
-    from autoresearch_kit.ledger.ledger import Ledger
-
-    ledger, attempts = read_run(project.repository, tag, project.spec_name)
-    return Ledger(project.repository, project.spec.branch_prefix, ledger.tag), attempts
-
-
-def spec_name(repository: Repository, directory: Path) -> str:
-    from autoresearch_kit.core.names import SPEC_NAME
-
-    path = directory if directory.is_file() else directory / SPEC_NAME
-    return os.path.relpath(path.resolve(), repository.root.resolve())
-
-
-def read_run(repository: Repository, tag: str | None, spec: str) -> tuple[Ledger, list[Attempt]]:
-    """The run `tag`, else that of the spec at path `spec` which was active last. UsageError when there is none."""
-    from autoresearch_kit.core.errors import UsageError
-    from autoresearch_kit.ledger.ledger import Ledger, read_latest, tags
-
-    if tag is None:
-        found = read_latest(repository, spec)
-        if found is None:
-            raise UsageError("there is no run of this project yet", "start one: ark run")
-        return found
-    ledger = Ledger(repository, "", tag)
-    attempts = ledger.read()
-    if not attempts:
-        known = ", ".join(tags(repository)) or "none yet"
-        raise UsageError(f"there is no run {tag}", f"the runs are: {known}")
-    return ledger, attempts
 
 
 def default_tag(project: Project, today: str) -> str:

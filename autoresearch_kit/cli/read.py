@@ -7,62 +7,59 @@ from pathlib import Path
 import click
 
 from autoresearch_kit.cli.common import (
+    anywhere,
     console,
-    directory,
     json_option,
     open_project_at,
-    open_repository_at,
     print_json,
-    read_run,
-    run_of,
-    spec_name,
     tag_option,
+    verb_command,
 )
+from autoresearch_kit.serve.place import Place, open_repository_at, place_of, read_run, run_of, spec_name
+from autoresearch_kit.serve.verbs import HISTORY, SHOW, STATUS, silent
 
 
-@click.command()
-@directory
-@tag_option
-@json_option
+@verb_command(STATUS, anywhere, tag_option, json_option)
 def status(directory: Path, tag: str | None, as_json: bool) -> None:
-    """Say how a run stands."""
     from autoresearch_kit.views import summary
 
-    with open_project_at(directory) as project:
-        ledger, attempts = run_of(project, tag)
-        found = summary.status(project, ledger, attempts)
+    found = STATUS.call(place_of(directory, tag), {}, silent)
     if as_json:
         print_json(found)
     else:
         click.echo("\n".join(summary.status_lines(found)))
+        for name in ("over", "desk"):
+            if found[name]:
+                click.echo(f"  {name:<8}  {found[name]}")
 
 
-@click.command()
-@directory
-@tag_option
-@json_option
-@click.option("--tsv", "as_tsv", is_flag=True, help="The table of results.tsv.")
-@click.option("--replay", metavar="RULE", help="What another `decision` would have kept; nothing is measured.")
-def log(directory: Path, tag: str | None, as_json: bool, as_tsv: bool, replay: str | None) -> None:
-    """List every attempt of a run."""
+tsv_option = click.option("--tsv", "as_tsv", is_flag=True, help="The table of results.tsv.")
+replay_option = click.option(
+    "--replay", metavar="RULE", help="What another `decision` would have kept; nothing is measured."
+)
+
+
+@verb_command(HISTORY, anywhere, tag_option, json_option, tsv_option, replay_option)
+def log(directory: Path, tag: str | None, last: int | None, as_json: bool, as_tsv: bool, replay: str | None) -> None:
     from autoresearch_kit.ledger import results
-    from autoresearch_kit.views import summary
 
     if as_tsv and (as_json or replay):
         raise click.UsageError(f"--tsv and {'--json' if as_json else '--replay'} exclude each other")
+    place = place_of(directory, tag)
     if replay is not None:
-        _print_replay(directory, tag, replay, as_json)
+        _print_replay(place, replay, as_json)
+        return
+    if as_json:
+        print_json(HISTORY.call(place, {"last": last}, silent))
         return
     # Without --tsv no spec is needed, which saves a third of the time.
-    with open_repository_at(directory) as repository:
-        attempts = read_run(repository, tag, spec_name(repository, directory))[1]
-    if as_json:
-        print_json([summary.log_entry(attempt) for attempt in attempts])
-    elif as_tsv:
+    with open_repository_at(place.where) as repository:
+        attempts = read_run(repository, place.tag, spec_name(repository, place.where))[1][-(last or 0) :]
+    if as_tsv:
         from autoresearch_kit.core.specfile import load_spec
         from autoresearch_kit.project import find_spec
 
-        click.echo(results.table(load_spec(find_spec(directory)).metric, attempts), nl=False)
+        click.echo(results.table(load_spec(find_spec(place.where)).metric, attempts), nl=False)
     else:
         from autoresearch_kit.views.display import verdict_line
 
@@ -71,39 +68,31 @@ def log(directory: Path, tag: str | None, as_json: bool, as_tsv: bool, replay: s
             out.print(verdict_line(attempt), soft_wrap=True, highlight=False)
 
 
-def _print_replay(directory: Path, tag: str | None, rule: str, as_json: bool) -> None:
+def _print_replay(place: Place, rule: str, as_json: bool) -> None:
     from autoresearch_kit.views.replay import read_rule, replay, replay_entry, replay_lines
 
     decision = read_rule(rule)
-    with open_project_at(directory) as project:
-        found = list(replay(project, run_of(project, tag)[1], decision))
+    with open_project_at(place.where) as project:
+        found = list(replay(project, run_of(project, place.tag)[1], decision))
     if as_json:
         print_json([replay_entry(replayed) for replayed in found])
     else:
         click.echo("\n".join(replay_lines(found)))
 
 
-@click.command()
-@click.argument("attempt", metavar="[TAG/]N")
-@directory
-@json_option
-def show(attempt: str, directory: Path, as_json: bool) -> None:
-    """Show one attempt: what was tried, why, the verdict and the diff."""
-    from autoresearch_kit.core.errors import UsageError
-    from autoresearch_kit.ledger.ledger import pick
+@verb_command(SHOW, anywhere, tag_option, json_option)
+def show(attempt: str, directory: Path, tag: str | None, as_json: bool) -> None:
+    from autoresearch_kit.serve.place import find_attempt
     from autoresearch_kit.views import summary
 
-    with open_project_at(directory) as project:
-        tag, slash, number = attempt.rpartition("/")
-        if not number.isdigit() or (slash and not tag):
-            raise UsageError(f"`{attempt}` is not an attempt", "write a number, or TAG/NUMBER")
-        tag = tag or run_of(project, None)[0].tag
-        found = pick(project.repository, project.spec.branch_prefix, f"{tag}/{number}")
+    place = place_of(directory, tag)
+    if as_json:
+        print_json(SHOW.call(place, {"attempt": attempt}, silent))
+        return
+    with open_project_at(place.where) as project:
+        found = find_attempt(project, place.tag, attempt)
         diff = project.repository.diff(found.parent, found.commit) if found.parent else ""
-        if as_json:
-            print_json(summary.full_entry(found, diff))
-        else:
-            out = console()
-            for line in summary.show_lines(found, diff):
-                style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "") if diff else ""
-                out.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+        out = console()
+        for line in summary.show_lines(found, diff):
+            style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "") if diff else ""
+            out.print(line, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -19,11 +19,11 @@ from autoresearch_kit.cli.common import (
     json_option,
     open_project_at,
     print_json,
-    run_of,
     styled,
     tag_option,
 )
 from autoresearch_kit.core.errors import ArkError
+from autoresearch_kit.serve.place import run_of
 
 if TYPE_CHECKING:
     from autoresearch_kit.core.records import Attempt

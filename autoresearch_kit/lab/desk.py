@@ -100,6 +100,10 @@ class Desk:
         """Make the desk a clean clone at commit `head` of `branch`; `extra` are files in the spec's folder besides."""
         self._clone.lay(files, head, branch)
         self.laid, self.files, self._filtered = head, files, {}
+        self.put(extra)
+
+    def put(self, extra: Mapping[str, bytes]) -> None:
+        """Write files of the engine's own into the spec's folder."""
         for name, data in extra.items():
             self._folder.put(self._place.prefix + name, data)
 
@@ -164,8 +168,7 @@ class Desk:
                 raise Refused(f"{path} is in the place of a folder that is not yours to change; give it another name")
             if taken := next((above for above in _above(path) if above in fixed), None):
                 raise Refused(f"{path} is in the place of {taken}, which is not yours to change; give it another name")
-            if any(_is_git(part) for part in path.split("/")):
-                raise Refused(f"{path} is `.git` on some systems; give it another name")
+            check_name(path)
 
     def _check_gone(self, path: str) -> None:
         """Refused unless the agent deleted this mutable file: something else in its place is no plain deletion."""
@@ -274,6 +277,15 @@ def _above(path: str) -> Iterator[str]:
     """The folders that hold `path`."""
     while path := path.rpartition("/")[0]:
         yield path
+
+
+def check_name(path: str) -> None:
+    """Refused when git, or some system, would take a part of `path` for something else than a name."""
+    parts = path.split("/")
+    if any(_is_git(part) for part in parts):
+        raise Refused(f"{path} is `.git` on some systems; give it another name")
+    if not {"", ".", ".."}.isdisjoint(parts):  # no folder holds such a file, but a fetched tree may
+        raise Refused(f"{path} leads elsewhere")
 
 
 def _is_git(name: str) -> bool:

@@ -114,8 +114,8 @@ class Folder:
         return laid.on_disk if laid else None
 
     def take_up(self) -> None:
-        """Take the folder over from another process: the next `lay` changes what is in it, not the folder itself, which
-        may be where somebody works."""
+        """Take the folder over from another process: from now on `lay` changes what is in it, never the folder itself,
+        which is where somebody works."""
         self._taken_up = True
 
     def put(self, path: str, data: bytes) -> None:
@@ -145,7 +145,7 @@ class Folder:
 
     def _first(self) -> None:
         """A real checkout of the base, with the user's filters, into an empty folder."""
-        taken_up, self._taken_up = self._taken_up and _is_folder(self.root), False
+        taken_up = self._taken_up and _is_folder(self.root)
         self._made = None
         self._laid.clear()
         make_private(self.root.parent)

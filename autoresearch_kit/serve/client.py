@@ -84,19 +84,20 @@ def dismiss(cache: Path) -> None:
                 read_line(connection, 5, MAX_ANSWER_BYTES)
 
 
-def number_measured(cache: Path) -> int | None:
-    """Whether a process measures for this desk just now: the attempt's number, -1 before it has one; None if not."""
+def at_work(cache: Path) -> str:
+    """What a process does that serves this desk just now; empty when there is none."""
     connection = _connect(cache)
     if connection is None:
-        return None
-    with connection:
+        return ""
+    rest = bytearray()
+    with connection, contextlib.suppress(OSError):
         say(connection, {"verb": "wait", "timeout_seconds": 0})
-        while (said := read_line(connection, 10, MAX_ANSWER_BYTES)) is not None:
+        while (said := read_line(connection, 10, MAX_ANSWER_BYTES, rest)) is not None:
             if said.get("running"):
-                return -1 if said["number"] is None else int(said["number"])
-            if "busy" in said or "error" in said or "result" in said:
-                return None
-    return None
+                return "an attempt" if said["number"] is None else f"attempt {said['number']}"
+            if "busy" in said:
+                return "nothing yet; it waits for an agent"
+    return ""
 
 
 def _cache(place: Place) -> Path:

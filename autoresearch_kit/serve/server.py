@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import queue
+import select
 import socket
 import stat
 import threading
@@ -87,10 +88,14 @@ class Order:
 class Server:
     """Listens until it is closed. `take`, `tell` and `answer` are for the thread that measures."""
 
-    def __init__(self, cache: Path, cancel: Callable[[], None]) -> None:
-        """For the run whose cache folder this is, and whose lock the caller holds; `cancel` interrupts the caller."""
+    def __init__(self, cache: Path, cancel: Callable[[], None], stays: bool = False) -> None:
+        """For the run whose cache folder this is, and whose lock the caller holds; `cancel` interrupts the caller.
+
+        One that `stays` is not sent away by others who want the run.
+        """
         self._answer_path = cache / LOGS / ANSWER
         self._cancel = cancel
+        self._stays = stays
         self._changed = threading.Condition()
         self._order: Order | None = None
         self._number: int | None = None
@@ -124,8 +129,8 @@ class Server:
         """Let everybody who listens know."""
         self._send({"event": event_data(event)})
 
-    def begun(self, number: int, entry: Mapping[str, Any]) -> None:
-        """The order is attempt `number` and is being measured; `entry` answers those who do not want to wait."""
+    def begun(self, number: int | None, entry: Mapping[str, Any]) -> None:
+        """Attempt `number` is being measured, or with None what comes before; `entry` is for those who do not wait."""
         with self._changed:
             self._number = number
         self._send({"begun": dict(entry)})
@@ -223,12 +228,12 @@ class Server:
                 self._relay(connection, listener, request)
         elif verb == "cancel":
             self._stop(token)
-        elif verb == "leave":
+        elif verb == "leave" and not self._stays:
             with self._changed:
                 self._leave = True
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._closed, 5)  # so long the client waits
-        else:
+        elif verb != "leave":
             say(connection, {"error": f"there is no verb `{clean_line(str(verb), 40)}`", "hint": "", "exit_code": 2})
 
     def _relay(self, connection: socket.socket, listener: queue.Queue[Message], request: Message) -> None:
@@ -292,8 +297,6 @@ def say(connection: socket.socket, message: Mapping[str, Any]) -> None:
 
 def _has_gone(connection: socket.socket) -> bool:
     try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
+        return bool(select.select([connection], [], [], 0)[0]) and connection.recv(1, socket.MSG_PEEK) == b""
+    except (OSError, ValueError):
         return True

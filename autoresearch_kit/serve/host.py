@@ -1,0 +1,320 @@
+"""The process that measures for `ark try`: it holds the run, so that nothing is lost when whoever called is killed.
+
+`Host` does one order after another, in the thread that holds the run. For a person's own agent it lives in a process
+that the first `ark try` starts, and that ends soon after the last; with `drive: agent` it lives inside `ark run`.
+
+    python -m autoresearch_kit.serve.host SPEC TAG
+
+What was changed is taken off the desk, into git, before it is measured, and the desk is laid anew at once: whoever
+works there may go on meanwhile, and nothing that he writes is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from autoresearch_kit.agents.brief import desk_files
+from autoresearch_kit.core.budget import Limits
+from autoresearch_kit.core.errors import ArkError, UsageError
+from autoresearch_kit.core.records import Attempt, Proposal
+from autoresearch_kit.lab.desk import Refused
+from autoresearch_kit.ledger.ledger import pick
+from autoresearch_kit.loop import Turns
+from autoresearch_kit.project import open_project
+from autoresearch_kit.ratchet import Change, Event, Judged, NoAttempt, Note, Run, Sampling, Watch
+from autoresearch_kit.serve.answers import AFTER, measured, running, unmeasured
+from autoresearch_kit.serve.server import Message, Order, Server
+
+LINGER_SECONDS = 5.0
+"""How long a process that was started for a desk waits for the next order."""
+LAST_WORDS_SECONDS = 3.0
+"""How long it waits, when it cannot begin, for whoever started it, to say why."""
+LAY_TRIES = 8
+"""Whoever works on the desk may write there while it is laid."""
+LAY_PAUSE_SECONDS = 0.25
+
+
+class Cancelled(KeyboardInterrupt):
+    """Whoever ordered the measurement wants it no more."""
+
+
+class Host:
+    """Takes the orders of one run. `hold` before anything else, `close` at the end."""
+
+    def __init__(self, watch: Watch = lambda event: None, agent: str = "", stays: bool = False) -> None:
+        """`watch` gets every event too; `agent` proposes whatever comes, where that is known; `stays` as for Server."""
+        self._watch = watch
+        self._agent = agent
+        self._stays = stays
+        self._server: Server | None = None
+        self._getting_ready = self._measuring = False
+        self._proposal: Proposal | None = None
+        self._notes: list[str] = []
+        self._held_back: list[Note] = []
+        self._repaired: Attempt | None = None
+
+    def watch(self, event: Event) -> None:
+        """Take one event of the run: for `Run`."""
+        self._watch(event)
+        if self._server is None:
+            return
+        if self._getting_ready and isinstance(event, Note):
+            self._held_back.append(event)  # of interest only when something is measured before the order
+            return
+        for note in self._held_back:
+            self._server.tell(note)
+        self._held_back = []
+        self._server.tell(event)
+        if isinstance(event, Sampling) and event.done == 0:
+            number = self.run.books.next_number if self._proposal else None
+            title = self._proposal.title if self._proposal and self._proposal.title != "untitled" else ""
+            then = "fetch the verdict with `ark wait`; until then you may edit the desk"
+            self._server.begun(number, running(number, then, title=title, desk=self.desk))
+        if isinstance(event, Judged) and self._getting_ready:
+            attempt = event.attempt
+            self._notes.append(f"before this, attempt {attempt.number}: {_reason(attempt)}")
+            self._repaired = None if attempt.is_baseline else attempt
+
+    def hold(self, run: Run) -> None:
+        """Serve this run, which was opened, from now on."""
+        self.run = run
+        signal.signal(signal.SIGUSR1, self._interrupted)
+        # From the server's threads, and it must wake whoever waits for a command.
+        self._server = Server(run.cache, lambda: os.kill(os.getpid(), signal.SIGUSR1), self._stays)
+
+    def ready(self, turns: Turns) -> None:
+        """See to the baseline and the desk; ArkError when the run cannot go on."""
+        self.turns = turns
+        self._getting_ready = True
+        try:
+            self.run.ready()
+        finally:
+            self._getting_ready, self._held_back = False, []
+        if not self.run.take_up_desk():
+            self.lay()
+
+    @property
+    def server(self) -> Server:
+        """Where orders come from."""
+        assert self._server is not None, "hold a run first"
+        return self._server
+
+    @property
+    def desk(self) -> str:
+        """The spec's folder on the desk."""
+        return str(self.run.desk.folder)
+
+    def close(self) -> None:
+        """Take no more orders; safe to call twice. While the run is still held."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def lay(self) -> None:
+        """Lay the desk anew, also while somebody works there; ArkError when that does not succeed."""
+        for left in reversed(range(LAY_TRIES)):
+            try:
+                self.run.lay_desk(desk_files(self.run))
+                self.run.take_up_desk()  # never replace the folder from now on
+                return
+            except ArkError:
+                if not left:
+                    raise
+                time.sleep(LAY_PAUSE_SECONDS)
+
+    def touched(self) -> list[str]:
+        """What was changed on the desk since it was laid; empty when it is gone."""
+        if not self.run.desk.folder.is_dir():
+            return []
+        try:
+            return sorted(self.run.desk.compose())
+        except Refused as refusal:
+            return [str(refusal)]
+
+    def handle(self, order: Order) -> None:
+        """Do what is ordered. ArkError when the run cannot go on after it."""
+        try:
+            result = self._measure(order.request)
+        except UsageError as error:
+            self.server.fail(error)
+            return
+        except ArkError as error:
+            self.server.fail(error)
+            raise
+        except BaseException as error:
+            what = "it was stopped" if isinstance(error, KeyboardInterrupt) else f"ark failed: {type(error).__name__}"
+            self.server.fail(ArkError(f"the run is not held any more: {what}", "ark try goes on, with what is left"))
+            raise
+        finally:
+            self._proposal, self._notes, self._repaired = None, [], None
+        self.server.answer(result)
+
+    def _measure(self, request: Message) -> Message:
+        if over := self.turns.over():
+            return self._unmeasured("over", f"The run is over: {over.reason}", "Stop here")
+        if not self.run.desk.folder.is_dir():
+            self.lay()
+            return self._unmeasured("refused", "Refused: the desk was gone", f"It is laid anew: cd {self.desk}")
+        proposal, change = self._propose(request)
+        if isinstance(change, NoAttempt):
+            if change.kind in ("no_change", "duplicate"):
+                self.lay()
+            if change.kind == "no_change" and self._repaired is not None:
+                return self._measured(self._repaired)  # it is that verdict that is asked for again
+            return self._unmeasured(change.kind, change.reason, AFTER[change.kind])
+        self.lay()
+        self._proposal = proposal = self.turns.charged(proposal)
+        before = self.run.books.next_number
+        try:
+            self._measuring = True
+            attempt = self.run.attempt(proposal, change)
+            self._measuring = False
+        except BaseException as error:
+            self._measuring = False
+            self._put_back(change)
+            stopped = self.run.attempts[-1]
+            if isinstance(error, Cancelled) and stopped.number >= before:
+                then = "What you changed is on the desk again: ark try measures it anew"
+                return {**self._measured(stopped), "next": then}
+            raise
+        assert isinstance(attempt, Attempt), "the change was checked"
+        self.turns.take(proposal, attempt)
+        if left := self.touched():
+            self.run.desk.put(desk_files(self.run))
+            files = ", ".join(left[:5]) + (" and others" if len(left) > 5 else "")
+            self._notes.append(f"you changed {files} meanwhile, so the desk was not laid anew: that is still there")
+        else:
+            self.lay()
+        return self._measured(attempt)
+
+    def _propose(self, request: Message) -> tuple[Proposal, Change | NoAttempt]:
+        """What is to be tried, in words and as a change."""
+        title, why = _text(request, "title"), _text(request, "why")
+        agent = self._agent or _text(request, "agent")
+        names = request.get("from") or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UsageError("`from` should be a list of attempts, as [TAG/]N")
+        change = self.run.change()
+        if not names:
+            left = self.run.desk.note()
+            return Proposal(title or left[0], why or left[1], agent), change
+        names = [name if "/" in name else f"{self.run.tag}/{name}" for name in dict.fromkeys(names)]
+        repository, prefix = self.run.project.repository, self.run.spec.branch_prefix
+        others = [pick(repository, prefix, name) for name in names]
+        titles = "; ".join(other.proposal.title for other in others)
+        title = title or (titles if len(others) == 1 else f"Combine: {titles}")
+        said = [f"{name}: {_reason(other)}" for name, other in zip(names, others, strict=True)]
+        proposal = Proposal(title, why or "\n".join(said), agent, origin=tuple(names))
+        if isinstance(change, Change) or change.kind in ("refused", "conflict"):
+            what = ", ".join(self.touched()[:5])
+            return proposal, NoAttempt("refused", f"Refused: what you changed on the desk would be lost: {what}")
+        return proposal, self.run.change_of(others)
+
+    def _put_back(self, change: Change) -> None:
+        """Give back what was taken off the desk, unless something else was written there meanwhile."""
+        with contextlib.suppress(ArkError, OSError):
+            if not self.touched() and self.run.desk.laid == self.run.head.commit:
+                self.run.desk.edit(change.files)
+
+    def _measured(self, attempt: Attempt) -> Message:
+        over = self.turns.over()
+        return measured(attempt, self.run.head, Path(self.desk), self._notes, over.reason if over else "")
+
+    def _unmeasured(self, kind: str, reason: str, then: str) -> Message:
+        return unmeasured(kind, reason, then, desk=self.desk, notes=list(self._notes))
+
+    def _interrupted(self, *_: object) -> None:
+        if self._measuring:  # else it is over already
+            raise Cancelled
+
+
+def _reason(attempt: Attempt) -> str:
+    return attempt.verdict.reason if attempt.verdict else "Running"
+
+
+def _text(request: Message, name: str) -> str:
+    text = request.get(name) or ""
+    if not isinstance(text, str):
+        raise UsageError(f"`{name}` should be a text")
+    return text
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Hold the run of a desk until nobody has asked for a while. The first line on stdout says whether it began."""
+    spec, tag = arguments
+    _heed_signals()
+    host = Host(watch=_log)
+    try:
+        project = open_project(Path(spec))
+    except ArkError as error:
+        _report(error, held=False)
+        return error.exit_code
+    with contextlib.closing(project.repository), Run(project, tag, host.watch) as run:
+        try:
+            run.open()
+            host.hold(run)
+        except ArkError as error:
+            run.close()
+            _report(error, held=run.ledger.lock().is_held())
+            return error.exit_code
+        _say({"ready": True})
+        try:
+            return _serve(host, run)
+        finally:
+            host.close()
+
+
+def _serve(host: Host, run: Run) -> int:
+    try:
+        host.ready(Turns(run, Limits(), lambda event: None))
+    except ArkError as error:
+        if host.server.take(LAST_WORDS_SECONDS):
+            host.server.fail(error)
+        return error.exit_code
+    while order := host.server.take(LINGER_SECONDS):
+        try:
+            host.handle(order)
+        except ArkError as error:
+            return error.exit_code
+    return 0
+
+
+def _log(event: Event) -> None:
+    if isinstance(event, Note):
+        print(event.text, file=sys.stderr, flush=True)
+    elif isinstance(event, Judged):
+        print(f"attempt {event.attempt.number}: {_reason(event.attempt)}", file=sys.stderr, flush=True)
+
+
+def _report(error: ArkError, held: bool) -> None:
+    print(f"error: {error.message}", file=sys.stderr)
+    _say({"error": error.message, "hint": error.hint, "exit_code": error.exit_code, "held": held})
+
+
+def _say(message: dict[str, Any]) -> None:
+    """To whoever started this, if he still listens."""
+    with contextlib.suppress(OSError):
+        os.write(1, json.dumps(message).encode() + b"\n")
+    os.dup2(2, 1)
+
+
+def _heed_signals() -> None:
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main(sys.argv[1:]))
+    sys.exit(130)
