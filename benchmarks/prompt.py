@@ -1,8 +1,8 @@
 """python benchmarks/prompt.py [ATTEMPTS ...]      (20, 200 and 2000 unless given)
 
 How large the prompt of one attempt is, and how long it takes to make, after so many attempts: a real repository with a
-ledger of made-up attempts, of which a sixth is kept and an eighth crashes. Titles, reasons and logs are as long as those
-of agents.
+ledger of made-up attempts. A sixth of them is kept, an eighth crashes; titles, reasons and logs are as long as agents
+write them.
 """
 
 from __future__ import annotations
