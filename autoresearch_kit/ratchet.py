@@ -21,7 +21,7 @@ from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.core.outlook import Outlook
 from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Proposal, Verdict, number
 from autoresearch_kit.lab import cache
-from autoresearch_kit.lab.desk import Desk, Refused
+from autoresearch_kit.lab.desk import Desk, Refused, check_name
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.lab.ticket import Ticket
@@ -352,16 +352,23 @@ class Run:
 
     def change_of(self, others: Sequence[Attempt]) -> Change | NoAttempt:
         """The changes of other attempts, of this or other runs, one after another on top of the head."""
-        ours = self._files_of_head()
+        repository, ours = self.project.repository, self._files_of_head()
         files = ours
         for other in others:
             if not other.parent:
                 continue
+            if repository.commit_of(other.parent) is None:
+                reason = f"Refused: the parent of attempt {other.number} is not in this repository; fetch it too"
+                return NoAttempt("refused", reason)
             base, theirs = self._mutable_files(other.parent), self._mutable_files(other.commit)
             if any(entry.mode in (SYMLINK, GITLINK) for entry in theirs.values()):
                 return NoAttempt("refused", f"Refused: attempt {other.number} holds a link or a submodule")
             try:
-                files = _with(files, carry(self.project.repository, files, base, theirs))
+                for path in theirs:
+                    check_name(path)
+                files = _with(files, carry(repository, files, base, theirs))
+            except Refused as refusal:
+                return NoAttempt("refused", f"Refused: {refusal}")
             except Conflict as conflict:
                 text = f"Conflict: the change of attempt {other.number} does not fit onto the head in {conflict}"
                 return NoAttempt("conflict", text)

@@ -1,13 +1,15 @@
 """The agent that tries here what was kept elsewhere: every kept change of the other runs, merged onto the head.
 
 The other runs are those of this repository, also those fetched from other machines
-(`git fetch MACHINE 'refs/ark/*:refs/ark/*'`). A change that does not fit any more, or is in already, costs nothing.
+(`git fetch MACHINE 'refs/ark/nov21/*:refs/ark/theirs/*'`). A change that does not fit any more, or is in already, costs
+nothing; a run that cannot be read is passed over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.records import Attempt, Outcome, Proposal
 from autoresearch_kit.ledger.ledger import Ledger, tags
 from autoresearch_kit.loop import Failed, Finished
@@ -28,7 +30,7 @@ class TransplantAgent:
         """Put the next change that fits onto the desk."""
         if self._left is None:
             self._tried = {name for attempt in run.attempts for name in attempt.proposal.origin}
-            self._left = _kept_elsewhere(run)
+            self._left = _kept_elsewhere(run, self._watch)
         for name, other in self._left:
             if name in self._tried:
                 continue
@@ -48,12 +50,17 @@ class TransplantAgent:
         """Nothing to end."""
 
 
-def _kept_elsewhere(run: Run) -> Iterator[tuple[str, Attempt]]:
+def _kept_elsewhere(run: Run, watch: Watch) -> Iterator[tuple[str, Attempt]]:
     repository = run.project.repository
     for tag in tags(repository):
         if tag == run.tag:
             continue
-        for attempt in Ledger(repository, run.spec.branch_prefix, tag).read():
+        try:
+            attempts = Ledger(repository, run.spec.branch_prefix, tag).read()
+        except ArkError as error:  # somebody else's refs are no reason to end a night
+            watch(Note(f"run {tag} is passed over: {error.message}"))
+            continue
+        for attempt in attempts:
             ours = attempt.spec in ("", run.project.spec_name)
             if ours and attempt.outcome is Outcome.KEEP and not attempt.is_baseline:
                 yield f"{tag}/{attempt.number}", attempt

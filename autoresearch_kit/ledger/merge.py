@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import TypeVar
 
 from autoresearch_kit.core.records import Attempt
 from autoresearch_kit.ledger.git import Entry, Repository
 
+_T = TypeVar("_T")
 _BETWEEN = b"\1 between two lines \1\n"
 """For git, changes of neighbouring lines are one; constants that a search turns often are neighbours."""
 
@@ -20,7 +22,8 @@ def carry(
 ) -> dict[str, Entry | None]:
     """What must change in the files `ours` to have in them too what changed from `base` to `theirs`; None deletes.
 
-    Conflict when both have changed the same lines, or one has deleted what the other changed.
+    Conflict when both have changed the same lines, one has deleted what the other changed, or a new file would take the
+    place of a folder or lie below a file.
     """
     changes: dict[str, Entry | None] = {}
     for path in sorted(path for path in {*base, *theirs} if base.get(path) != theirs.get(path)):
@@ -32,7 +35,20 @@ def carry(
                 raise Conflict(path)
             if merged != ours[path]:
                 changes[path] = merged
+    _check_places({path for path, entry in {**ours, **changes}.items() if entry}, changes)
     return changes
+
+
+def _check_places(files: Collection[str], changed: Iterable[str]) -> None:
+    folders = {above for path in files for above in _above(path)}
+    for path in changed:
+        if path in files and (path in folders or any(above in files for above in _above(path))):
+            raise Conflict(path)
+
+
+def _above(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def without(repository: Repository, head: str, attempt: Attempt) -> str | None:
@@ -54,14 +70,26 @@ def _merged(
     if not (path in base and path in ours and path in theirs):
         return None
     versions = [files[path] for files in (base, ours, theirs)]
-    texts = [repository.blob(entry.oid) for entry in versions]
-    data = repository.merge(*texts)
-    if data is None and (merged := repository.merge(*map(_spread, texts))) is not None:
-        data = merged.replace(_BETWEEN, b"")
-    if data is None:
+    mode = _changed(*(entry.mode for entry in versions))
+    oid = _changed(*(entry.oid for entry in versions))
+    if mode is None:
         return None
-    mode = versions[1].mode if versions[1].mode != versions[0].mode else versions[2].mode
-    return Entry(mode, repository.store_blob(data))
+    if oid is None:
+        texts = [repository.blob(entry.oid) for entry in versions]
+        data = repository.merge(*texts)
+        if data is None and (merged := repository.merge(*map(_spread, texts))) is not None:
+            data = merged.replace(_BETWEEN, b"")
+        if data is None:
+            return None
+        oid = repository.store_blob(data)
+    return Entry(mode, oid)
+
+
+def _changed(base: _T, ours: _T, theirs: _T) -> _T | None:
+    """What a value has become; None when it was changed to two others."""
+    if theirs in (base, ours):
+        return ours
+    return theirs if ours == base else None
 
 
 def _spread(text: bytes) -> bytes:

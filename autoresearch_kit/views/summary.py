@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from autoresearch_kit.core.records import Attempt, Outcome, number
+from autoresearch_kit.core.records import Attempt, Cost, Outcome, number
 from autoresearch_kit.ledger.ledger import Ledger, baseline_of, last_kept
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def status_lines(found: Mapping[str, Any]) -> list[str]:
 
 def log_entry(attempt: Attempt) -> dict[str, Any]:
     """One attempt as `ark log --json` lists it."""
+    cost = attempt.proposal.cost
     return {
         "number": attempt.number,
         "commit": attempt.commit,
@@ -99,6 +100,8 @@ def log_entry(attempt: Attempt) -> dict[str, Any]:
         "started": attempt.started,
         "gain": attempt.verdict.gain if attempt.verdict else None,
         "agent": attempt.proposal.agent,
+        "origin": list(attempt.proposal.origin),
+        "cost": {"seconds": cost.seconds, "tokens": cost.tokens, "money": cost.money},
         "head_values": list(attempt.head_values),
         "noise": attempt.verdict.noise if attempt.verdict else None,
     }
@@ -106,14 +109,12 @@ def log_entry(attempt: Attempt) -> dict[str, Any]:
 
 def full_entry(attempt: Attempt, diff: str) -> dict[str, Any]:
     """One attempt with everything that the ledger holds of it."""
-    cost = attempt.proposal.cost
     return {
         **log_entry(attempt),
         "why": attempt.proposal.why,
         "tree": attempt.tree,
         "yardstick": attempt.yardstick,
         "machine": attempt.machine,
-        "cost": {"seconds": cost.seconds, "tokens": cost.tokens, "money": cost.money},
         "measurements": [
             {
                 "value": m.value,
@@ -134,6 +135,14 @@ def _log_tail(attempt: Attempt) -> str:
     return next((m.log_tail for m in reversed(attempt.measurements) if m.log_tail), "")
 
 
+def _cost_words(cost: Cost) -> str:
+    """What the agent's turn cost, as far as is known; empty when nothing is."""
+    words = [f"{cost.seconds:.1f} s"] if cost.seconds else []
+    words += [f"{cost.tokens:,} tokens"] if cost.tokens is not None else []
+    words += [f"{cost.money:.4g} in money"] if cost.money is not None else []
+    return ", ".join(words)
+
+
 def show_lines(attempt: Attempt, diff: str) -> list[str]:
     """One attempt for a person."""
     lines = [f"attempt {attempt.number}: {attempt.proposal.title}"]
@@ -143,6 +152,10 @@ def show_lines(attempt: Attempt, diff: str) -> list[str]:
     lines.append(f"commit   {attempt.commit}")
     lines.append(f"parent   {attempt.parent}")
     lines.append(f"started  {attempt.started} by {attempt.proposal.agent}, measured in {attempt.seconds:.1f} s")
+    if attempt.proposal.origin:
+        lines.append(f"from     {', '.join(attempt.proposal.origin)}")
+    if cost := _cost_words(attempt.proposal.cost):
+        lines.append(f"cost     {cost}")
     lines.append(f"machine  {attempt.machine}")
     if len(attempt.measurements) > 1:
         whose = {False: "head" if attempt.is_baseline else "candidate", True: "head"}

@@ -1,4 +1,4 @@
-"""One change taken out of a later commit.   pytest tests/ledger/test_merge.py"""
+"""One change taken out of a later commit, or made again elsewhere.   pytest tests/ledger/test_merge.py"""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from small_repository import git
 
 from autoresearch_kit.core.records import Attempt, Proposal
-from autoresearch_kit.ledger.git import Repository
-from autoresearch_kit.ledger.merge import without
+from autoresearch_kit.ledger.git import Entry, Repository
+from autoresearch_kit.ledger.merge import Conflict, carry, without
 
 TEXT = "".join(f"line {number}\n" for number in range(10))
 
@@ -97,3 +99,98 @@ def test_neighbouring_constants_come_out_alone(folder: Path, repository: Reposit
     assert shown(folder, without(repository, head, change(folder, first))) == {"a": "RATE = 1\nSTEPS = 2\nDEPTH = 2"}
     again = commit(folder, a="RATE = 3\nSTEPS = 2\nDEPTH = 2")
     assert without(repository, again, change(folder, first)) is None, "a later change of the same line"
+
+
+# A change made again in other files
+
+
+def files(folder: Path, repository: Repository, **texts: str | bytes) -> dict[str, Entry]:
+    """Entries of plain files; a name that ends in `_x` is an executable."""
+    entries = {}
+    for name, text in texts.items():
+        data = text.encode() if isinstance(text, str) else text
+        mode = 0o100755 if name.endswith("_x") else 0o100644
+        entries[name.removesuffix("_x").replace("__", "/")] = Entry(mode, repository.store_blob(data))
+    return entries
+
+
+def carried(folder: Path, repository: Repository, ours: Any, base: Any, theirs: Any) -> dict[str, Any]:
+    """What `carry` changes, as text or mode and text."""
+    made = (files(folder, repository, **texts) for texts in (ours, base, theirs))
+    changes = carry(repository, *made)
+    found: dict[str, Any] = {}
+    for path, entry in changes.items():
+        text = repository.blob(entry.oid).decode("latin-1") if entry else None
+        found[path] = (text, "x") if entry and entry.mode == 0o100755 else text
+    return found
+
+
+A, B, AB = "a\n" + TEXT, TEXT + "b\n", "a\n" + TEXT + "b\n"
+
+
+@pytest.mark.parametrize(
+    ("ours", "base", "theirs", "changes"),
+    [
+        ({"f": A}, {"f": TEXT}, {"f": B}, {"f": AB}),
+        ({"f": A}, {"f": TEXT}, {"f": A}, {}),
+        ({"f": AB}, {"f": TEXT}, {"f": B}, {}),
+        ({"f": TEXT, "g": "g"}, {"f": TEXT}, {"f": B}, {"f": B}),
+        ({"f": TEXT}, {"f": TEXT}, {"f": TEXT, "new": "n"}, {"new": "n"}),
+        ({"f": TEXT, "new": "n"}, {"f": TEXT}, {"f": TEXT, "new": "n"}, {}),
+        ({"f": TEXT, "g": "g"}, {"f": TEXT, "g": "g"}, {"f": TEXT}, {"g": None}),
+        ({"f": TEXT}, {"f": TEXT, "g": "g"}, {"f": TEXT}, {}),
+        ({"f": A}, {"f": TEXT}, {"f_x": TEXT}, {"f": (A, "x")}),
+        ({"f_x": TEXT}, {"f": TEXT}, {"f": B}, {"f": (B, "x")}),
+        ({"f": "\0ours"}, {"f": "\0"}, {"f_x": "\0"}, {"f": ("\0ours", "x")}),
+        ({"f_x": "\0"}, {"f": "\0"}, {"f": "\0theirs"}, {"f": ("\0theirs", "x")}),
+        ({"f": "1\n2\n"}, {"f": "1\nx\n"}, {"f": "y\nx\n"}, {"f": "y\n2\n"}),
+        ({"d__f": "f"}, {"d": "file"}, {}, {}),
+        ({"d": "d"}, {"d": "d"}, {"d__f": "f"}, {"d": None, "d/f": "f"}),
+    ],
+    ids=[
+        "both sides of a file", "the same", "in already", "untouched here", "added", "added here too", "deleted",
+        "deleted here too", "made executable", "executable here", "executable, not text", "changed, not text",
+        "neighbouring lines", "a folder now, gone there", "a file becomes a folder",
+    ],
+)  # fmt: skip
+def test_changes_that_fit(
+    folder: Path, repository: Repository, ours: Any, base: Any, theirs: Any, changes: dict[str, Any]
+) -> None:
+    assert carried(folder, repository, ours, base, theirs) == changes
+
+
+@pytest.mark.parametrize(
+    ("ours", "base", "theirs", "where"),
+    [
+        ({"f": "ours\n"}, {"f": "base\n"}, {"f": "theirs\n"}, "f"),
+        ({"f": "\0ours"}, {"f": "\0base"}, {"f": "\0theirs"}, "f"),
+        ({}, {"f": "base\n"}, {"f": "theirs\n"}, "f"),
+        ({"f": "ours\n"}, {"f": "base\n"}, {}, "f"),
+        ({"f": "ours\n"}, {}, {"f": "theirs\n"}, "f"),
+        ({"d__f": "fixed"}, {}, {"d": "new"}, "d"),
+        ({"d": "fixed"}, {}, {"d__e__f": "new"}, "d/e/f"),
+    ],
+    ids=[
+        "the same line", "not text", "deleted here", "deleted there", "added twice", "a file in place of a folder",
+        "a file below a file",
+    ],
+)  # fmt: skip
+def test_changes_that_do_not_fit(
+    folder: Path, repository: Repository, ours: Any, base: Any, theirs: Any, where: str
+) -> None:
+    with pytest.raises(Conflict) as found:
+        carried(folder, repository, ours, base, theirs)
+    assert str(found.value) == where
+
+
+LINES = st.lists(st.sampled_from(["a", "b", "c", "", "\r", "é"]), max_size=6).map(lambda lines: "\n".join(lines))
+
+
+@given(base=LINES, theirs=LINES)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_change_onto_what_it_was_made_from_is_itself(
+    folder: Path, repository: Repository, base: str, theirs: str
+) -> None:
+    made = carried(folder, repository, {"f": base}, {"f": base}, {"f": theirs})
+    assert made == ({} if base == theirs else {"f": theirs.encode().decode("latin-1")})
+    assert carried(folder, repository, {"f": theirs}, {"f": base}, {"f": theirs}) == {}, "and never twice"
