@@ -13,6 +13,8 @@ MAX_SECONDS = 32 * 24 * 3600.0
 """No limit lasts longer than a month: a time beyond is a misreading."""
 JUST_PAST_SECONDS = 15 * 60.0
 """A time of day that was reached so short a while ago is not tomorrow's."""
+LONG_PAST_SECONDS = 3600.0
+"""A time so long ago says nothing about this limit."""
 SOON_SECONDS = 60.0
 
 _RATE_LIMIT = re.compile(
@@ -45,7 +47,7 @@ _SPAN = rf"\d{{1,9}}(?:\.\d{{1,9}})?\s{{0,2}}{_UNIT}"
 _SPANS = rf"{_SPAN}(?:[\s,]{{0,3}}(?:and\s)?{_SPAN}){{0,4}}"
 _COMPACT = r"(?:\d{1,5}[dhm]){1,3}(?:\d{1,5}(?:\.\d{1,9})?s)?"
 _IN = re.compile(
-    rf"\b(?:in|after|for|delay\W{{1,5}}|wait)\s{{0,2}}(?:about\s)?({_COMPACT}(?!\w)|{_SPANS})", re.IGNORECASE
+    rf"(?:\b(?:in|after|for|wait)\s{{1,2}}|delay\W{{1,5}})(?:about\s)?({_COMPACT}(?!\w)|{_SPANS})", re.IGNORECASE
 )
 _ONE = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli|[smhdw])", re.IGNORECASE)
 _AFTER = re.compile(r"retry.?after(.?ms)?\W{1,6}(\d{1,9}(?:\.\d{1,6})?)(?!\d*[-/:])", re.IGNORECASE)
@@ -65,7 +67,7 @@ def rest_seconds(text: str, now: datetime) -> float | None:
     text = text[:20_000]
     for told in (_after, _span, _epoch, _iso, _clock):
         seconds = told(text, now)
-        if seconds is not None and seconds <= MAX_SECONDS:
+        if seconds is not None and -LONG_PAST_SECONDS <= seconds <= MAX_SECONDS:
             return max(0.0, seconds)
     return None
 
@@ -109,6 +111,8 @@ def _clock(text: str, now: datetime) -> float | None:
     for found in _CLOCK.finditer(text):
         half, minute, hour = found["half"], int(found["minute"] or 0), int(found["hour"])
         if not half and not found["minute"]:  # a bare number is no time
+            continue
+        if half and not 1 <= hour <= 12:
             continue
         if half:
             hour = hour % 12 + (12 if half.lower() == "pm" else 0)

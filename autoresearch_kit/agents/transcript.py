@@ -118,9 +118,10 @@ def lines_of(log: Path) -> Iterator[bytes]:
         file = os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        return
     with os.fdopen(file, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            return
         whole = True
         while line := stream.readline(MAX_LINE_BYTES):
             if whole and (line.endswith(b"\n") or len(line) < MAX_LINE_BYTES):
@@ -204,7 +205,8 @@ def _codex(found: Transcript, event: Event) -> None:
         if at(item, "type") == "agent_message":
             found.says(at(item, "text"))
         elif at(item, "status") == "declined":
-            found.denies(at(item, "type"), at(item, "command"))
+            tool = at(item, "type")
+            found.denies("shell" if tool == "command_execution" else tool, at(item, "command"))
 
 
 _REFUSED = re.compile(
@@ -313,7 +315,7 @@ _AIDER_ERROR = re.compile(r"litellm\.\w+|The API provider")
 
 def aider(lines: Iterable[bytes]) -> Transcript:
     """Text: its reply, then a line that counts tokens and money, for each message to the model."""
-    found, said = Transcript(), ""
+    found, said, is_edit = Transcript(), "", False
     for data in lines:
         line = data[:2000].decode("utf-8", "replace").rstrip()
         if tokens := _TOKENS.match(line):
@@ -322,10 +324,12 @@ def aider(lines: Iterable[bytes]) -> Transcript:
                 found.money = as_number(_amount(cost.group(2), ""))
             found.says(said)
             found.errors.clear()
-            said = ""
+            said, is_edit = "", False
         elif _AIDER_ERROR.match(line):
             found.fails(line)
-        elif (said or not _HEADER.match(line)) and len(said) < MAX_TEXT:
+        elif line.startswith(("<<<<<<<", "```")):
+            is_edit = True
+        elif not is_edit and (said or not _HEADER.match(line)) and len(said) < MAX_TEXT:
             said += line + "\n"
     return found
 

@@ -20,7 +20,7 @@ from autoresearch_kit.core.specfile import load_spec, parse_spec
 from autoresearch_kit.data import data_folder
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted((ROOT / "examples").glob("*/*.yaml"))
+SPECS = sorted([*(ROOT / "examples").glob("*/*.yaml"), *(ROOT / "templates").glob("*/*.yaml")])
 DOMAINS = sorted(path.name.removesuffix(".md.j2") for path in (ROOT / "templates" / "domains").iterdir())
 MINIMAL: dict[str, Any] = {
     "metric": "val_bpb",
@@ -177,8 +177,8 @@ def test_any_words_in_a_spec_arrive_as_they_are(words: str) -> None:
     assert text.count(words.strip()) >= 3
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_the_program_of_an_example_can_be_read_in_one_go(path: Path) -> None:
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_spec_of_ours_has_a_program_that_can_be_read_in_one_go(path: Path) -> None:
     text = brief.render_program(load_spec(path), path.parent)
     assert len(text.splitlines()) <= 130
     assert not re.search(r"\n\n\n", text), "no two blank lines in a row"
