@@ -115,13 +115,13 @@ class Turns:
             self.counts["proposed"] += 1
             self._idle = 0
             return None
-        self._owe(proposal.agent, proposal.cost)
+        self.owe(proposal.agent, proposal.cost)
         self.counts[result.kind] += 1
         return self._idled(result.reason)
 
     def fail(self, failed: Failed) -> Ending | float:
         """Enter an agent's failure: how many seconds to wait before it is asked again, or an Ending."""
-        self._owe(failed.agent, failed.cost)
+        self.owe(failed.agent, failed.cost)
         self.counts[failed.kind] += 1
         reason = failed.reason + (f"; {failed.hint}" if failed.hint else "")
         if failed.is_final:
@@ -152,7 +152,8 @@ class Turns:
         self._watch(Note(f"{reason} (turn {self._idle} of {IDLE_TURNS} without a new tree)"))
         return None
 
-    def _owe(self, agent: str, cost: Cost) -> None:
+    def owe(self, agent: str, cost: Cost) -> None:
+        """Enter what an agent has cost without an attempt: its next one is charged with it."""
         self._unpaid[agent] = self._unpaid.get(agent, Cost()) + cost
 
 

@@ -26,9 +26,13 @@ from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.serve.place import run_of
 
 if TYPE_CHECKING:
+    from autoresearch_kit.core.budget import Ending, Limits
     from autoresearch_kit.core.records import Attempt
+    from autoresearch_kit.core.spec import Agent as AgentSpec
     from autoresearch_kit.ledger.ledger import Ledger
     from autoresearch_kit.project import Project
+    from autoresearch_kit.ratchet import Run
+    from autoresearch_kit.views.display import Display
 
 
 @click.command()
@@ -40,6 +44,12 @@ if TYPE_CHECKING:
     "A known one is resumed.",
 )
 @click.option("--agent", metavar="A", help="A preset's name or else a shell command; the spec's unless given.")
+@click.option(
+    "--drive",
+    type=click.Choice(["engine", "agent"]),
+    help="Who drives the loop: ark, with a fresh prompt for each attempt, or the agent, by `ark try`; "
+    "the spec says it unless given.",
+)
 @click.option("--attempts", type=click.IntRange(min=0), metavar="N", help="Stop after so many new attempts.")
 @click.option(
     "--hours",
@@ -53,6 +63,7 @@ def run(
     directory: Path,
     tag: str | None,
     agent: str | None,
+    drive: str | None,
     attempts: int | None,
     hours: float | None,
     start_from: str | None,
@@ -62,31 +73,49 @@ def run(
 
     from rich.console import Console
 
-    from autoresearch_kit.agents import choose, open_agents
+    from autoresearch_kit.agents import choose
     from autoresearch_kit.core.budget import Limits
     from autoresearch_kit.ledger.ledger import check_tag
-    from autoresearch_kit.loop import Turns, loop
     from autoresearch_kit.ratchet import Run
+    from autoresearch_kit.serve import session
+    from autoresearch_kit.serve.client import dismiss
+    from autoresearch_kit.serve.host import Host
     from autoresearch_kit.views.display import Display
 
     gc.enable()
     with open_project_at(directory) as project:
-        chosen = choose(project.spec, agent)
+        agents = session.drivers(choose(project.spec, agent), drive)
         tag = default_tag(project, time.strftime("%b%d").lower()) if tag is None else check_tag(tag)
         heed_signals()
-        with Display(Console(stderr=True)) as display, Run(project, tag, display) as held:
-            display.follow(held)
-            held.open(start_from)
-            worker = open_agents(chosen, held, display)
-            try:
-                held.ready()
-                ending = loop(held, worker, Turns(held, Limits(attempts, hours), display))
-            except KeyboardInterrupt:
-                ending = None
-            finally:
-                worker.close()
+        limits = Limits(attempts, hours)
+        with Display(Console(stderr=True)) as display:
+            host = Host(display, agents[0].known_as, stays=True) if agents[0].drive == "agent" else None
+            with Run(project, tag, host.watch if host else display) as held:
+                display.follow(held)
+                dismiss(held.cache)
+                held.open(start_from)
+                try:
+                    if host:
+                        ending = session.drive(held, host, agents[0], limits, display)
+                    else:
+                        ending = _loop(held, agents, limits, display)
+                except KeyboardInterrupt:
+                    ending = None
         _print_ending(project, held.ledger, held.attempts, directory, ending.reason if ending else "stopped by you")
     raise SystemExit(ending.exit_code if ending else INTERRUPTED)
+
+
+def _loop(run: Run, agents: Sequence[AgentSpec], limits: Limits, display: Display) -> Ending:
+    """Ask the agents for changes, one after another, until a limit is reached."""
+    from autoresearch_kit.agents import open_agents
+    from autoresearch_kit.loop import Turns, loop
+
+    worker = open_agents(agents, run, display)
+    try:
+        run.ready()
+        return loop(run, worker, Turns(run, limits, display))
+    finally:
+        worker.close()
 
 
 def _print_ending(project: Project, ledger: Ledger, attempts: Sequence[Attempt], directory: Path, reason: str) -> None:
@@ -117,7 +146,9 @@ def _print_ending(project: Project, ledger: Ledger, attempts: Sequence[Attempt],
 def verify(directory: Path, tag: str | None, runs: int, ablate: bool, as_json: bool) -> None:
     """Measure baseline and head in turn, with fresh seeds: the number to publish, with its confidence interval."""
     from autoresearch_kit.core.verification import block_lines, warnings
+    from autoresearch_kit.lab.cache import run_cache
     from autoresearch_kit.ledger.verified import as_data
+    from autoresearch_kit.serve.client import dismiss
     from autoresearch_kit.verify import Verifier
 
     def tell(text: str) -> None:
@@ -125,7 +156,9 @@ def verify(directory: Path, tag: str | None, runs: int, ablate: bool, as_json: b
 
     with open_project_at(directory) as project:
         heed_signals()
-        with Verifier(project, run_of(project, tag)[0].tag, tell) as verifier:
+        ledger = run_of(project, tag)[0]
+        dismiss(run_cache(project.repository.common, ledger.branch))
+        with Verifier(project, ledger.tag, tell) as verifier:
             verifier.open()
             found = verifier.verify(runs, ablate)
     for warning in warnings(found):
@@ -142,15 +175,18 @@ def clean(directory: Path) -> None:
     """Remove desks, benches and caches of this repository's runs; never refs, never your files."""
     from autoresearch_kit.lab import cache
     from autoresearch_kit.ledger.lock import Lock
+    from autoresearch_kit.serve.client import dismiss
 
     with open_project_at(directory) as project:
+        folder = cache.repository_cache(project.repository.common)
+        for run in folder.glob("*/"):
+            dismiss(run)
         # Not by the refs: a run has none until its baseline begins.
         for path in sorted((project.repository.common / "ark").glob("*.lock")):
             if Lock(path, "").is_held():
                 # No tag begins with a plus.
                 what = {"+noise": "`ark check --noise`", "+exam": "`ark exam`"}.get(path.stem, f"run {path.stem}")
                 raise ArkError(f"{what} is going on in these folders", "stop it first, by Ctrl-C where it runs")
-        folder = cache.repository_cache(project.repository.common)
         if folder.exists():
             cache.remove(folder)
             click.echo(f"removed {folder}", err=True)

@@ -98,6 +98,8 @@ class Host:
             self.run.ready()
         finally:
             self._getting_ready, self._held_back = False, []
+        if self._stays:  # nobody has asked for anything yet
+            self._notes, self._repaired = [], None
         if not self.run.take_up_desk():
             self.lay()
 
