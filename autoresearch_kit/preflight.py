@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from autoresearch_kit.agents.brief import check_templates, own_templates
 from autoresearch_kit.agents.presets import PRESETS
 from autoresearch_kit.agents.tuning import read_tunables
 from autoresearch_kit.core.errors import ArkError
@@ -65,6 +66,8 @@ def preflight(project: Project) -> Iterator[Finding]:
     yield from _dirty(project)
     yield from _commands(project)
     yield from _agents(project, commit)
+    own = ", ".join(own_templates(project.folder))
+    yield from _failures("templates", lambda: check_templates(spec, project.folder), own)
     yield from _disk(project, commit)
     yield from _uncounted(spec)
     yield from _replaceable(project, files)

@@ -45,6 +45,11 @@ def desk_files(run: Run) -> dict[str, bytes]:
     return {PROGRAM_NAME: program.encode(), RESULTS_NAME: run.books.results.text().encode()}
 
 
+def own_templates(folder: Path) -> list[str]:
+    """Names of the templates that the project has in place of the kit's."""
+    return [name for name in (PROGRAM_TEMPLATE, ATTEMPT_TEMPLATE) if has_own(name, folder)]
+
+
 def check_templates(spec: Spec, folder: Path | None) -> None:
     """ArkError for the first mistake in the project's own templates, before a night depends on them."""
     render_program(spec, folder)

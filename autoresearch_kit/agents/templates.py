@@ -43,8 +43,9 @@ def render(name: str, folder: Path | None, **values: object) -> str:
 def _explained(error: Exception, place: str) -> ArkError:
     if isinstance(error, jinja2.TemplateNotFound):
         kit = data_folder("templates")
-        names = ", ".join(sorted(KIT + path.relative_to(kit).as_posix() for path in kit.rglob("*.md.j2")))
-        return ArkError(f"{place}: there is no template `{clean_line(str(error.name), 100)}`", f"the kit has {names}")
+        found = sorted(path.relative_to(kit).as_posix() for path in (*kit.glob("*.j2"), *kit.glob("domains/*.j2")))
+        hint = f"the kit has {', '.join(KIT + name for name in found)}"
+        return ArkError(f"{place}: there is no template `{clean_line(str(error.name), 100)}`", hint)
     text = clean_line(str(getattr(error, "message", None) or error), 300).rstrip(".")
     return ArkError(f"{place}: {text or type(error).__name__}")
 
