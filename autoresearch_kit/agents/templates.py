@@ -8,6 +8,7 @@ file and line, also when the mistake is in a file that it includes.
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,7 @@ def _environment(folder: Path | None) -> tuple[jinja2.Environment, _Loader]:
     environment.filters["number"] = number
     environment.filters["minutes"] = _minutes
     environment.filters["block"] = _block
+    environment.filters["shell"] = shlex.quote
     return environment, loader
 
 

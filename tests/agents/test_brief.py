@@ -56,7 +56,7 @@ FULL: dict[str, Any] = {
     "tunables": [{"file": "train.py", "name": "LR", "low": 0.1, "high": 1}],
     "budget": {"attempts": 100, "hours": 8, "target": 0.9, "patience": 30, "money": 20, "tokens": 1000},
     "sandbox": "none",
-    "env": {"OMP_NUM_THREADS": "4"},
+    "env": {"OMP_NUM_THREADS": "4", "NAME": "two words"},
     "resources": {"memory_mb": 16000},
 }
 
@@ -107,6 +107,7 @@ def test_what_every_program_says(base: dict[str, Any], rule: str) -> None:
     assert "luck is not rewarded" in decided if rule == "sequential" else "lucky run is no discovery" in decided
     assert "in one run" in decided if rule == "first_better" else "until luck is ruled out" in decided
     assert "Simple is better" in decided and "twenty ugly lines" in decided and "deleting lines" in decided
+    assert f"up to {brief_minutes(wanted.timeout_seconds / 60)}" in turn, "how long `ark try` may take"
     assert "A crash or a time-out" in decided and "drop what is wrong at the root" in decided
     assert all(words in history for words in ("`results.tsv`", "`git show COMMIT`", "`ark log`", "`ark show N`"))
     assert "`.ark/attempt.md`" in turn and "kind: what changes" in turn and "Stop" in turn
@@ -134,7 +135,8 @@ def test_what_the_full_spec_adds() -> None:
         assert f"\n    {line}\n" in text, "commands stand in a block of their own, which no backtick can close"
     for path in ("`run.log`", "`model.pt`", "`tokens/*.json`"):
         assert path in run, "what survives the run"
-    assert "420" in run and "11 minutes" in run and "the evaluation after 90 seconds" in run
+    assert "export ARK_BUDGET_SECONDS=420 ARK_SEED=1 NAME='two words' OMP_NUM_THREADS=4 python train.py" in run
+    assert "11 minutes" in run and "the evaluation after 90 seconds" in run
     assert "\n    ^score=(.*)$\n" in text
     assert "val_bpb: 0.123" not in text, "a pattern takes the place of the metric's own line"
     assert "- `peak_vram_mb <= 80000` - `wall_seconds < 400`" in run
