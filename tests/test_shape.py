@@ -15,7 +15,6 @@ import pytest
 from autoresearch_kit.agents.brief import render_program
 from autoresearch_kit.cli import main
 from autoresearch_kit.core.specfile import load_spec, parse_spec
-from autoresearch_kit.starter import blank_spec
 from autoresearch_kit.views.reference import FOLDER, pages
 
 ROOT = Path(__file__).parents[1]
@@ -36,8 +35,9 @@ LAYERS = [
 # The reference page is made from everything; no module of the package imports it.
 ABOVE_ALL = {PACKAGE / "views" / "reference.py"}
 SPECS = sorted((ROOT / "examples").glob("*/autoresearch-config*.yaml"))
+STARTERS = sorted((ROOT / "templates").glob("*/autoresearch-config*.yaml"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-DOCUMENTS += sorted((ROOT / "examples").rglob("README.md"))
+DOCUMENTS += [*sorted((ROOT / "examples").rglob("README.md")), *sorted((ROOT / "templates").rglob("README.md"))]
 
 
 def layer(name: str) -> int:
@@ -91,7 +91,7 @@ def test_only_the_ledger_uses_git():
 
 def test_examples_never_import_the_toolkit():
     assert (ROOT / "examples").is_dir()
-    for path in (ROOT / "examples").rglob("*.py"):
+    for path in [*(ROOT / "examples").rglob("*.py"), *(ROOT / "templates").rglob("*.py")]:
         assert "autoresearch_kit" not in path.read_text(), path
 
 
@@ -102,20 +102,9 @@ def test_every_example_loads_and_its_program_is_fresh(path):
     assert program.read_text() == render_program(spec, path.parent), "stale: run `make docs`"
 
 
-def test_the_blank_starter_has_every_key_and_is_a_spec():
-    from autoresearch_kit.core.spec import Spec
-
-    text = blank_spec("mine")
-    assert parse_spec(text).name == "mine"
-    for key in Spec.model_fields:
-        assert re.search(rf"^(# )?{key}: ", text, re.M), key
-
-
-def test_the_blank_starter_is_a_spec_with_every_comment_taken_away():
-    text = re.sub(r"^# (\w+: )", r"\1", blank_spec("mine"), flags=re.M)
-    text = text.replace("agent: null", "agent: {command: 'true'}")
-    spec = parse_spec(re.sub(r"^(\w+): null$", "", text, flags=re.M))
-    assert spec.name == "mine"
+@pytest.mark.parametrize("path", STARTERS, ids=lambda path: path.parent.name)
+def test_every_starter_loads_and_has_a_goal(path):
+    assert load_spec(path).goal
 
 
 @pytest.mark.parametrize("name", sorted(pages()))

@@ -11,21 +11,42 @@ from autoresearch_kit.cli.common import directory, heed_signals, json_option, op
 
 @click.command()
 @directory
-@click.option("--template", default="blank", metavar="NAME", show_default=True, help="What to start from.")
+@click.option("--template", metavar="NAME", help="What to start from; `blank` where nothing is there yet.")
 @click.option("--list", "list_only", is_flag=True, help="List the templates and stop.")
-def init(directory: Path, template: str, list_only: bool) -> None:
-    """Start a project in DIR from a template, and commit it."""
+@click.option("--run", "run_command", metavar="CMD", help="For code that is there: the experiment, a shell command.")
+@click.option("--metric", metavar="NAME", help="The number that decides, by the name under which it is printed.")
+@click.option("--direction", type=click.Choice(["minimize", "maximize"]), help="Whether lower or higher is better.")
+@click.option("--mutable", multiple=True, metavar="FILE", help="A file or glob that may change; may be repeated.")
+@click.option("--eval", "eval_command", metavar="CMD", help="Prints the metric after the run, where the run does not.")
+def init(
+    directory: Path,
+    template: str | None,
+    list_only: bool,
+    run_command: str | None,
+    metric: str | None,
+    direction: str | None,
+    mutable: tuple[str, ...],
+    eval_command: str | None,
+) -> None:
+    """Start a project in DIR, and commit it.
+
+    From a template, or with --run, --metric, --direction and --mutable around code that is there. On a terminal it asks
+    for what is not given.
+    """
     from autoresearch_kit import starter
+    from autoresearch_kit.cli import beginning
 
     if list_only:
-        for name in starter.templates():
-            click.echo(name)
+        beginning.list_templates()
         return
-    made, author = starter.start_project(directory, template)
-    click.echo(f"made and committed in {directory}: {', '.join(made)}", err=True)
-    if author:
-        click.echo(f"git does not know you yet, so the author is {author}", err=True)
-    click.echo(f"\nnext: ark check {directory} && ark run {directory}", err=True)
+    heed_signals()
+    known = starter.Own(run_command or "", metric or "", direction or "", mutable, eval_command or "")
+    chosen = beginning.choose(directory, template, known)
+    if isinstance(chosen, starter.Own):
+        started = starter.start_own(directory, chosen)
+    else:
+        started = starter.start_project(directory, chosen)
+    beginning.tell(directory, started)
 
 
 @click.command()

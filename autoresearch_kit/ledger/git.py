@@ -49,10 +49,13 @@ _LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
 # Where git and the user's settings are, and how it talks to others; all other variables say which repository.
 _KEPT = ("GIT_EXEC_PATH", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_ASKPASS")
 _KEPT_PREFIXES = ("GIT_PYTHON_", "GIT_SSH", "GIT_SSL_")
+_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 _MANY_LOOSE = 3000
 """So many loose objects are worth packing."""
 _LOCK_SECONDS = 1.0
 """No living git holds the lock of a ref for so long."""
+_INDEX_SECONDS = 5.0
+"""How long to wait for another git that works on the user's index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,9 +439,16 @@ def _forget_git_environment() -> None:
             del os.environ[name]
 
 
+def _forget_other_repositories() -> None:
+    """Drop what says which repository git works on; who commits, and how, stays."""
+    for name in _PLACES:
+        os.environ.pop(name, None)
+
+
 def refuse_bare(folder: Path) -> None:
     """ArkError when `folder` lies in a bare repository, where no project can be started."""
-    present = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    _forget_other_repositories()
+    present = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
     try:
         repository = git.Repo(present, search_parent_directories=True)
     except git.InvalidGitRepositoryError:
@@ -453,6 +463,7 @@ def commit_new_files(folder: Path, names: Sequence[str], message: str) -> str:
 
     Returns who the author is when git knows nobody and `ark` had to step in, else an empty string.
     """
+    _forget_other_repositories()
     paths = [str(folder.resolve() / name) for name in names]
     identity = []
     try:
@@ -468,8 +479,9 @@ def commit_new_files(folder: Path, names: Sequence[str], message: str) -> str:
             if status != 0:
                 identity = ["-c", "user.name=ark", "-c", "user.email=ark@localhost"]
             try:
-                repository.git.execute([*command, "add", "--", *paths])
-                repository.git.execute([*command, *identity, "commit", "--quiet", "-m", message, "--", *paths])
+                # By force: a rule such as `*.md` in the user's own list must not leave half of a project uncommitted.
+                _patiently(repository, [*command, "add", "--force", "--", *paths])
+                _patiently(repository, [*command, *identity, "commit", "--quiet", "-m", message, "--", *paths])
             except git.GitCommandError:
                 unstage = [*command, "rm", "--cached", "--quiet", "--ignore-unmatch", "--", *paths]
                 repository.git.execute(unstage, with_exceptions=False)
@@ -479,6 +491,19 @@ def commit_new_files(folder: Path, names: Sequence[str], message: str) -> str:
     except git.GitCommandError as error:
         raise _git_error("commit", 1, str(error.stderr)) from None
     return "ark <ark@localhost>" if identity else ""
+
+
+def _patiently(repository: git.Repo, command: list[str]) -> None:
+    """Run git, again while another git holds the user's index, for a few seconds."""
+    deadline = time.monotonic() + _INDEX_SECONDS
+    while True:
+        try:
+            repository.git.execute(command)
+            return
+        except git.GitCommandError as error:
+            if "index.lock'" not in str(error.stderr) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 def short(oid: str) -> str:
