@@ -1,7 +1,7 @@
 """python benchmarks/prompt.py [ATTEMPTS ...]      (20, 200 and 2000 unless given)
 
 How large the prompt of one attempt is, and how long it takes to make, after so many attempts: a real repository with a
-ledger of made-up attempts. A sixth of them is kept, an eighth crashes; titles, reasons and logs are as long as agents
+ledger of made-up attempts. Every sixth is kept, every eighth crashes; titles, reasons and logs are as long as agents
 write them.
 """
 
@@ -69,8 +69,7 @@ class Made:
     def judged(self, number: int) -> tuple[list[Measurement], Verdict]:
         """What came of it."""
         rng = self.random
-        chance = rng.random()
-        if number and chance < 1 / 8:
+        if number % 8 == 5:
             log = "".join(f"step {n}: {self.words(14)}\n" for n in range(60)) + "RuntimeError: out of memory\n"
             problem = f"exit: exit code 1; its last words: RuntimeError: {self.words(8)}"
             return [Measurement(None, {}, problem, 1.0, log)], Verdict(Outcome.CRASH, f"Crash: {problem}")
@@ -78,7 +77,7 @@ class Made:
             return [Measurement(1.0)], Verdict(
                 Outcome.KEEP, "Baseline: 1, the mean of 3 runs; the noise of one is 0.01"
             )
-        kept = chance < 1 / 8 + 1 / 6
+        kept = number % 6 == 0
         gain = (0.001 + 0.01 * rng.random()) * self.value * (1 if kept else -1)
         value = self.value - gain
         better, outcome = ("better", Outcome.KEEP) if kept else ("worse", Outcome.DISCARD)

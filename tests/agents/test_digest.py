@@ -6,6 +6,8 @@ pytest tests/agents/test_digest.py
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -209,7 +211,7 @@ def test_ideas_the_last_ones_and_how_many_more() -> None:
     assert found.ideas.splitlines()[-1] == "> idea 19 second line"
     assert len(found.ideas.splitlines()) == IDEAS
     assert found.ideas_left == 20 - IDEAS
-    assert f"there are {20 - IDEAS} older ones" in prompt_of(SPEC, found)
+    assert f"`ark note` lists the {20 - IDEAS} older ones too:" in prompt_of(SPEC, found)
 
 
 def test_a_long_patch_is_cut_and_says_how_to_see_it() -> None:
@@ -299,6 +301,17 @@ def test_books_hold_little_besides_the_attempts_and_look_at_none_of_the_old_ones
     assert digest(books, maximize=False) == whole
     assert len(books.kinds) <= books_module.MAX_KINDS + 1
     assert all(len(held) <= 10 for held in (books.kept, books.near_misses, books.crashes))
+
+
+def test_the_size_is_the_same_in_a_real_ledger(tmp_path: Path) -> None:
+    order = [sys.executable, str(Path(__file__).parents[2] / "benchmarks" / "prompt.py"), "20", "60"]
+    done = subprocess.run(order, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    header, *rows = (line.split() for line in done.stdout.splitlines())
+    assert header == ["attempts", "characters", "lines", "seconds"]
+    assert [row[0] for row in rows] == ["20", "60"]
+    sizes = [int(row[1]) for row in rows]
+    assert max(sizes) <= 1.1 * min(sizes) and min(sizes) > 5000
 
 
 # It quotes
