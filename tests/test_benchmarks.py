@@ -63,3 +63,14 @@ def test_one_campaign_can_be_looked_at(tmp_path: Path) -> None:
 def test_every_benchmark_begins_with_its_command() -> None:
     for path in BENCHMARKS.glob("*.py"):
         assert path.read_text().startswith(f'"""python benchmarks/{path.name}')
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_rehearsals_runs_and_prints_its_table(tmp_path: Path) -> None:
+    order = [sys.executable, str(BENCHMARKS / "rehearse.py"), "--attempts", "4"]
+    done = subprocess.run(order, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    header, *rows = (line.split() for line in done.stdout.splitlines())
+    assert header[:4] == ["attempts", "files", "noise", "measured"]
+    assert [row[:4] for row in rows if row[2] == "0"] == [["1", "0", "0", "4"], ["1", "3000", "0", "4"]]
+    assert len(rows) == 8
