@@ -22,6 +22,8 @@ from autoresearch_kit.core.records import clean_line
 
 MAX_LINE_BYTES = 8 * 2**20
 """A longer line is passed over; it holds the output of a tool, not a record that matters here."""
+MAX_LINES = 500_000
+"""A log of more lines than that is noise, and only its last two megabytes are read."""
 MAX_NUMBER = 1e12
 """More tokens or money than this were not spent in one turn."""
 MAX_TEXT = 20_000
@@ -113,7 +115,7 @@ def items(value: object) -> list[Any]:
 
 
 def lines_of(log: Path) -> Iterator[bytes]:
-    """The lines of a log, without the overlong; none when it is no regular file."""
+    """The lines of a log, without the overlong ones; none when it is no regular file."""
     try:
         file = os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -122,7 +124,10 @@ def lines_of(log: Path) -> Iterator[bytes]:
         os.close(file)
         return
     with os.fdopen(file, "rb") as stream:
-        whole = True
+        count = sum(piece.count(b"\n") for piece in iter(lambda: stream.read(2**20), b""))
+        start = max(0, stream.tell() - 2**21) if count > MAX_LINES else 0
+        stream.seek(start)
+        whole = start == 0
         while line := stream.readline(MAX_LINE_BYTES):
             if whole and (line.endswith(b"\n") or len(line) < MAX_LINE_BYTES):
                 yield line

@@ -208,6 +208,13 @@ def test_words_cannot_turn_a_change_into_a_limit(name: str, stand_ins: StandIns,
     assert (done.counts, done.pauses) == ({"proposed": 3}, [])
 
 
+def test_a_result_after_a_flood_is_found(stand_ins: StandIns, night: Play) -> None:
+    flood = 'yes \'{"type":"user","text":"x"}\' | head -c 60000000'
+    stand_ins.put("claude", {"does": f"{flood}; {answer(11)}", "says": "claude/success.jsonl"})
+    done = night({"name": "claude"}, attempts=1)
+    assert done.attempts[1].proposal.cost.tokens == 23000
+
+
 def test_talk_of_a_limit_in_a_good_turn_without_a_change_is_no_limit(stand_ins: StandIns, night: Play) -> None:
     event = {"type": "result", "is_error": False, "result": "rate limit, try again in 9 hours. Please run /login"}
     path = stand_ins.folder / "talk.jsonl"
@@ -305,8 +312,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", [*[name for name in HOSTILE if name != "prints megabytes"],
-                                  pytest.param("prints megabytes", marks=pytest.mark.slow)])  # fmt: skip
+@pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_agents_are_typed_counted_and_survived(name: str, tiny: Tiny, night: Play) -> None:
     script, kind = HOSTILE[name]
     command = tiny.agent(f"[ $TURN = 1 ] && {{ {script}; exit; }}; answer 1$TURN")

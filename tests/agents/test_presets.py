@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from autoresearch_kit.agents.presets import PRESETS
 from autoresearch_kit.agents.refusals import is_login, is_rate_limit, rest_seconds
-from autoresearch_kit.agents.transcript import MAX_LINE_BYTES, MAX_NUMBER, Transcript, lines_of
+from autoresearch_kit.agents.transcript import MAX_LINE_BYTES, MAX_LINES, MAX_NUMBER, Transcript, lines_of
 from autoresearch_kit.core.names import AGENTS, MODEL_FREE
 from autoresearch_kit.core.spec import Agent
 
@@ -196,6 +196,9 @@ def test_only_plain_files_are_read_and_long_lines_are_passed_over(tmp_path: Path
     assert list(lines_of(log)) == []
     log.write_bytes(b"a\n" + b"x" * (2 * MAX_LINE_BYTES) + b"y\nb\nc")
     assert list(lines_of(log)) == [b"a\n", b"b\n", b"c"]
+    log.write_bytes(b"first\n" + b"\n" * (MAX_LINES + 2**21) + b"last\n")
+    read = [line for line in lines_of(log) if line.strip()]
+    assert read == [b"last\n"], "of a flood the end"
     link = tmp_path / "link"
     link.symlink_to(log)
     assert list(lines_of(link)) == []
