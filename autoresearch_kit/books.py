@@ -6,6 +6,7 @@ costs what the first did.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ CRASHES_SHOWN = 3
 """Crashes at hand."""
 NEAR_MISSES = 5
 """Discarded attempts at hand that came closest to their head."""
+NEAR_AMONG = 200
+"""So many of the last discarded ones are compared: those from before were held against a head long gone."""
 MAX_KINDS = 100
 """Kinds of change that are counted each by itself; those that come later are counted together."""
 KIND_CHARACTERS = 30
@@ -76,8 +79,6 @@ class Books:
         """What the head's gain is counted from: the last baseline."""
         self.kept: deque[Attempt] = deque(maxlen=KEPT_SHOWN)
         """The last kept ones, oldest first."""
-        self.near_misses: list[Attempt] = []
-        """The closest discarded ones, best first."""
         self.crashes: deque[Attempt] = deque(maxlen=CRASHES_SHOWN)
         """The last crashes, oldest first, with their logs."""
         self.kinds: dict[str, Kind] = {}
@@ -86,6 +87,7 @@ class Books:
         """The table beside the spec."""
         self.history = History(quiet_value=quiet_value)
         """What the next decision may use."""
+        self._discarded: deque[Attempt] = deque(maxlen=NEAR_AMONG)
         self._trees: dict[tuple[str, str, str], Attempt] = {}
         self.since_keep = 0
         """Attempts since one was kept."""
@@ -108,6 +110,11 @@ class Books:
     def next_number(self) -> int:
         """The number for the next attempt."""
         return self.attempts[-1].number + 1 if self.attempts else 0
+
+    @property
+    def near_misses(self) -> list[Attempt]:
+        """The closest discarded ones, best first."""
+        return heapq.nsmallest(NEAR_MISSES, self._discarded, key=_distance)
 
     def measured(self, tree: str, machine: str, yardstick: str) -> Attempt | None:
         """The attempt that has measured `tree` already, on this kind of machine and by this yardstick."""
@@ -133,7 +140,7 @@ class Books:
             if attempt.is_baseline:
                 # What was measured otherwise says nothing from here on.
                 self.baseline = attempt
-                self.near_misses = []
+                self._discarded.clear()
                 self.kept.clear()
                 self.crashes.clear()
                 self.kinds.clear()
@@ -141,7 +148,7 @@ class Books:
         if attempt.outcome is Outcome.CRASH:
             self.crashes.append(attempt)
         if attempt.outcome is Outcome.DISCARD:
-            self.near_misses = sorted([*self.near_misses, attempt], key=_distance)[:NEAR_MISSES]
+            self._discarded.append(_without_log(attempt))
         self._money += attempt.proposal.cost.money or 0.0
         self._tokens += attempt.proposal.cost.tokens or 0
         if attempt.outcome in COUNTED and not any(m.kind in UNFAIR for m in attempt.measurements):

@@ -30,15 +30,15 @@ def has_own(name: str, folder: Path | None) -> bool:
 
 def render(name: str, folder: Path | None, **values: object) -> str:
     """The text of the template `name`, the project's own if there is one in `folder`; ArkError for a mistake in it."""
-    environment, loader = _environment(folder)
+    environment, loader = _environment(folder.absolute() if folder else None)
+    name = name if has_own(name, folder) else KIT + name
     try:
-        template = environment.get_template(name if has_own(name, folder) else KIT + name)
-        return template.render(**values)
+        return environment.get_template(name).render(**values)
     except Exception as error:  # a template can raise anything: a division by zero, a recursion without end
         place = loader.place(error)
         if not place and not isinstance(error, jinja2.TemplateError | RecursionError | SyntaxError):
             raise
-        raise _explained(error, place or str(loader.path(name if has_own(name, folder) else KIT + name))) from None
+        raise _explained(error, place or str(loader.path(name))) from None
 
 
 def _explained(error: Exception, place: str) -> ArkError:

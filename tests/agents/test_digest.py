@@ -18,10 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoresearch_kit import books as books_module
 from autoresearch_kit.agents.brief import prompt_of
 from autoresearch_kit.agents.digest import IDEAS, KINDS, LOG_LINES, RECENT, Digest, digest
-from autoresearch_kit.books import CRASHES_SHOWN, MAX_KINDS, NEAR_MISSES, Books, kind_of
+from autoresearch_kit.books import CRASHES_SHOWN, MAX_KINDS, NEAR_AMONG, NEAR_MISSES, Books, kind_of
 from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.core.specfile import parse_spec
@@ -129,6 +128,13 @@ def test_recent_near_and_crashes_are_the_right_ones() -> None:
     assert numbers[2] == [10, 11, 12][-CRASHES_SHOWN:]
     assert found.crash_log == "> log of 12"
     assert found.tried == 12, "a lost one was not tried"
+
+
+def test_near_misses_of_long_ago_make_room() -> None:
+    old = [attempt(n, DISCARD, "old: x", gain=-0.001) for n in range(1, 6)]
+    new = [attempt(n, DISCARD, "new: x", gain=-0.5) for n in range(6, 6 + NEAR_AMONG)]
+    assert "old" in told([attempt(0, KEEP), *old, *new[:-5]]).near
+    assert "old" not in told([attempt(0, KEEP), *old, *new]).near
 
 
 def test_the_last_crashs_log_stays_after_many_good_attempts() -> None:
@@ -290,16 +296,14 @@ def test_the_size_is_the_same_from_20_to_2000_attempts(seed: int, live: bool) ->
     assert max(sizes.values()) < 12_000
 
 
-def test_books_hold_little_besides_the_attempts_and_look_at_none_of_the_old_ones(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_digest_looks_at_none_of_the_old_attempts() -> None:
     """What the prompt needs is kept up to date one attempt at a time: the old ones may be gone."""
     attempts = campaign(500)
     books = entered(attempts, live=True)
     whole = digest(books, maximize=False)
     books.attempts = [books.attempts[0], *books.attempts[-RECENT:]]
     assert digest(books, maximize=False) == whole
-    assert len(books.kinds) <= books_module.MAX_KINDS + 1
+    assert len(books.kinds) <= MAX_KINDS + 1
     assert all(len(held) <= 10 for held in (books.kept, books.near_misses, books.crashes))
 
 
