@@ -9,16 +9,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoresearch_kit.core.records import Attempt, Outcome, number
+from autoresearch_kit.core.records import Attempt, Outcome, Proposal, number
 from autoresearch_kit.views.summary import log_entry
 
 TAIL_LINES = 20
 """Of the log of a crash."""
 NOTHING: dict[str, Any] = {
-    "number": None, "commit": None, "parent": None, "outcome": "", "value": None, "values": [], "title": "",
-    "reason": "", "problem": "", "seconds": 0.0, "also": {}, "started": None, "gain": None, "agent": "",
-    "head_values": [], "noise": None, "log_tail": "", "notes": [], "next": "", "desk": None,
-}  # fmt: skip
+    **log_entry(Attempt(0, "", "", "", Proposal("-"), (), None, "", "")),
+    **dict.fromkeys(("number", "commit", "parent", "started", "desk")),
+    "title": "",
+    "log_tail": "",
+    "notes": [],
+    "next": "",
+}
 """An answer in which nothing was measured."""
 
 
