@@ -188,7 +188,7 @@ def _uncounted(spec: Spec) -> Iterator[Finding]:
                 continue
             if agent.command is not None:
                 text = f"{agent.known_as} counts for {limit} only if it writes .ark/cost.json"
-                yield Finding("warn", "budget", text, "see docs/concepts/agents.md")
+                yield Finding("warn", "budget", text, f'have it write there, for example: {{"{what}": 12}}')
             elif what not in reports:
                 text = f"{agent.known_as} does not report {what}, so it counts nothing for {limit}"
                 yield Finding("warn", "budget", text, "limit it by budget.attempts or budget.hours")

@@ -22,6 +22,7 @@ from autoresearch_kit.agents.brief import desk_files, render_prompt
 from autoresearch_kit.agents.presets import PRESETS, Preset
 from autoresearch_kit.agents.refusals import is_login, is_rate_limit, rest_seconds
 from autoresearch_kit.agents.transcript import Transcript, as_number, at, lines_of, silent
+from autoresearch_kit.core.errors import UsageError
 from autoresearch_kit.core.records import Cost, Proposal, clean_line
 from autoresearch_kit.core.spec import Agent as AgentSpec
 from autoresearch_kit.lab import cache
@@ -64,6 +65,8 @@ class AgentProcess:
     def __init__(self, agent: AgentSpec, watch: Watch) -> None:
         self.agent = agent
         self._preset = PRESETS[agent.name] if agent.name else None
+        if self._preset and self._preset.drives is None and agent.drive == "agent":
+            raise UsageError(f"{agent.name} runs no commands, so it cannot drive", "write `drive: engine`")
         self._watch = watch
         self._supervisor = Supervisor()
 
@@ -132,7 +135,7 @@ class AgentProcess:
                 f" and {len(found.denied) - 5} more" if len(found.denied) > 5 else ""
             )
             reason = f"The agent changed nothing, and was not allowed to use {tools}"
-            hint = f"to allow more, see docs/concepts/agents.md: {self._row.allow}"
+            hint = f"to allow more, add to the agent in the spec, for example: {self._row.allow}"
             refused = Failed(reason, "denied", hint, agent=who, cost=cost)
         return None, refused
 

@@ -265,6 +265,11 @@ def test_check_shows_what_will_be_run_and_what_is_not_counted(tiny: Tiny, stand_
     ]
 
 
+def test_who_runs_no_commands_cannot_drive() -> None:
+    with pytest.raises(UsageError, match="aider runs no commands"):
+        AgentProcess(Agent(name="aider", drive="agent"), lambda event: None)
+
+
 # Commands
 
 
