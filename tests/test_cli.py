@@ -204,13 +204,13 @@ def test_check_finds_what_would_waste_a_night(home, tmp_path):
     folder = tmp_path / "mine"
     spec = folder / "autoresearch-config.yaml"
     text = spec.read_text().replace("python3 solution.py", "no-such-program solution.py")
-    spec.write_text(text + "\nagent: claud\nholdout_command: no-such-exam\n")
+    spec.write_text(text + "\nagent: {command: no-such-agent}\nholdout_command: no-such-exam\n")
     (folder / "solution.py").write_text("print(1)\n")
     (folder / "new.txt").write_text("x")
     findings = json.loads(ark("check", "--json", cwd=folder, code=1).stdout)
     found = {(f["level"], f["subject"]): f["text"] for f in findings}
     assert "no-such-program" in found["fail", "run_command"]
-    assert "claud" in found["fail", "agent"]
+    assert "no-such-agent" in found["fail", "agent"]
     assert "solution.py" in found["warn", "dirty files"] and "new.txt" in found["warn", "dirty files"]
     assert "no-such-exam" in found["fail", "holdout_command"]
     assert not {("ok", "noise"), ("fail", "noise")} & found.keys(), "nothing is said of the noise of what cannot run"
