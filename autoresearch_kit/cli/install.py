@@ -8,17 +8,19 @@ from pathlib import Path
 
 import click
 
-from autoresearch_kit.cli.common import directory, styled, tag_option
+from autoresearch_kit.cli.common import anywhere, default_tag, directory, styled, tag_option
 
 
 @click.command()
-@directory
+@anywhere
 @tag_option
 def mcp(directory: Path, tag: str | None) -> None:
     """Serve the agent's verbs as an MCP server on stdio; DIR is the project or a desk."""
+    import time
+
     from autoresearch_kit.serve.mcp import serve
 
-    serve(directory, tag)
+    serve(directory, tag, lambda project: default_tag(project, time.strftime("%b%d").lower()))
 
 
 @click.command()

@@ -24,7 +24,6 @@ from autoresearch_kit.install.agents import AGENTS, Row
 from autoresearch_kit.install.files import Change, Memory
 from autoresearch_kit.install.skill import is_ours, render_skill
 from autoresearch_kit.install.text import Unreadable
-from autoresearch_kit.lab.ticket import find_ticket
 from autoresearch_kit.project import Project, open_project
 
 SERVER = "ark"
@@ -73,11 +72,6 @@ def target_of(agent: str, where: Path, user: bool) -> Target:
         config = _first([row.in_home(name) for name in row.user_config])
         skill = row.in_home(row.user_skill.format(name=SERVER))
         return Target(agent, row, SERVER, config, skill, own_command("mcp"), None)
-    if ticket := find_ticket(where):
-        folder = Path(ticket.spec).parent
-        raise UsageError(
-            f"{where} lies on a desk, which is thrown away", f"give the project's folder: ark install {agent} {folder}"
-        )
     project = open_project(where)
     try:
         base = project.repository.root.resolve() if row.place == "root" else project.folder
