@@ -48,7 +48,7 @@ class Ticket:
                 found = json.loads(stream.read(MAX_BYTES))
             filtered = {str(path): (int(mode), str(oid)) for path, (mode, oid) in found["filtered"].items()}
             ticket = Ticket(str(found["spec"]), str(found["tag"]), str(found["laid"]), filtered)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         return ticket if os.path.isabs(ticket.spec) else None  # noqa: PTH117
 

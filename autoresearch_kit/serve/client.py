@@ -181,7 +181,7 @@ def _kept(cache: Path) -> Message | None:
         file = os.open(cache / LOGS / ANSWER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(file, "rb") as stream:
             found = json.loads(stream.read(MAX_ANSWER_BYTES))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and ("error" in found or isinstance(found.get("result"), dict)) else None
 

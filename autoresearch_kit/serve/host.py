@@ -114,6 +114,13 @@ class Host:
         """The spec's folder on the desk."""
         return str(self.run.desk.folder)
 
+    @property
+    def desk_is_gone(self) -> bool:
+        """Whether somebody has removed or moved it, or put a link in its place."""
+        folder, root = self.run.desk.folder, self.run.desk.root
+        expected = root.parent.resolve() / folder.relative_to(root.parent)
+        return not folder.is_dir() or folder.resolve() != expected
+
     def close(self) -> None:
         """Take no more orders; safe to call twice. While the run is still held."""
         if self._server is not None:
@@ -134,7 +141,7 @@ class Host:
 
     def touched(self) -> list[str]:
         """What was changed on the desk since it was laid; empty when it is gone."""
-        if not self.run.desk.folder.is_dir():
+        if self.desk_is_gone:
             return []
         try:
             return sorted(self.run.desk.compose())
@@ -162,7 +169,7 @@ class Host:
     def _measure(self, request: Message) -> Message:
         if over := self.turns.over():
             return self._unmeasured("over", f"The run is over: {over.reason}", "Stop here")
-        if not self.run.desk.folder.is_dir():
+        if self.desk_is_gone:
             self.lay()
             return self._unmeasured("refused", "Refused: the desk was gone", f"It is laid anew: cd {self.desk}")
         proposal, change = self._propose(request)

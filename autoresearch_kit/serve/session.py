@@ -150,7 +150,7 @@ class Session:
             if waited > (self._farewell_seconds if over else self._timeout_seconds):
                 turn.timed_out = True
                 self._end(turn)
-            elif not self._run.desk.folder.is_dir():
+            elif self._host.desk_is_gone:
                 self._host.lay()
         if turn.crash:
             raise turn.crash[0]
