@@ -21,7 +21,7 @@ from pathlib import Path
 from autoresearch_kit.agents.brief import desk_files, render_prompt
 from autoresearch_kit.agents.presets import PRESETS, Preset
 from autoresearch_kit.agents.refusals import is_login, is_rate_limit, rest_seconds
-from autoresearch_kit.agents.transcript import Transcript, as_number, at, lines_of, silent
+from autoresearch_kit.agents.transcript import Transcript, as_number, at, lines_of
 from autoresearch_kit.core.errors import UsageError
 from autoresearch_kit.core.records import Cost, Proposal, clean_line
 from autoresearch_kit.core.spec import Agent as AgentSpec
@@ -69,6 +69,7 @@ class AgentProcess:
             raise UsageError(f"{agent.name} runs no commands, so it cannot drive", "write `drive: engine`")
         self._watch = watch
         self._supervisor = Supervisor()
+        self._counted: dict[str, int] = {}
 
     def run(self, run: Run, prompt: bytes, *, timeout_seconds: float, resume: str = "") -> Played:
         """One turn on the desk as it is laid, to its end; `resume` is the session to go on with."""
@@ -79,19 +80,22 @@ class AgentProcess:
         cache.write_anew(prompt_file, prompt)
         env = command_environment(run.spec, prompt_file=str(prompt_file), tag=run.tag, attempt=number)
         line = self.agent.command or shlex.join(
-            self._row.argv(self.agent, str(prompt_file), mutable_files(run), resume if self._row.resume else "")
+            self._row.argv(self.agent, str(prompt_file), mutable_files(run), resume)
         )
         left = run.desk.left(COST_NAME)
         self._watch(Phase("agent", timeout_seconds, log))
         done = self._supervisor.run(
             Command(line, run.desk.folder, self._equipped(env), log, timeout_seconds, stdin=prompt_file)
         )
-        found = self._row.read(lines_of(log)) if self._preset else silent(())
-        cost = Cost(round(done.wall_seconds, 3), found.tokens, found.money)
+        found = self._preset.read(lines_of(log)) if self._preset else Transcript()
+        cost = self._cost(done, found, resume)
         if self._preset is None and (text := run.desk.left(COST_NAME)) != left:
             cost = _told_cost(text, cost)
-        failed, doubt = self._judge(done, found, log, cost)
-        return Played(failed, cost, found.session if self._preset else "", found.message, doubt)
+        failed, doubt = (
+            answer and replace(answer, agent=self.agent.known_as, cost=cost)
+            for answer in (_failed(done, found, log, self._preset), _doubt(found, self._preset))
+        )
+        return Played(failed, cost, found.session, found.message, doubt)
 
     def cancel(self) -> None:
         """From another thread: end the turn that is going on, if any."""
@@ -106,6 +110,13 @@ class AgentProcess:
         assert self._preset is not None, "a command has no row"
         return self._preset
 
+    def _cost(self, done: Finished, found: Transcript, resumed: str) -> Cost:
+        tokens = found.tokens
+        if self._preset and self._preset.counts_sessions and tokens is not None:
+            tokens = max(0, tokens - self._counted.get(resumed, 0))
+            self._counted[found.session] = found.tokens or 0
+        return Cost(round(done.wall_seconds, 3), tokens, found.money)
+
     def _equipped(self, env: dict[str, str]) -> dict[str, str]:
         """With `ark` on PATH, and without what would make the program think that it runs inside of itself."""
         if self._preset:
@@ -113,50 +124,52 @@ class AgentProcess:
             env = {name: value for name, value in env.items() if name not in self._row.hidden}
         return {**env, "PATH": os.pathsep.join([str(ark_folder()), env.get("PATH") or os.defpath])}
 
-    def _judge(self, done: Finished, found: Transcript, log: Path, cost: Cost) -> tuple[Failed | None, Failed | None]:
-        """How the turn failed, or else what speaks against it."""
-        who = self.agent.known_as
-        said = found.errors or _last_words(log)
-        refused = self._refused(done, found, said, cost)
-        if done.problem == "timeout":
-            return Failed(f"The agent was ended: {done.detail}", "timed_out", agent=who, cost=cost), None
-        if done.problem:
-            last = clean_line(said[-1], 200) if said else ""
-            reason = f"The agent failed: {done.detail}" + (f"; its last words: {last}" if last else "")
-            return refused or Failed(reason, agent=who, cost=cost), None
-        if self._preset is None:
-            return None, None
-        if not found.errors:
-            refused = None  # words at the end of a turn that went well are no errors
-        if refused is None and found.errors:
-            refused = Failed(f"The agent failed: {clean_line(found.errors[-1], 200)}", agent=who, cost=cost)
-        if refused is None and found.denied:
-            tools = ", ".join(found.denied[:5]) + (
-                f" and {len(found.denied) - 5} more" if len(found.denied) > 5 else ""
-            )
-            reason = f"The agent changed nothing, and was not allowed to use {tools}"
-            hint = f"to allow more, add to the agent in the spec, for example: {self._row.allow}"
-            refused = Failed(reason, "denied", hint, agent=who, cost=cost)
-        return None, refused
 
-    def _refused(self, done: Finished, found: Transcript, said: Sequence[str], cost: Cost) -> Failed | None:
-        """A rate limit or a missing login, by the last error that is either."""
-        who = self.agent.known_as
-        for text in reversed(said):
-            if found.resets or is_rate_limit(text):
-                now = datetime.now().astimezone()
-                seconds = found.resets - time.time() if found.resets else rest_seconds(text, now)
-                rest = None if seconds is None else max(MIN_REST_SECONDS, seconds)
-                reason = f"The agent is rate limited: {clean_line(text, 200)}"
-                return Failed(reason, "rate_limited", rest_seconds=rest, agent=who, cost=cost)
-            if self._preset and is_login(text):
-                break
-        else:
-            text = said[-1] if said else done.detail
-            if self._preset is None or done.exit_code is None or done.exit_code != self._preset.login_exit:
-                return None
-        reason = f"The agent is not logged in: {clean_line(text, 200)}"
-        return Failed(reason, "not_logged_in", f"log in: {self._row.login}", is_final=True, agent=who, cost=cost)
+def _failed(done: Finished, found: Transcript, log: Path, preset: Preset | None) -> Failed | None:
+    """Why a turn failed; None when it ended by itself with exit code 0."""
+    if not done.problem:
+        return None
+    if done.problem == "timeout":
+        return Failed(f"The agent was ended: {done.detail}", "timed_out")
+    said = found.errors or _last_words(log)
+    if preset and done.exit_code is not None and done.exit_code == preset.login_exit:
+        return _not_logged_in(said[-1] if said else done.detail, preset)
+    last = clean_line(said[-1], 200) if said else ""
+    reason = f"The agent failed: {done.detail}" + (f"; its last words: {last}" if last else "")
+    return _refused(found, said, preset) or Failed(reason)
+
+
+def _doubt(found: Transcript, preset: Preset | None) -> Failed | None:
+    """What speaks against a turn that ended with exit code 0, if it changed nothing."""
+    if preset is None:
+        return None
+    if found.errors:
+        last = f"The agent failed: {clean_line(found.errors[-1], 200)}"
+        return _refused(found, found.errors, preset) or Failed(last)
+    if found.denied:
+        more = f" and {len(found.denied) - 5} more" if len(found.denied) > 5 else ""
+        reason = f"The agent changed nothing, and was not allowed to use {', '.join(found.denied[:5])}{more}"
+        hint = f"to allow more, add to the agent in the spec, for example: {preset.allow}"
+        return Failed(reason, "denied", hint)
+    return None
+
+
+def _refused(found: Transcript, said: Sequence[str], preset: Preset | None) -> Failed | None:
+    """A rate limit or a missing login, by the last error that is either. A command's words never mean a login, which
+    would end the run."""
+    for text in reversed(said):
+        if found.resets or is_rate_limit(text):
+            told = found.resets - time.time() if found.resets else rest_seconds(text, datetime.now().astimezone())
+            rest = None if told is None else max(MIN_REST_SECONDS, told)
+            return Failed(f"The agent is rate limited: {clean_line(text, 200)}", "rate_limited", rest_seconds=rest)
+        if preset and is_login(text):
+            return _not_logged_in(text, preset)
+    return None
+
+
+def _not_logged_in(text: str, preset: Preset) -> Failed:
+    reason = f"The agent is not logged in: {clean_line(text, 200)}"
+    return Failed(reason, "not_logged_in", f"log in: {preset.login}", is_final=True)
 
 
 class CommandAgent:

@@ -55,6 +55,8 @@ class Preset:
     """Variables that it needs, unless the user has set them."""
     reports: tuple[Literal["tokens", "money"], ...] = ("tokens", "money")
     """What of its cost it tells."""
+    counts_sessions: bool = False
+    """Whether the tokens that it tells are those of the whole session, earlier turns included."""
     login_exit: int | None = None
     """The exit code that means that nobody is logged in."""
 
@@ -121,6 +123,7 @@ PRESETS: Mapping[str, Preset] = {
         widens=("-s", "--dangerously-bypass-approvals-and-sandbox", "--yolo"),
         hidden=("CODEX_SANDBOX", "CODEX_SANDBOX_NETWORK_DISABLED", "CODEX_THREAD_ID"),
         reports=("tokens",),
+        counts_sessions=True,
     ),
     "gemini": Preset(
         command=("gemini", "--output-format", "stream-json"),

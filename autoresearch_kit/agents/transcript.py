@@ -199,7 +199,8 @@ def _codex(found: Transcript, event: Event) -> None:
     kind, item = event["type"], event.get("item")
     if kind == "thread.started":
         found.is_session(event.get("thread_id"))
-    elif kind == "turn.completed":  # cached ones are among the input
+    elif kind == "turn.completed":  # the count goes on from turn to turn; cached ones are among the input
+        found.tokens = None
         found.uses(at(event, "usage", "input_tokens"), at(event, "usage", "output_tokens"))
         found.errors.clear()  # it has tried again, and got through
     elif kind == "turn.failed":
@@ -344,8 +345,3 @@ def _amount(digits: str, unit: str) -> float | None:
         return float(digits.replace(",", "")) * {"": 1, "k": 1e3, "M": 1e6}[unit]
     except ValueError:
         return None
-
-
-def silent(lines: Iterable[bytes]) -> Transcript:
-    """A command of the user's own: nothing is known of what it prints."""
-    return Transcript()

@@ -352,7 +352,8 @@ def test_a_session_is_resumed(held: Run, stand_ins: StandIns) -> None:
         first = process.run(held, b"begin", timeout_seconds=30)
         assert (first.failed, first.doubt, first.session) == (None, None, "0199a213-81c0-7800-8aa1-bbab2a035a53")
         assert first.message == "Raise the answer\n\nIt was too low." and first.cost.tokens == 24885
-        process.run(held, b"go on", timeout_seconds=30, resume=first.session)
+        again = process.run(held, b"go on", timeout_seconds=30, resume=first.session)
+        assert again.cost.tokens == 0, "its count goes on where the session has ended before"
     finally:
         process.close()
     given = stand_ins.given("codex", 2)
