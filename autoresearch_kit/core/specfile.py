@@ -454,7 +454,7 @@ def _cross_checks(data: dict[str, Any], spec_name: str) -> Iterator[tuple[Loc, s
     mutable, immutable = _paths(data.get("mutable_files")), _paths(data.get("immutable_files"))
     for index, path in mutable.items():
         if path.split("/")[0] in RESERVED_NAMES:
-            yield ("mutable_files", index), f"`{path}` is written by the engine and cannot be mutable; remove it"
+            yield ("mutable_files", index), f"`{path}` belongs to the engine and cannot be mutable; remove it"
         if path in (SPEC_NAME, spec_name):
             yield ("mutable_files", index), f"`{path}` says how to measure and cannot be mutable; remove it"
     for index, path in immutable.items():
