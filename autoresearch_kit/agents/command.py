@@ -38,6 +38,8 @@ MIN_REST_SECONDS = 5.0
 """After a rate limit, however short it says it is: so that nobody turns in circles."""
 MAX_FILES = 100
 """So many files at the most are named to a program that must be told them."""
+SESSION_LOG = "session.log"
+"""Where the output of an agent that drives goes; the next session begins it anew."""
 LAST_LINES = 5
 """Where the last words of a program without a format of its own are looked for."""
 
@@ -74,7 +76,9 @@ class AgentProcess:
     def run(self, run: Run, prompt: bytes, *, timeout_seconds: float, resume: str = "") -> Played:
         """One turn on the desk as it is laid, to its end; `resume` is the session to go on with."""
         number = run.books.next_number
-        log = run.cache / "logs" / f"{number:04d}.agent.log"
+        # Logs with a number are trimmed as the numbers go on, while the program of a session is still writing.
+        name = SESSION_LOG if self.agent.drive == "agent" else f"{number:04d}.agent.log"
+        log = run.cache / "logs" / name
         cache.make_private(log.parent)  # an agent may have deleted the whole cache
         prompt_file = run.cache / cache.PROMPT
         cache.write_anew(prompt_file, prompt)

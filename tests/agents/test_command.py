@@ -24,7 +24,7 @@ from autoresearch_kit.agents.presets import PRESETS
 from autoresearch_kit.core.errors import UsageError
 from autoresearch_kit.core.records import Cost
 from autoresearch_kit.core.spec import Agent
-from autoresearch_kit.lab.cache import cache_root
+from autoresearch_kit.lab.cache import cache_root, trim_logs
 from autoresearch_kit.loop import FIRST_PAUSE_SECONDS
 from autoresearch_kit.project import open_project
 from autoresearch_kit.ratchet import Run
@@ -373,6 +373,19 @@ def test_from_another_thread_it_runs_and_is_cancelled(held: Run, tiny: Tiny) -> 
     process.close()
     assert not thread.is_alive()
     assert played[0].failed.kind == "failed" and played[0].session == ""
+
+
+def test_the_log_of_a_session_is_not_trimmed_under_it(held: Run, stand_ins: StandIns) -> None:
+    """Engines cut the logs of old numbers; an agent that drives lives longer than that."""
+    stand_ins.put("claude", {"says": "claude/success.jsonl"})
+    process = AgentProcess(Agent(name="claude", drive="agent"), lambda event: None)
+    played = process.run(held, b"", timeout_seconds=30)
+    process.close()
+    logs = held.cache / "logs"
+    assert [path.name for path in logs.glob("*") if b"claude" in path.read_bytes()] == ["session.log"]
+    for number in range(200):
+        trim_logs(logs, number)
+    assert b"total_cost_usd" in (logs / "session.log").read_bytes() and played.cost.money == 0.0125
 
 
 def test_a_cost_of_an_earlier_turn_on_the_same_desk_counts_once(held: Run) -> None:

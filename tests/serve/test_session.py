@@ -116,7 +116,7 @@ def test_tries_of_nothing_do_not_count_as_news(tiny: Tiny) -> None:
 def test_a_flood_is_ended_and_what_was_measured_stays(tiny: Tiny) -> None:
     found = drive(tiny, "measure $((10 + TURN)); test $TURN = 2 || yes flood | head -c 100000000\n", 2)
     assert found.values == [11, 12]
-    log = next((tiny.cache).rglob("0001.agent.log"))
+    log = next((tiny.cache).rglob("session.log"))
     assert log.stat().st_size < 70 * 2**20
 
 
