@@ -449,9 +449,19 @@ def test_stdout_belongs_to_the_protocol(tiny):
     assert json.loads(answers[5]["result"]["content"][0]["text"])["outcome"] == "no_change"
 
 
-def test_what_is_wrong_with_the_project_is_said_at_once(tiny):
+def test_where_there_is_no_project_every_call_says_so(tiny):
+    """A server in the user's own configuration is started everywhere."""
+
+    async def scenario(agent):
+        for tool in ("status", "try_experiment", "history", "wait"):
+            assert str(tiny.tmp) in await agent.fails(tool)
+        tiny.folder.rename(tiny.tmp / "later" / "user")
+        assert (await agent.call("status"))["desk"] is None
+
+    (tiny.tmp / "later").mkdir()
+    play(tiny, scenario, folder=tiny.tmp / "later" / "user")
     done = subprocess.run([*SERVER, str(tiny.tmp)], input=b"", capture_output=True)
-    assert (done.returncode, done.stdout) == (2, b"") and b"error: " in done.stderr and b"Traceback" not in done.stderr
+    assert (done.returncode, done.stdout) == (0, b"") and b"warning: " in done.stderr and b"hint: " in done.stderr
 
 
 def test_without_the_sdk_it_says_what_to_install(tiny):

@@ -154,8 +154,8 @@ def test_what_a_turn_costs_is_charged_to_the_next_attempt_and_ends_the_run(tiny:
 
 @pytest.mark.parametrize(
     "ruin",
-    ['rm -rf "$HERE"', 'mv "$HERE" "$HERE.away"', 'rm -rf "$HERE"; mkdir -p "$ELSE"; ln -s "$ELSE" "$HERE"', 'chmod 0 "$HERE"',
-     'rm -rf "$HERE/.git"; git init -q "$HERE"', 'git -C "$HERE" checkout -q --orphan mine'],
+    ['rm -rf "$HERE"', 'mv "$HERE" "$HERE.away"', 'rm -rf "$HERE"; mkdir -p "$ELSE"; ln -s "$ELSE" "$HERE"',
+     'chmod 0 "$HERE"', 'rm -rf "$HERE/.git"; git init -q "$HERE"', 'git -C "$HERE" checkout -q --orphan mine'],
     ids=["deletes", "moves", "links", "locks", "begins anew", "changes branches"],
 )  # fmt: skip
 def test_an_agent_that_ruins_its_desk_finds_another_one_there(tiny: Tiny, ruin: str) -> None:
