@@ -55,12 +55,12 @@ def _has_files(folder: Path) -> bool:
 
 
 def _refuse(folder: Path, known: Own, own: bool) -> Own:
-    line = f"ark init {shlex.quote(str(folder))} {starter.guess(folder, known).options()}"
+    line = f"ark init {_word(folder)} {starter.guess(folder, known).options()}"
     if own:
         raise UsageError(f"{', '.join(known.missing)} is missing", f"perhaps: {line}")
     raise UsageError(
         f"{folder} holds files, and nothing says how they are run and measured",
-        f"perhaps: {line}\nor, for a small project beside them: ark init {shlex.quote(str(folder))} --template {BLANK}",
+        f"perhaps: {line}\nor, for a small project beside them: ark init {_word(folder)} --template {BLANK}",
     )
 
 
@@ -96,11 +96,7 @@ def _ask_own(folder: Path, known: Own) -> Own:
 
 
 def _prompt(question: str, default: str, kind: click.Choice[str] | None = None) -> str:
-    try:
-        return str(click.prompt(question, default=default or None, type=kind or str))
-    except click.Abort:  # Ctrl-C, or the end of the input
-        click.echo()
-        raise KeyboardInterrupt from None
+    return str(click.prompt(question, default=default or None, type=kind or str))
 
 
 def tell(folder: Path, started: Started) -> None:
@@ -119,9 +115,8 @@ def tell(folder: Path, started: Started) -> None:
 
 
 def _steps(folder: Path, started: Started) -> Iterator[tuple[str, str]]:
-    place = shlex.quote(str(folder))
     if folder.resolve() != Path.cwd():
-        yield f"cd {place}", ""
+        yield f"cd {_word(folder)}", ""
     if left := _uncommitted(folder, started):
         yield f"git add -- {shlex.join(left)} && git commit -m start", "a run starts from what is committed"
     if not all(started.spec.env.values()):
@@ -136,6 +131,11 @@ def _steps(folder: Path, started: Started) -> Iterator[tuple[str, str]]:
         yield f"ark run --agent {installed[0]} --hours 8", f"a night with {installed[0]}, which is installed here"
     elif not started.spec.agents:
         yield "ark run --agent 'COMMAND' --hours 8", "a night, with an agent of yours in the place of COMMAND"
+
+
+def _word(folder: Path) -> str:
+    """A folder as a word of a command line, where a dash in front would begin an option."""
+    return shlex.quote(f"./{folder}" if str(folder).startswith("-") else str(folder))
 
 
 def _uncommitted(folder: Path, started: Started) -> list[str]:

@@ -41,7 +41,11 @@ def init(
         return
     heed_signals()
     known = starter.Own(run_command or "", metric or "", direction or "", mutable, eval_command or "")
-    chosen = beginning.choose(directory, template, known)
+    try:
+        chosen = beginning.choose(directory, template, known)
+    except click.Abort:  # Ctrl-C at a question, or the end of the input
+        click.echo()
+        raise KeyboardInterrupt from None
     if isinstance(chosen, starter.Own):
         started = starter.start_own(directory, chosen)
     else:

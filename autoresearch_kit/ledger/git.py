@@ -482,9 +482,9 @@ def commit_new_files(folder: Path, names: Sequence[str], message: str) -> str:
                 # By force: a rule such as `*.md` in the user's own list must not leave half of a project uncommitted.
                 _patiently(repository, [*command, "add", "--force", "--", *paths])
                 _patiently(repository, [*command, *identity, "commit", "--quiet", "-m", message, "--", *paths])
-            except git.GitCommandError:
-                unstage = [*command, "rm", "--cached", "--quiet", "--ignore-unmatch", "--", *paths]
-                repository.git.execute(unstage, with_exceptions=False)
+            except BaseException:
+                with contextlib.suppress(git.GitCommandError):
+                    _patiently(repository, [*command, "rm", "--cached", "--quiet", "--ignore-unmatch", "--", *paths])
                 raise
     except git.GitCommandNotFound:
         raise ArkError("git is not installed", "install git 2.30 or newer") from None
@@ -497,12 +497,18 @@ def _patiently(repository: git.Repo, command: list[str]) -> None:
     """Run git, again while another git holds the user's index, for a few seconds."""
     deadline = time.monotonic() + _INDEX_SECONDS
     while True:
+        process = repository.git.execute(command, as_process=True)
         try:
-            repository.git.execute(command)
+            process.wait()
             return
         except git.GitCommandError as error:
             if "index.lock'" not in str(error.stderr) or time.monotonic() > deadline:
                 raise
+        except BaseException:  # whoever ended us must not find a commit later on
+            if process.proc is not None:
+                process.proc.terminate()
+                process.proc.wait()  # for git alone: a hook of the user's may outlive it
+            raise
         time.sleep(0.05)
 
 

@@ -22,11 +22,11 @@ from autoresearch_kit.core.globs import is_glob
 from autoresearch_kit.core.names import PROGRAM_NAME, SPEC_NAME
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.core.specfile import parse_spec
-from autoresearch_kit.lab.ticket import find_ticket
 from autoresearch_kit.ledger.git import DISK_HINT, commit_new_files, refuse_bare
 from autoresearch_kit.project import with_name
+from autoresearch_kit.serve.place import refuse_desk
+from autoresearch_kit.starter.catalog import IGNORE_RULES, IGNORED, files_of, find_template, ignore_rules
 from autoresearch_kit.starter.guess import Own
-from autoresearch_kit.starter.templates import IGNORE_RULES, IGNORED, files_of, find_template, ignore_rules
 from autoresearch_kit.starter.text import complete, own_spec
 
 
@@ -48,10 +48,7 @@ def refuse_place(folder: Path) -> None:
     """ArkError where no project can be started, whatever it is made from."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise ArkError(f"{folder} is not a folder", "give another name")
-    if find_ticket(folder) is not None:
-        raise ArkError(
-            f"{folder} lies on a desk, which is laid anew after each attempt", "start the project outside of it"
-        )
+    refuse_desk(folder)
     refuse_bare(folder)
 
 

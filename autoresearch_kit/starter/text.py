@@ -16,7 +16,7 @@ from autoresearch_kit.core.names import SPEC_NAME
 from autoresearch_kit.core.records import clean_line
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.core.specfile import parse_spec
-from autoresearch_kit.starter.templates import BLANK, find_template
+from autoresearch_kit.starter.catalog import BLANK, find_template
 
 HEAD = "# What may change, how to run it, how to measure it, and for how long: `ark check` reads this for you."
 REST = "# The keys below are optional: each line shows the default, or an example where nothing is the default."
