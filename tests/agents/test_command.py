@@ -226,6 +226,15 @@ def test_talk_of_a_limit_in_a_good_turn_without_a_change_is_no_limit(stand_ins: 
 # Ready to start
 
 
+def test_by_name_on_the_command_line(tiny: Tiny, stand_ins: StandIns) -> None:
+    stand_ins.put("claude", good("claude", 11))
+    done = tiny.ark_here("run", "--agent", "claude", "--attempts", "1", "--tag", "t")
+    assert done.returncode == 0, done.stderr
+    one = json.loads(tiny.ark_here("show", "t/1", "--json").stdout)
+    assert (one["outcome"], one["title"], one["agent"]) == ("keep", "Raise the answer", "claude")
+    assert (one["cost"]["tokens"], one["cost"]["money"]) == (23000, 0.0125)
+
+
 def test_an_agent_that_is_not_installed_is_told_at_once(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     for name, row in PRESETS.items():
