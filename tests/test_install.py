@@ -27,8 +27,7 @@ from autoresearch_kit.install import toml as in_toml
 from autoresearch_kit.install import yaml as in_yaml
 from autoresearch_kit.install.text import Unreadable
 
-SPEACHLESS = {"pi"}
-WITH_CONFIG = sorted(set(AGENTS) - SPEACHLESS)
+WITH_CONFIG = sorted(agent for agent, row in AGENTS.items() if row.config)
 SPEC = {
     "name": "tiny: a test",
     "metric": "score",
@@ -458,15 +457,19 @@ def test_undo_leaves_a_skill_that_was_edited(project):
     assert "my own lines" in skill.read_text() and not (project / ".mcp.json").exists()
 
 
-def test_undo_goes_back_to_before_the_first_of_two_installations(project, monkeypatch):
-    path = prepared("claude", project, b'{"a": 1}\n')
-    install("claude", project)
+@pytest.mark.parametrize("agent", WITH_CONFIG)
+def test_undo_goes_back_to_before_the_first_of_two_installations(agent, project, monkeypatch):
+    path = prepared(agent, project, existing(agent))
+    install(agent, project)
+    before, sys_executable = path.read_text(), sys.executable
     monkeypatch.setattr(sys, "executable", "/elsewhere/python")
-    code, out, _ = ark("claude", str(project), "--yes")
+    code, out, _ = ark(agent, str(project), "--yes")
     assert code == 0 and "/elsewhere/python" in out
-    assert json.loads(path.read_text())["mcpServers"]["ark"]["command"] == "/elsewhere/python"
-    install("claude", project, "--undo")
-    assert path.read_bytes() == b'{"a": 1}\n'
+    if AGENTS[agent].speaks_mcp:
+        assert path.read_text() == before.replace(sys_executable, "/elsewhere/python")
+    install(agent, project, "--undo")
+    assert path.read_bytes() == existing(agent)
+    assert not target_of(agent, project, False).skill.exists()
 
 
 def test_a_container_that_was_made_for_us_goes_with_us_after_an_edit(project):

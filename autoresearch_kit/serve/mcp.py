@@ -17,6 +17,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -46,7 +47,7 @@ LOOK_SECONDS = 0.1
 BEAT_SECONDS = 10.0
 """How often it says that it is still at work: some clients give up when they hear nothing."""
 SLICE_SECONDS = 20.0
-"""How long one wait lasts before it looks whether its caller is still there: a host serves only so many."""
+"""How long one wait lasts before it looks whether its caller is still there."""
 SHOWN = 50
 """Attempts in one answer, unless more are asked for: agents refuse answers that are too long."""
 
@@ -59,6 +60,7 @@ class Door:
         self.directory = directory.absolute()
         self.tag = tag
         self._new_tag = new_tag
+        self._missed: Any = None
         with contextlib.suppress(ArkError, OSError):  # an agent that was started on a desk means that one
             here = place_of(Path.cwd())
             if here.cache and tag is None and self.directory.resolve() in (here.where, here.where.parent):
@@ -69,16 +71,18 @@ class Door:
         if verb is TRY:
             return self._try(arguments, tell)
         if verb is WAIT:
-            seconds = arguments.get("timeout_seconds")
-            place, ends = self.desk_place(), time.monotonic() + (math.inf if seconds is None else seconds)
-            first = WAIT.call(place, {"timeout_seconds": min(SLICE_SECONDS, max(0.0, ends - time.monotonic()))}, tell)
-            return self._waited(place, first, ends, tell)
+            return self._wait(arguments, tell)
         place = self.place()
         if verb is STATUS:
             return self._status(place)
         if verb is HISTORY and arguments.get("last") is None:
             return verb.call(place, {**arguments, "last": SHOWN}, tell)
         return verb.call(place, arguments, tell)
+
+    def miss(self, result: Any) -> None:
+        """Keep a verdict that has arrived for a call that was cancelled: the host believes that it was heard."""
+        if isinstance(result, dict) and result.get("number") is not None and result.get("outcome") != "running":
+            self._missed = result
 
     def place(self) -> Place:
         """For reading."""
@@ -114,9 +118,8 @@ class Door:
         place = self.desk_place()
         assert place.cache is not None
         is_new = not (place.cache / DESK).is_dir()
-        found = TRY.call(place, {**arguments, "detach": True}, tell)
-        if not arguments.get("detach"):
-            found = self._waited(place, found, math.inf, tell)
+        self._missed = None
+        found = TRY.call(place, arguments, tell)
         if is_new and found["outcome"] == "no_change":
             return {
                 **found,
@@ -146,11 +149,21 @@ class Door:
             then = f"There is no desk yet: the first {TRY.tool} {what} and answers with its folder"
         return {**found, "next": then}
 
-    def _waited(self, place: Place, found: Any, ends: float, tell: Tell) -> Any:
-        """Wait for the verdict in slices, until it is there or the time is up."""
-        while found["outcome"] == "running" and (left := ends - time.monotonic()) > 0:
-            found = WAIT.call(place, {"timeout_seconds": min(SLICE_SECONDS, left)}, tell)
-        return found
+    def _wait(self, arguments: Mapping[str, Any], tell: Tell) -> Any:
+        """Wait in slices: an agent that gives up and waits again, all night, must not use up the host's listeners."""
+        place, seconds = self.desk_place(), arguments.get("timeout_seconds")
+        ends = time.monotonic() + (math.inf if seconds is None else seconds)
+        while True:
+            tell({})  # whether anybody still waits
+            left = max(0.0, ends - time.monotonic())
+            try:
+                found = WAIT.call(place, {"timeout_seconds": min(SLICE_SECONDS, left)}, tell)
+            except ArkError:
+                if self._missed is None:
+                    raise
+                found, self._missed = self._missed, None
+            if found["outcome"] != "running" or left <= SLICE_SECONDS:
+                return found
 
 
 def _work(desk: str) -> str:
@@ -164,10 +177,13 @@ class _Gone(BaseException):
 class _Call:
     """One call in a thread of its own: what it tells, and what came of it."""
 
-    def __init__(self, work: Callable[[Tell], Any]) -> None:
+    def __init__(self, work: Callable[[Tell], Any], miss: Callable[[Any], None] = lambda result: None) -> None:
+        """`miss` takes the result when it comes too late."""
         self._work = work
+        self._miss = miss
+        self._lock = threading.Lock()
+        self._is_wanted, self._is_done = True, False
         self.news: deque[str] = deque()
-        self.is_wanted = True
         self.result: Any = None
         self.error: ArkError | None = None
 
@@ -175,16 +191,27 @@ class _Call:
         try:
             self.result = self._work(self._tell)
         except _Gone:
-            pass
+            return
         except ArkError as error:
             self.error = error
         except Exception as error:  # a bug of ours must not end the server
             traceback.print_exc()
             text = clean_line(f"{type(error).__name__}: {error}", 200)
             self.error = ArkError(f"ark failed, which is a bug of its own: {text}", "the traceback is on stderr")
+        with self._lock:
+            self._is_done = True
+            if not self._is_wanted:
+                self._miss(self.result)
+
+    def abandon(self) -> None:
+        """Nobody wants the result."""
+        with self._lock:
+            self._is_wanted = False
+            if self._is_done:
+                self._miss(self.result)
 
     def _tell(self, event: Mapping[str, Any]) -> None:
-        if not self.is_wanted:
+        if not self._is_wanted:
             raise _Gone
         if words := _words(event):
             self.news.append(words)
@@ -205,7 +232,11 @@ def _words(event: Mapping[str, Any]) -> str:
 
 
 def serve(directory: Path, tag: str | None, new_tag: Callable[[Project], str]) -> None:
-    """Serve until the client leaves. ArkError when there is nothing to serve, or the SDK is missing."""
+    """Serve until the client leaves. ArkError when the SDK is missing.
+
+    What is wrong with the project is the answer to every call, and said on stderr at once: a server in the user's own
+    configuration is started everywhere, and what is wrong may be mended meanwhile.
+    """
     try:
         import anyio
         import mcp.server.stdio
@@ -213,7 +244,12 @@ def serve(directory: Path, tag: str | None, new_tag: Callable[[Project], str]) -
         command = f"{shlex.quote(sys.executable)} -m pip install 'autoresearch_kit[mcp]'"
         raise ArkError(f"the MCP server needs a package that is not installed ({error.name})", command) from None
     door = Door(directory, tag, new_tag)
-    door.desk_place()  # what is wrong with the project is said at once, where a person sees it
+    try:
+        door.desk_place()
+    except ArkError as error:
+        print(
+            f"warning: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr, flush=True
+        )
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     # Nothing here needs an orderly end, and a thread that reads stdin would keep it from coming.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -251,33 +287,35 @@ def make_server(door: Door) -> Server[Any]:
 
     async def in_thread(call: _Call, report: Callable[[float, str], Any] | None = None) -> None:
         began = said = time.monotonic()
-        latest = "at work"
-
-        async def pass_on() -> None:
-            nonlocal said, latest
-            while True:
-                while call.news:
-                    said, latest = time.monotonic(), call.news.popleft()
-                    await tell(latest)
-                if time.monotonic() - said > BEAT_SECONDS:
-                    said = time.monotonic()
-                    await tell(f"{latest}, for {said - began:.0f} seconds")
-                await anyio.sleep(LOOK_SECONDS)
+        latest, done = "at work", anyio.Event()
 
         async def tell(words: str) -> None:
+            nonlocal said
+            said = time.monotonic()
             with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 if report:
-                    await report(time.monotonic() - began, words)
+                    await report(said - began, words)
+
+        async def pass_on() -> None:
+            nonlocal latest
+            while call.news or not done.is_set():
+                if call.news:
+                    latest = call.news.popleft()
+                    await tell(latest)
+                elif time.monotonic() - said > BEAT_SECONDS:
+                    await tell(f"{latest}, for {time.monotonic() - began:.0f} seconds")
+                else:
+                    with anyio.move_on_after(LOOK_SECONDS):
+                        await done.wait()
 
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(pass_on)
                 await anyio.to_thread.run_sync(call.run, abandon_on_cancel=True, limiter=limiter)
-                group.cancel_scope.cancel()
-            while call.news:
-                await tell(call.news.popleft())
-        finally:
-            call.is_wanted = False
+                done.set()
+        except anyio.get_cancelled_exc_class():
+            call.abandon()
+            raise
 
     async def list_tools(ctx: ServerRequestContext, params: Any) -> types.ListToolsResult:
         return types.ListToolsResult(
@@ -309,7 +347,7 @@ def make_server(door: Door) -> Server[Any]:
         if wrong:
             return failed("; ".join(wrong), f"it takes {', '.join(p.name for p in verb.parameters) or 'nothing'}")
         _call_it(ctx)
-        call = _Call(lambda tell: door.call(verb, arguments, tell))
+        call = _Call(lambda tell: door.call(verb, arguments, tell), door.miss)
         await in_thread(call, lambda seconds, words: ctx.session.report_progress(seconds, None, words))
         if call.error:
             return failed(call.error.message, call.error.hint)

@@ -23,7 +23,7 @@ from mcp_types import Implementation
 
 from autoresearch_kit.core.names import PROGRAM_NAME
 from autoresearch_kit.serve.client import dismiss
-from autoresearch_kit.serve.mcp import PROGRAM_URI, schema
+from autoresearch_kit.serve.mcp import PROGRAM_URI, Door, make_server, schema
 from autoresearch_kit.serve.verbs import VERBS
 from tests.engine.conftest import Tiny
 
@@ -188,8 +188,28 @@ def test_progress_is_told_while_it_is_measured(tiny):
 
     progress = play(tiny, scenario, "--tag", "t")
     words = [text for _, text in progress]
-    assert "attempt 1" in words and any(text.startswith("attempt 1: Keep: 10 -> 11") for text in words)
+    expected = ["attempt 1", "run, at most 6 seconds", "eval, at most 12 seconds"]
+    assert [text for text in words if text in expected] == expected
     assert [amount for amount, _ in progress] == sorted(amount for amount, _ in progress)
+
+
+def test_a_silent_measurement_is_heard_of_now_and_then(tiny, monkeypatch):
+    """Some clients give up when they hear nothing."""
+    monkeypatch.setattr("autoresearch_kit.serve.mcp.BEAT_SECONDS", 0.2)
+    monkeypatch.setenv("ARK_AGENT", "here")  # else the server would set it, in this process
+
+    async def scenario():
+        with anyio.fail_after(LONG):
+            async with Client(make_server(Door(tiny.folder, "t", lambda project: "t"))) as client:
+                agent = Agent(client)
+                gate = gated(tiny, await agent.desk())
+                async with anyio.create_task_group() as group:
+                    group.start_soon(lambda: agent.call("try_experiment"))
+                    await until(lambda: sum(", for " in words for _, words in agent.progress) > 2)
+                    gate.touch()
+
+    anyio.run(scenario)
+    assert tiny.log()[1]["outcome"] == "keep"
 
 
 def test_what_a_verdict_says(tiny):
@@ -338,6 +358,29 @@ def test_a_cancelled_call_does_not_lose_the_measurement(tiny):
     assert (found["outcome"], found["title"], found["value"]) == ("keep", "cancelled", 11)
 
 
+def test_a_call_that_is_cancelled_in_its_last_moment_does_not_lose_the_verdict(tiny):
+    """Nothing is told between the evaluation and the verdict, which so arrives where nobody waits."""
+    gate = tiny.tmp / "gate"
+    wait = f"touch '{gate}-begun'; until [ -e '{gate}' ]; do sleep 0.02; done"
+    tiny.write("evaluate.sh", f'[ $ARK_ATTEMPT = 0 ] || {{ {wait}; }}\necho "score: $(cat answer.txt)"\n')
+    tiny.commit()
+
+    async def scenario(agent):
+        write(await agent.desk(), "echo 11")
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: agent.client.call_tool("try_experiment", {"title": "cancelled"}))
+            await until((tiny.tmp / "gate-begun").exists)
+            await anyio.sleep(0.5)  # the server passes on what it has heard
+            group.cancel_scope.cancel()
+        gate.touch()
+        found = await agent.call("wait")
+        assert "nothing is being measured" in await agent.fails("wait")
+        return found
+
+    found = play(tiny, scenario, "--tag", "t")
+    assert (found["outcome"], found["title"], found["value"]) == ("keep", "cancelled", 11)
+
+
 def test_a_client_that_vanishes_does_not_lose_the_measurement(tiny):
     gate = []
 
@@ -371,6 +414,7 @@ def test_detach_answers_at_once(tiny):
 # Where it may be started
 
 
+@pytest.mark.slow
 def test_on_a_desk_it_serves_that_run_and_git_never_starts_there(tiny):
     desk = Path(tiny.ark("desk", "--tag", "t").stdout.strip())
     trap = tiny.tmp / "sprung"
@@ -402,6 +446,7 @@ def test_on_a_desk_it_serves_that_run_and_git_never_starts_there(tiny):
     assert [entry["title"] for entry in tiny.log()] == ["Baseline", "here"]
 
 
+@pytest.mark.slow
 def test_without_a_tag_it_goes_on_with_the_run_that_was_active_last(tiny):
     async def first(agent):
         write(await agent.desk(), "echo 11")
