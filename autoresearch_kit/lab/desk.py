@@ -122,8 +122,10 @@ class Desk:
     def compose(self) -> dict[str, Entry | None]:
         """What the agent changed: mutable files by path from the root, None for a deleted one. Blobs are written.
 
-        Refused when a mutable path is anything but a plain file, or too large.
+        Refused when a mutable path is anything but a plain file, or too large, and when the desk itself is gone.
         """
+        if not self.folder.is_dir():
+            raise Refused("the desk was deleted")
         changes: dict[str, Entry | None] = {}
         found = set()
         room = MAX_CHANGE_BYTES

@@ -313,8 +313,8 @@ def test_a_command_that_fails_with_a_limit_is_waited_for(tiny: Tiny, night: Play
 
 DAEMON = "import os, time; os.fork() or (os.setsid(), time.sleep(977))"
 HOSTILE = {
-    "deletes its desk": ('d="$PWD"; cd /; rm -rf "$d"', "proposed"),
-    "deletes the cache": ('rm -rf "$(dirname "$(dirname "$PWD")")"', "proposed"),
+    "deletes its desk": ('d="$PWD"; cd /; rm -rf "$d"', "refused"),
+    "deletes the cache": ('rm -rf "$(dirname "$(dirname "$PWD")")"', "refused"),
     "commits there": ("answer 9; git add -A; git -c user.name=x -c user.email=x@x commit -qm x", "proposed"),
     "changes branches": ("git checkout -q -b other; git branch -D autoresearch/t; answer 9", "proposed"),
     "leaves daemons": (f"{sys.executable} -c '{DAEMON}' & answer 9", "proposed"),

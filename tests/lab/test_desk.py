@@ -118,8 +118,17 @@ def test_the_executable_bit_is_taken(laid: Laid) -> None:
 
 
 def test_everything_deleted(laid: Laid) -> None:
-    shutil.rmtree(laid.desk.root)
+    for path in laid.desk.folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     assert laid.compose() == dict.fromkeys(["proj/train.py", "proj/src/a.py", "proj/src/deep/b.py", "proj/lib/x.py"])
+    laid.lay()
+    assert laid.compose() == {}
+
+
+def test_a_desk_that_is_gone_is_no_proposal(laid: Laid) -> None:
+    shutil.rmtree(laid.desk.root)
+    with pytest.raises(Refused, match="the desk was deleted"):
+        laid.desk.compose()
     laid.lay()
     assert laid.compose() == {}
 

@@ -1,4 +1,4 @@
-"""`ark desk`, what may be called on one, and a desk that another process takes up.   pytest tests/serve/test_desk.py"""
+"""`ark desk`, what may be called on one, and a desk that another process takes up.   pytest tests/serve/test_by_hand.py"""
 
 from __future__ import annotations
 
@@ -114,6 +114,7 @@ def test_what_was_not_measured_is_not_thrown_away(tiny: Tiny, desk: OnDesk) -> N
     assert tiny.ark_here("desk", "--tag", "t").stderr.count("note:") == 0, "it was measured"
 
 
+@pytest.mark.slow
 def test_a_desk_in_use_is_left_alone(tiny: Tiny, desk: OnDesk) -> None:
     gate = desk.hold()
     desk.try_("--detach")
