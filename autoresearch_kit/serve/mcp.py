@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import re
 import shlex
 import signal
 import sys
@@ -164,6 +165,12 @@ class Door:
                 found, self._missed = self._missed, None
             if found["outcome"] != "running" or left <= SLICE_SECONDS:
                 return found
+
+
+def _as_tools(text: str) -> str:
+    """What to do next, with the names of tools for those of commands."""
+    tools = {verb.name: verb.tool for verb in VERBS}
+    return re.sub(rf"\bark ({'|'.join(tools)})\b", lambda match: tools[match[1]], text)
 
 
 def _work(desk: str) -> str:
@@ -351,12 +358,14 @@ def make_server(door: Door) -> Server[Any]:
         await in_thread(call, lambda seconds, words: ctx.session.report_progress(seconds, None, words))
         if call.error:
             return failed(call.error.message, call.error.hint)
+        if isinstance(call.result, dict) and "next" in call.result:
+            call.result = {**call.result, "next": _as_tools(call.result["next"])}
         text = json.dumps(call.result, ensure_ascii=False, allow_nan=False)
         structured = call.result if isinstance(call.result, dict) else {"result": call.result}
         return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=structured)
 
     def failed(message: str, hint: str) -> types.CallToolResult:
-        text = message + (f"\n\nhint: {hint}" if hint else "")
+        text = message + (f"\n\nhint: {_as_tools(hint)}" if hint else "")
         return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)
 
     async def text_of(work: Callable[[], str]) -> str:

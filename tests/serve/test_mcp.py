@@ -286,7 +286,7 @@ def test_errors_are_sentences_and_the_server_goes_on(tiny):
         with pytest.raises(MCPError, match="known: try_experiment"):
             await agent.client.call_tool("delete_everything", {})
         assert "no run" in await agent.fails("show", attempt="1")
-        assert "hint: " in await agent.fails("wait")
+        assert "hint: " in await agent.fails("wait") and "ark " not in await agent.fails("wait")
         assert "required" in await agent.fails("show")
         assert "unexpected" in await agent.fails("status", verbose=True)
         assert "'x' is not of type 'integer'" in await agent.fails("history", last="x")
@@ -339,6 +339,7 @@ def test_two_calls_at_once(tiny):
     answers = play(tiny, scenario, "--tag", "t")
     assert (answers["first"]["outcome"], answers["first"]["title"]) == ("keep", "one")
     assert answers["second"]["outcome"] == "busy" and answers["second"]["number"] is None
+    assert answers["second"]["next"] == "wait for it: wait"
     assert answers["waited"]["outcome"] == "running" and answers["status"]["running_attempt"] == 1
     assert [entry["title"] for entry in tiny.log()] == ["Baseline", "one"]
 
