@@ -22,7 +22,7 @@ from autoresearch_kit.cli.common import (
     verb_command,
 )
 from autoresearch_kit.serve.place import place_of
-from autoresearch_kit.serve.verbs import NOTE, TRY, WAIT, exit_code, silent
+from autoresearch_kit.serve.verbs import NOTE, TRY, WAIT, Tell, exit_code, silent
 
 if TYPE_CHECKING:
     from autoresearch_kit.ratchet import Run
@@ -91,13 +91,13 @@ def _note(text: str) -> None:
 @verb_command(TRY, json_option)
 def try_(title: str | None, why: str | None, origin: tuple[str, ...], detach: bool, as_json: bool) -> None:
     arguments = {"title": title, "why": why, "from": origin, "detach": detach}
-    found = TRY.call(place_of(HERE), arguments, _tell)
+    found = TRY.call(place_of(HERE), arguments, _teller())
     _finish(found, as_json, 0 if detach and found["outcome"] == "running" else exit_code(found))
 
 
 @verb_command(WAIT, json_option)
 def wait(timeout_seconds: float | None, as_json: bool) -> None:
-    found = WAIT.call(place_of(HERE), {"timeout_seconds": timeout_seconds}, _tell)
+    found = WAIT.call(place_of(HERE), {"timeout_seconds": timeout_seconds}, _teller())
     _finish(found, as_json, exit_code(found))
 
 
@@ -111,19 +111,25 @@ def _finish(found: Mapping[str, Any], as_json: bool, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def _tell(event: Mapping[str, Any]) -> None:
-    """One line for what happens, for whoever watches."""
-    match event["event"]:
-        case "begun" if event["number"] is not None:
-            click.echo(f"attempt {event['number']} begins", err=True)
-        case "phase":
-            click.echo(f"  {event['name']}, meant to take at most {event['limit_seconds']:g} seconds", err=True)
-        case "sample" if event["done"]:
-            click.echo(f"  run {event['done'] + 1}{', of the best so far, in turn' * event['of_head']}", err=True)
-        case "judged":
-            click.echo(f"attempt {event['number']}: {event['reason']}", err=True)
-        case "note":
-            click.echo(event["text"], err=True)
+def _teller() -> Tell:
+    """Prints a line for what happens, for whoever watches; not the verdict itself, which is the answer."""
+    begun: list[int | None] = []
+
+    def tell(event: Mapping[str, Any]) -> None:
+        match event["event"]:
+            case "begun" if event["number"] is not None:
+                begun.append(event["number"])
+                click.echo(f"attempt {event['number']} begins", err=True)
+            case "phase":
+                click.echo(f"  {event['name']}, meant to take at most {event['limit_seconds']:g} seconds", err=True)
+            case "sample" if event["done"]:
+                click.echo(f"  run {event['done'] + 1}{', of the best so far, in turn' * event['of_head']}", err=True)
+            case "judged" if event["number"] not in begun:
+                click.echo(f"attempt {event['number']}: {event['reason']}", err=True)
+            case "note":
+                click.echo(event["text"], err=True)
+
+    return tell
 
 
 @verb_command(NOTE, anywhere, tag_option, json_option)

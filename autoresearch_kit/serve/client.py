@@ -26,7 +26,7 @@ from autoresearch_kit.serve.server import ANSWER, Message, address, check_privat
 
 HOST_LOG = "host.log"
 """Among the logs: what the process that measures had to say."""
-REACH_SECONDS = 15.0
+REACH_SECONDS = 4.0
 """How long to look for a process that holds the run and is about to listen, or about to end."""
 CANCEL_SECONDS = 60.0
 """How long a measurement may take to end when it is stopped."""

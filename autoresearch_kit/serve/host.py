@@ -69,8 +69,6 @@ class Host:
         if self._getting_ready and isinstance(event, Note):
             self._held_back.append(event)  # of interest only when something is measured before the order
             return
-        if isinstance(event, Judged) and not self._getting_ready:
-            return  # that is the answer
         for note in self._held_back:
             self._server.tell(note)
         self._held_back = []

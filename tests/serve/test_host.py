@@ -56,7 +56,10 @@ def test_a_verdict_that_nobody_saw_waits(desk: OnDesk) -> None:
     assert not (desk.cache / "logs" / ANSWER).exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP))],
+)
 def test_a_killed_caller_loses_nothing(desk: OnDesk, number: signal.Signals) -> None:
     gate = desk.hold()
     calling = desk.start("try", "-m", "slow")
@@ -136,6 +139,7 @@ def test_a_host_ends_when_nobody_asks_and_gives_way_to_a_run(tiny: Tiny, desk: O
     assert [a["value"] for a in desk.log()] == [10, 12, 13]
 
 
+@pytest.mark.slow
 def test_a_host_that_is_asked_to_end_while_it_measures_goes_on(desk: OnDesk) -> None:
     gate = desk.hold()
     desk.try_("--detach")
@@ -144,6 +148,7 @@ def test_a_host_that_is_asked_to_end_while_it_measures_goes_on(desk: OnDesk) -> 
     assert desk.wait()["value"] == 20
 
 
+@pytest.mark.slow
 def test_a_run_that_somebody_else_drives_says_so(tiny: Tiny, desk: OnDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = Lock(tiny.root / ".git/ark/t.lock", "run t")
     lock.acquire()
@@ -157,6 +162,7 @@ def test_a_run_that_somebody_else_drives_says_so(tiny: Tiny, desk: OnDesk, monke
     assert desk.try_()["outcome"] == "keep"
 
 
+@pytest.mark.slow
 def test_a_spec_that_was_broken_meanwhile_is_told(tiny: Tiny, desk: OnDesk) -> None:
     desk.answer(12)
     tiny.write("autoresearch-config.yaml", "metric: [")
@@ -166,6 +172,7 @@ def test_a_spec_that_was_broken_meanwhile_is_told(tiny: Tiny, desk: OnDesk) -> N
     assert desk.try_()["outcome"] == "keep"
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_go_on_is_told_and_the_change_kept(tiny: Tiny, desk: OnDesk) -> None:
     desk.answer(12)
     branch = tiny.git("rev-parse", "autoresearch/t")
@@ -330,6 +337,7 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path: Path, monkeypatch: 
         Server(tmp_path / "run", lambda: None)
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(tiny: Tiny, lay: Callable[..., OnDesk]) -> None:
     desk = lay()
     desk.answer(12)

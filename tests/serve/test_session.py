@@ -20,6 +20,7 @@ from autoresearch_kit.project import open_project
 from autoresearch_kit.ratchet import Note, Run
 from autoresearch_kit.serve.host import Host
 from autoresearch_kit.serve.session import Session
+from tests.agents.conftest import StandIns, stand_ins  # noqa: F401 - a fixture
 from tests.engine.conftest import Tiny
 from tests.serve.conftest import until
 from tests.serve.test_try import SCRIPT, VALUES, told, trees
@@ -49,7 +50,8 @@ def drive(tiny: Tiny, script: str, attempts: int | None = None, farewell: float 
         if isinstance(event, Note):
             notes.append(event.text)
 
-    spec = AgentSpec(command=tiny.agent(MEASURE + script), drive="agent", **agent)
+    command = {} if "name" in agent else {"command": tiny.agent(MEASURE + script)}
+    spec = AgentSpec.model_validate({**command, **agent, "drive": "agent"})
     host = Host(watch, spec.known_as, stays=True)
     project = open_project(tiny.folder)
     try:
@@ -87,18 +89,21 @@ def test_an_agent_that_stops_early_is_started_again_with_the_history(tiny: Tiny)
     assert "set 11" in (tiny.tmp / "prompt.2").read_text()
 
 
+@pytest.mark.slow
 def test_five_starts_without_a_new_tree_end_the_run(tiny: Tiny) -> None:
     found = drive(tiny, "if [ $TURN = 1 ]; then measure 11; fi; ark try; exit 0\n")
     assert found.ending.exit_code == 1 and "The agent stopped without an attempt" in found.ending.reason
     assert found.values == [11] and (tiny.tmp / "count").read_text() == "6\n"
 
 
+@pytest.mark.slow
 def test_an_agent_that_fails_is_asked_again_after_a_pause(tiny: Tiny) -> None:
     found = drive(tiny, "if [ $TURN = 3 ]; then measure 11; fi; exit 7\n")
     assert found.ending.exit_code == 1 and "exit code 7" in found.ending.reason
     assert found.pauses[:2] == [2, 4] and found.values == [11]
 
 
+@pytest.mark.slow
 def test_an_agent_that_brings_nothing_for_too_long_is_ended_and_started_again(tiny: Tiny) -> None:
     script = f"test $TURN = 1 && measure 11; test $TURN -gt 2 && exit; sleep 600 & echo $! >> {tiny.tmp}/pids; wait\n"
     found = drive(tiny, script, timeout_minutes=0.03)
@@ -108,11 +113,13 @@ def test_an_agent_that_brings_nothing_for_too_long_is_ended_and_started_again(ti
         until(lambda pid=pid: not Path(f"/proc/{pid}").exists())
 
 
+@pytest.mark.slow
 def test_tries_of_nothing_do_not_count_as_news(tiny: Tiny) -> None:
     found = drive(tiny, "test $TURN -gt 1 && exit; while :; do ark try; done\n", timeout_minutes=0.03)
     assert "brought nothing new" in found.notes[0] and found.ending.exit_code == 1
 
 
+@pytest.mark.slow
 def test_a_flood_is_ended_and_what_was_measured_stays(tiny: Tiny) -> None:
     found = drive(tiny, "measure $((10 + TURN)); test $TURN = 2 || yes flood | head -c 100000000\n", 2)
     assert found.values == [11, 12]
@@ -133,12 +140,14 @@ def test_the_budget_ends_it_and_the_agent_is_told(tiny: Tiny) -> None:
     assert [(a["agent"], a["value"]) for a in tiny.log()[1:]] == [("me", 11), ("me", 12)]
 
 
+@pytest.mark.slow
 def test_an_agent_that_does_not_end_when_it_is_over_is_ended(tiny: Tiny) -> None:
     found = drive(tiny, f"measure 11; echo $$ > {tiny.tmp}/pid; trap '' TERM; sleep 600\n", 1, farewell=0.5)
     assert found.ending.reason == "1 attempts made, as asked"
     assert not Path(f"/proc/{(tiny.tmp / 'pid').read_text().strip()}").exists()
 
 
+@pytest.mark.slow
 def test_an_order_that_was_left_behind_is_measured(tiny: Tiny) -> None:
     found = drive(tiny, "answer $((10 + TURN)); ark try --detach; exit\n", 2)
     assert found.values == [11, 12]
@@ -152,16 +161,40 @@ def test_what_a_turn_costs_is_charged_to_the_next_attempt_and_ends_the_run(tiny:
     assert found.attempts[2].proposal.cost.tokens == 7
 
 
-@pytest.mark.parametrize(
-    "ruin",
-    ['rm -rf "$HERE"', 'mv "$HERE" "$HERE.away"', 'rm -rf "$HERE"; mkdir -p "$ELSE"; ln -s "$ELSE" "$HERE"',
-     'chmod 0 "$HERE"', 'rm -rf "$HERE/.git"; git init -q "$HERE"', 'git -C "$HERE" checkout -q --orphan mine'],
-    ids=["deletes", "moves", "links", "locks", "begins anew", "changes branches"],
-)  # fmt: skip
+def test_a_conversation_is_taken_up_where_that_is_possible(tiny: Tiny, stand_ins: StandIns) -> None:  # noqa: F811
+    def scene(value: int) -> dict[str, str]:
+        does = f"echo 'echo {value} > answer.txt' > train.sh; ark try -m 'set {value}'" if value else "true"
+        return {"says": "claude/success.jsonl", "does": does}
+
+    stand_ins.put("claude", scene(11), scene(12), scene(0), scene(13))
+    found = drive(tiny, "", 3, name="claude")
+    assert found.values == [11, 12, 13]
+    resumed = ["--resume" in stand_ins.given("claude", turn)["argv"] for turn in (1, 2, 3, 4)]
+    assert resumed == [False, True, True, False], "what was taken up and brought nothing is begun anew"
+    assert found.attempts[1].proposal.agent == "claude" and found.attempts[2].proposal.cost.money is not None
+
+
+def test_an_agent_that_is_not_logged_in_ends_the_run(tiny: Tiny, stand_ins: StandIns) -> None:  # noqa: F811
+    stand_ins.put("claude", {"says": "claude/login.jsonl", "exit": 1})
+    found = drive(tiny, "", name="claude")
+    assert found.ending.exit_code == 1 and "not logged in" in found.ending.reason and not found.values
+
+
+RUINS = {
+    "deletes": 'rm -rf "$HERE"',
+    "moves": 'mv "$HERE" "$HERE.away"',
+    "links": 'rm -rf "$HERE"; mkdir -p "$ELSE"; ln -s "$ELSE" "$HERE"',
+    "locks": 'chmod 0 "$HERE"',
+    "begins anew": 'rm -rf "$HERE/.git"; git init -q "$HERE"',
+    "changes branches": 'git -C "$HERE" checkout -q --orphan mine',
+}
+
+
+@pytest.mark.parametrize("ruin", ["deletes", *(pytest.param(name, marks=pytest.mark.slow) for name in list(RUINS)[1:])])
 def test_an_agent_that_ruins_its_desk_finds_another_one_there(tiny: Tiny, ruin: str) -> None:
     script = f"""HERE=$PWD; ELSE={tiny.tmp}/else
 test $TURN = 1 || {{ measure $((10 + TURN)); exit; }}
-{ruin}
+{RUINS[ruin]}
 cd /; i=0; until cd "$HERE" 2> /dev/null && test -f train.sh -o $i -gt 100; do sleep 0.1; i=$((i + 1)); cd /; done
 cd "$HERE"; measure 11; measure 12
 """
@@ -169,6 +202,7 @@ cd "$HERE"; measure 11; measure 12
     assert len(found.values) == 2 and found.values[-1] == 12, found.notes
 
 
+@pytest.mark.slow
 def test_a_desk_is_laid_while_somebody_writes_there(tiny: Tiny) -> None:
     script = """
 (while :; do mkdir -p x/y; echo > x/y/z; echo > .git/index.lock; echo > x/$$; done) 2> /dev/null &
@@ -194,6 +228,7 @@ def test_ctrl_c_ends_agent_and_measurement(tiny: Tiny) -> None:
     until(lambda: str(tiny.tmp) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout)
 
 
+@pytest.mark.slow
 def test_a_desk_that_an_agent_drives_is_left_alone_by_others(tiny: Tiny) -> None:
     gate = tiny.tmp / "gate"
     agent = tiny.agent(f"{MEASURE} measure 11; until [ -e {gate} ]; do sleep 0.05; done\n")
