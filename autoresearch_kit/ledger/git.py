@@ -489,7 +489,9 @@ def commit_new_files(folder: Path, names: Sequence[str], message: str) -> str:
     except git.GitCommandNotFound:
         raise ArkError("git is not installed", "install git 2.30 or newer") from None
     except git.GitCommandError as error:
-        raise _git_error("commit", 1, str(error.stderr)) from None
+        # GitPython puts what git said between quotes.
+        said = str(error.stderr).strip().removeprefix("stderr: '").removesuffix("'").strip()
+        raise _git_error("commit", 1, said) from None
     return "ark <ark@localhost>" if identity else ""
 
 
