@@ -419,13 +419,14 @@ class Terminal:
 
     def press(self, key: str) -> None:
         """Until it is heeded: a signal just before Python begins to wait for a line is seen after it."""
-        for _ in range(30):
-            os.write(self._end, key.encode())
-            if select.select([self._end], [], [], 2)[0]:
-                return
+        with contextlib.suppress(OSError):  # how Linux tells that the other end is closed
+            for _ in range(30):
+                os.write(self._end, key.encode())
+                while select.select([self._end], [], [], 2)[0]:
+                    self.said += os.read(self._end, 4096).decode()
 
     def ended(self) -> int:
-        with contextlib.suppress(OSError):  # how Linux tells that the other end is closed
+        with contextlib.suppress(OSError):
             while more := os.read(self._end, 4096):
                 self.said += more.decode()
         os.close(self._end)
