@@ -60,6 +60,7 @@ class Host:
         self._notes: list[str] = []
         self._held_back: list[Note] = []
         self._repaired: Attempt | None = None
+        self._half_laid = False
 
     def watch(self, event: Event) -> None:
         """Take one event of the run: for `Run`."""
@@ -139,6 +140,15 @@ class Host:
                     raise
                 time.sleep(LAY_PAUSE_SECONDS)
 
+    def _try_to_lay(self) -> None:
+        """Lay the desk, or note that it could not be laid: whoever writes there without end spoils only his own."""
+        try:
+            self.lay()
+            self._half_laid = False
+        except ArkError as error:
+            self._half_laid = True
+            self._notes.append(f"the desk could not be laid anew, so end what writes there: {error.message}")
+
     def touched(self) -> list[str]:
         """What was changed on the desk since it was laid; empty when it is gone."""
         if self.desk_is_gone:
@@ -172,14 +182,18 @@ class Host:
         if self.desk_is_gone:
             self.lay()
             return self._unmeasured("refused", "Refused: the desk was gone", f"It is laid anew: cd {self.desk}")
+        if self._half_laid:
+            self._try_to_lay()
+            then = "End what writes there without end" if self._half_laid else "It is laid now: make your change again"
+            return self._unmeasured("refused", "Refused: the desk was not laid properly before", then)
         proposal, change = self._propose(request)
         if isinstance(change, NoAttempt):
             if change.kind in ("no_change", "duplicate"):
-                self.lay()
+                self._try_to_lay()
             if change.kind == "no_change" and self._repaired is not None:
                 return self._measured(self._repaired)  # it is that verdict that is asked for again
             return self._unmeasured(change.kind, change.reason, AFTER[change.kind])
-        self.lay()
+        self._try_to_lay()
         self._proposal = proposal = self.turns.charged(proposal)
         before = self.run.books.next_number
         try:
@@ -196,12 +210,12 @@ class Host:
             raise
         assert isinstance(attempt, Attempt), "the change was checked"
         self.turns.take(proposal, attempt)
-        if left := self.touched():
+        if not self._half_laid and (left := self.touched()):
             self.run.desk.put(desk_files(self.run))
             files = ", ".join(left[:5]) + (" and others" if len(left) > 5 else "")
             self._notes.append(f"you changed {files} meanwhile, so the desk was not laid anew: that is still there")
         else:
-            self.lay()
+            self._try_to_lay()
         return self._measured(attempt)
 
     def _propose(self, request: Message) -> tuple[Proposal, Change | NoAttempt]:

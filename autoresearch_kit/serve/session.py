@@ -7,20 +7,21 @@ when it brought no new tree, and what a turn has cost is charged to the next att
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from autoresearch_kit.agents.brief import render_prompt
+from autoresearch_kit.agents.brief import desk_files, render_prompt
 from autoresearch_kit.agents.command import AgentProcess, Played
 from autoresearch_kit.core.budget import Ending, Limits
-from autoresearch_kit.core.errors import UsageError
+from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.core.names import MODEL_FREE
 from autoresearch_kit.core.records import Proposal
 from autoresearch_kit.core.spec import Agent as AgentSpec
 from autoresearch_kit.loop import Failed, Turns
-from autoresearch_kit.ratchet import NoAttempt, Note, Run, Watch
+from autoresearch_kit.ratchet import Change, NoAttempt, Note, Run, Watch
 from autoresearch_kit.serve.host import Host
 
 FAREWELL_SECONDS = 60.0
@@ -114,7 +115,11 @@ class Session:
 
     def _start(self, resume: str) -> _Turn:
         run = self._run
-        if not self._host.touched():  # what an earlier turn has left unmeasured is still there
+        change = None if self._host.desk_is_gone else run.change()
+        if isinstance(change, Change):  # what an earlier turn has left unmeasured is still there
+            run.desk.put(desk_files(run))
+            run.told = run.told or f"what it changed and did not measure is still here: {', '.join(change.paths[:5])}"
+        else:
             self._host.lay()
         prompt = render_prompt(run, drives=True).encode()
         run.told = ""
@@ -151,7 +156,8 @@ class Session:
                 turn.timed_out = True
                 self._end(turn)
             elif self._host.desk_is_gone:
-                self._host.lay()
+                with contextlib.suppress(ArkError):  # the next look tries again
+                    self._host.lay()
         if turn.crash:
             raise turn.crash[0]
         return over

@@ -1,4 +1,4 @@
-"""`ark desk`, what may be called on one, and a desk that another process takes up.   pytest tests/serve/test_by_hand.py"""
+"""`ark desk`, what may be called on one, and one that another process takes up.   pytest tests/serve/test_by_hand.py"""
 
 from __future__ import annotations
 

@@ -13,11 +13,13 @@ import pytest
 
 from autoresearch_kit.agents.command import AgentProcess
 from autoresearch_kit.core.budget import Ending, Limits
+from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.records import Attempt
 from autoresearch_kit.core.spec import Agent as AgentSpec
 from autoresearch_kit.loop import Turns
 from autoresearch_kit.project import open_project
 from autoresearch_kit.ratchet import Note, Run
+from autoresearch_kit.serve import host
 from autoresearch_kit.serve.host import Host
 from autoresearch_kit.serve.session import Session
 from tests.agents.conftest import StandIns, stand_ins  # noqa: F401 - a fixture
@@ -52,20 +54,20 @@ def drive(tiny: Tiny, script: str, attempts: int | None = None, farewell: float 
 
     command = {} if "name" in agent else {"command": tiny.agent(MEASURE + script)}
     spec = AgentSpec.model_validate({**command, **agent, "drive": "agent"})
-    host = Host(watch, spec.known_as, stays=True)
+    holder = Host(watch, spec.known_as, stays=True)
     project = open_project(tiny.folder)
     try:
-        with Run(project, "t", host.watch) as run:
+        with Run(project, "t", holder.watch) as run:
             run.open()
-            host.hold(run)
+            holder.hold(run)
             process = AgentProcess(spec, watch)
-            session = Session(host, process, watch, farewell_seconds=farewell, sleep=pauses.append)
+            session = Session(holder, process, watch, farewell_seconds=farewell, sleep=pauses.append)
             try:
-                host.ready(Turns(run, Limits(attempts), watch))
+                holder.ready(Turns(run, Limits(attempts), watch))
                 return Driven(session.drive(), list(run.attempts), notes, pauses)
             finally:
                 session.close()
-                host.close()
+                holder.close()
     finally:
         project.repository.close()
 
@@ -200,6 +202,33 @@ cd "$HERE"; measure 11; measure 12
 """
     found = drive(tiny, script, 2)
     assert len(found.values) == 2 and found.values[-1] == 12, found.notes
+
+
+def test_what_was_left_unmeasured_is_still_there_at_the_next_start(tiny: Tiny) -> None:
+    script = (
+        f'test $TURN = 1 && {{ measure 11; answer 12; exit; }}; cp "$ARK_PROMPT_FILE" {tiny.tmp}/told; ark try -m b'
+    )
+    found = drive(tiny, script + "\n", 2)
+    assert found.values == [11, 12]
+    assert "did not measure is still here: train.sh" in (tiny.tmp / "told").read_text()
+
+
+def test_a_desk_that_cannot_be_laid_spoils_no_run(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "LAY_TRIES", 1)
+    lay, calls = Run.lay_desk, []
+
+    def failing(self: Run, extra: Any) -> None:
+        calls.append(1)
+        if len(calls) in (3, 4):  # before the first measurement and after it; ready and start have laid it before
+            raise ArkError("somebody else writes there")
+        lay(self, extra)
+
+    monkeypatch.setattr(Run, "lay_desk", failing)
+    script = f"measure 11 > {tiny.tmp}/1; measure 12 > {tiny.tmp}/2; measure 13 > {tiny.tmp}/3\n"
+    found = drive(tiny, script, 2)
+    assert found.values == [11, 13]
+    assert "could not be laid anew" in (tiny.tmp / "1").read_text()
+    assert "It is laid now: make your change again" in (tiny.tmp / "2").read_text()
 
 
 @pytest.mark.slow
