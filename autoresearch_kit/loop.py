@@ -93,6 +93,12 @@ class Turns:
         """Attempts of this call."""
         return self.counts["proposed"]
 
+    def sum_up(self) -> None:
+        """Tell how many turns brought no attempt, and why not; nothing where all did."""
+        fruitless = ", ".join(f"{count} {kind}" for kind, count in sorted(self.counts.items()) if kind != "proposed")
+        if fruitless:
+            self._watch(Note(f"Turns without an attempt: {fruitless}"))
+
     def over(self, ahead_seconds: float = 0.0) -> Ending | None:
         """The limit that has been reached, or would be after so much more time."""
         hours = (self._clock() - self._started + ahead_seconds) / 3600
@@ -164,6 +170,13 @@ def loop(
     sleep: Callable[[float], None] | None = None,
 ) -> Ending:
     """Ask the agent for changes and put each through `Run.attempt` until a limit is reached."""
+    try:
+        return _loop(run, agent, turns, sleep)
+    finally:
+        turns.sum_up()
+
+
+def _loop(run: Run, agent: Agent, turns: Turns, sleep: Callable[[float], None] | None) -> Ending:
     while True:
         if reached := turns.over():
             return reached

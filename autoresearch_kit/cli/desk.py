@@ -41,12 +41,14 @@ def desk(directory: Path, tag: str | None, anew: bool) -> None:
 
     from rich.console import Console
 
+    from autoresearch_kit.agents.brief import check_templates
     from autoresearch_kit.ledger.ledger import check_tag
     from autoresearch_kit.ratchet import Run
     from autoresearch_kit.views.display import Display
 
     gc.enable()
     with open_project_at(directory) as project:
+        check_templates(project.spec, project.folder)
         tag = default_tag(project, time.strftime("%b%d").lower()) if tag is None else check_tag(tag)
         heed_signals()
         with Display(Console(stderr=True)) as display, Run(project, tag, display) as run:

@@ -74,6 +74,7 @@ def run(
     from rich.console import Console
 
     from autoresearch_kit.agents import choose
+    from autoresearch_kit.agents.brief import check_templates
     from autoresearch_kit.core.budget import Limits
     from autoresearch_kit.ledger.ledger import check_tag
     from autoresearch_kit.ratchet import Run
@@ -85,6 +86,7 @@ def run(
     gc.enable()
     with open_project_at(directory) as project:
         agents = session.drivers(choose(project.spec, agent), drive)
+        check_templates(project.spec, project.folder)
         tag = default_tag(project, time.strftime("%b%d").lower()) if tag is None else check_tag(tag)
         heed_signals()
         limits = Limits(attempts, hours)

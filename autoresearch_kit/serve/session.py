@@ -49,7 +49,10 @@ def drive(run: Run, host: Host, agent: AgentSpec, limits: Limits, watch: Watch) 
     session = Session(host, AgentProcess(agent, watch), watch)
     try:
         host.ready(Turns(run, limits, watch))
-        return session.drive()
+        try:
+            return session.drive()
+        finally:
+            host.turns.sum_up()
     finally:
         session.close()
         host.close()

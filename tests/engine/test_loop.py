@@ -131,8 +131,9 @@ def test_five_turns_of_all_kinds_end_the_run(tiny: Tiny) -> None:
     )
     assert played.outcomes == ["keep"]
     assert played.ending.exit_code == 1
-    assert len(played.notes) == 4
+    assert len(played.notes) == 5
     assert "symbolic link" in played.notes[2]
+    assert played.notes[4] == "Turns without an attempt: 2 failed, 2 no_change, 1 refused"
 
 
 def test_failing_agents_pause_longer_each_time(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
