@@ -133,6 +133,7 @@ def test_init_in_a_bare_repository_changes_nothing(home, tmp_path):
     assert sorted((tmp_path / "x.git").rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_two_projects_in_one_repository_keep_their_runs_apart(home, tmp_path):
     subprocess.run("git init -q && git commit -q --allow-empty -m x", shell=True, cwd=tmp_path, check=True)
     for name in ("p1", "p2"):
@@ -145,6 +146,7 @@ def test_two_projects_in_one_repository_keep_their_runs_apart(home, tmp_path):
     assert "belongs to p1/autoresearch-config.yaml" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_evaluator_that_was_committed_later_is_told(home, tmp_path):
     ark("init", "mine", cwd=tmp_path)
     folder = tmp_path / "mine"
@@ -312,6 +314,7 @@ def test_no_run_yet_is_a_sentence(home, tmp_path):
         assert "there is no run of this project yet" in done.stderr and "hint:" in done.stderr
 
 
+@pytest.mark.slow
 def test_wrong_words_on_the_command_line_exit_with_2(home, tmp_path):
     ark("init", "mine", cwd=tmp_path)
     folder = tmp_path / "mine"
@@ -330,6 +333,7 @@ def test_wrong_words_on_the_command_line_exit_with_2(home, tmp_path):
     assert not (folder / "results.tsv").exists()
 
 
+@pytest.mark.slow
 def test_output_that_nobody_reads_is_no_traceback(home, tmp_path):
     ark("init", "mine", cwd=tmp_path)
     folder = tmp_path / "mine"

@@ -112,6 +112,7 @@ def test_list_tells_each_template_in_one_line(tmp_path):
 # Places
 
 
+@pytest.mark.slow
 def test_a_file_in_the_place_of_the_folder(tmp_path):
     (tmp_path / "file").write_text("mine")
     assert "is not a folder" in ark("init", "file", cwd=tmp_path, code=1).stderr
@@ -128,6 +129,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     assert everything(tmp_path) == ["locked"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["with space", 'it\'s "quoted"', "ünï🚀", "-dash", "dollar$(x);y", "new\nline", "*"])
 def test_odd_names(name, tmp_path):
     done = ark("init", "--", name, cwd=tmp_path)
@@ -317,6 +319,7 @@ def test_own_code_becomes_a_project(code):
     assert "git add" not in done.stderr
 
 
+@pytest.mark.slow
 def test_own_code_runs(code):
     ark("init", ".", *OWN, cwd=code)
     assert '"fail"' not in ark("check", "--json", cwd=code).stdout
@@ -476,6 +479,7 @@ def test_it_asks_only_for_what_is_not_given(code):
     assert "?" not in terminal.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["\x03", "\x04"], ids=["Ctrl-C", "end of input"])
 def test_an_interrupted_question_leaves_nothing(end, code, tmp_path):
     before = everything(tmp_path)

@@ -282,6 +282,7 @@ def kill_group(ark: subprocess.Popen[bytes]) -> None:
     os.killpg(ark.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_killed_eight_times(campaign: Campaign) -> None:
     rng = random.Random(8)
     for number in range(8):
@@ -343,6 +344,7 @@ def test_under_nohup_a_hangup_stops_nothing(campaign: Campaign) -> None:
     assert len(campaign.check(closed=True)) == 4
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_does_not_wait_for_a_deaf_command(campaign: Campaign) -> None:
     campaign.write_spec(run="30 deaf")
     campaign.git("commit", "-qam", "deaf")

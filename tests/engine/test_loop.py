@@ -450,6 +450,7 @@ def test_a_table_that_somebody_writes_meanwhile_is_left_alone(tiny: Tiny) -> Non
     assert any("left alone from here on" in note for note in played.notes)
 
 
+@pytest.mark.slow
 def test_the_search_agent_learns_nothing_from_other_yardsticks(tiny: Tiny) -> None:
     tiny.write("train.py", "X = 1\nprint(X, file=open('answer.txt', 'w'))\n")
     common = {

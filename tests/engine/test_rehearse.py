@@ -63,6 +63,7 @@ def test_a_short_rehearsal_has_seen_everything(tiny):
     assert "The agent failed: exit code 1" in found["told"]
 
 
+@pytest.mark.slow
 def test_every_ten_ideas_are_the_same_mix(tiny):
     tiny.commit(**AGENT)
     ideas = [entry["idea"] for entry in rehearse(tiny, "--attempts", "40")["log"]]
@@ -72,6 +73,7 @@ def test_every_ten_ideas_are_the_same_mix(tiny):
     assert len(plain) >= 20
 
 
+@pytest.mark.slow
 def test_the_truth_is_known_and_counted(tiny):
     tiny.commit(**AGENT)
     found = rehearse(tiny, "--attempts", "60", "--noise", "1%")

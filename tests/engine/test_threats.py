@@ -117,8 +117,9 @@ def test_only_plain_files(tiny: Tiny) -> None:
     )
     assert played.outcomes == ["keep", "keep"]
     assert [("symbolic link" in note, "folder" in note, "pipe" in note) for note in played.notes] == [
-        (True, False, False), (False, True, False), (False, True, False), (False, False, True),
+        (True, False, False), (False, True, False), (False, True, False), (False, False, True), (False, False, False),
     ]  # fmt: skip
+    assert played.notes[4] == "Turns without an attempt: 4 refused"
     assert "symbolic link" in (tiny.tmp / "prompt-2").read_text(), "the agent is told"
 
 

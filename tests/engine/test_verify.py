@@ -247,6 +247,7 @@ def test_the_hold_out_sees_what_the_evaluation_sees(tiny: Tiny) -> None:
     assert "looked at once" in done.stderr and "luck" not in done.stderr
 
 
+@pytest.mark.slow
 def test_looks_are_counted_over_all_runs(tiny: Tiny) -> None:
     tiny.commit("holdout", holdout_command="sh evaluate.sh")
     kept(tiny)

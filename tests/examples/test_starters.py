@@ -54,6 +54,7 @@ MEASURE = f"'{sys.executable}' answer.py && '{sys.executable}' measure.py"
 CHECK = f"'{sys.executable}' -m unittest -q test_solution"
 
 
+@pytest.mark.slow
 def test_a_better_way_is_faster(lay):
     folder = lay("python-speed")
     before = number(run(MEASURE, folder), "speedup")

@@ -44,6 +44,7 @@ def test_git_never_starts_on_a_desk(desk: OnDesk, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_the_reads_on_a_desk_are_of_its_own_run(tiny: Tiny, lay: Callable[..., OnDesk]) -> None:
     first = lay("first")
     first.answer(12)

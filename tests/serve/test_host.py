@@ -86,6 +86,7 @@ def test_ctrl_c_stops_the_measurement_and_gives_the_change_back(desk: OnDesk) ->
     assert (found["number"], found["outcome"]) == (2, "keep")
 
 
+@pytest.mark.slow
 def test_two_at_once(desk: OnDesk) -> None:
     desk.answer(12)
     calls = [desk.start("try", "--json") for _ in range(3)]
@@ -95,6 +96,7 @@ def test_two_at_once(desk: OnDesk) -> None:
     assert len(desk.log()) == 2
 
 
+@pytest.mark.slow
 def test_what_is_written_meanwhile_is_not_lost(desk: OnDesk) -> None:
     gate = desk.hold()
     desk.try_("--detach")
@@ -129,6 +131,7 @@ def test_a_killed_host_is_repaired_by_the_next_try(desk: OnDesk) -> None:
     assert [a["outcome"] for a in desk.log()] == ["keep", "keep"]
 
 
+@pytest.mark.slow
 def test_a_host_ends_when_nobody_asks_and_gives_way_to_a_run(tiny: Tiny, desk: OnDesk) -> None:
     desk.answer(12)
     desk.try_()

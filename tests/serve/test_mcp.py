@@ -123,6 +123,7 @@ def is_measured(tiny: Tiny, number: int) -> bool:
 # What it offers
 
 
+@pytest.mark.slow
 def test_there_is_one_tool_for_each_verb_and_it_says_what_verbs_says(tiny):
     async def scenario(agent):
         return (await agent.client.list_tools()).tools, agent.client.instructions
@@ -177,6 +178,7 @@ def test_the_first_try_measures_the_baseline_and_lays_the_desk(tiny):
     assert tiny.git("status", "--porcelain=v2", "--branch") == before
 
 
+@pytest.mark.slow
 def test_progress_is_told_while_it_is_measured(tiny):
     async def scenario(agent):
         desk = await agent.desk()
@@ -193,6 +195,7 @@ def test_progress_is_told_while_it_is_measured(tiny):
     assert [amount for amount, _ in progress] == sorted(amount for amount, _ in progress)
 
 
+@pytest.mark.slow
 def test_a_silent_measurement_is_heard_of_now_and_then(tiny, monkeypatch):
     """Some clients give up when they hear nothing."""
     monkeypatch.setattr("autoresearch_kit.serve.mcp.BEAT_SECONDS", 0.2)
@@ -212,6 +215,7 @@ def test_a_silent_measurement_is_heard_of_now_and_then(tiny, monkeypatch):
     assert tiny.log()[1]["outcome"] == "keep"
 
 
+@pytest.mark.slow
 def test_what_a_verdict_says(tiny):
     async def scenario(agent):
         desk = await agent.desk()
@@ -237,6 +241,7 @@ def test_what_a_verdict_says(tiny):
     assert kept["agent"].startswith("Some Client") and "\x1b" not in kept["agent"]
 
 
+@pytest.mark.slow
 def test_a_user_may_say_what_the_agent_is_called(tiny, monkeypatch):
     monkeypatch.setenv("ARK_AGENT", "my own")
 
@@ -305,6 +310,7 @@ def test_errors_are_sentences_and_the_server_goes_on(tiny):
     play(tiny, scenario)
 
 
+@pytest.mark.slow
 def test_a_baseline_that_fails_is_an_error_and_can_be_mended(tiny):
     tiny.write("train.sh", "exit 7\n")
     tiny.commit()
@@ -319,6 +325,7 @@ def test_a_baseline_that_fails_is_an_error_and_can_be_mended(tiny):
     play(tiny, scenario, "--tag", "t")
 
 
+@pytest.mark.slow
 def test_two_calls_at_once(tiny):
     async def scenario(agent):
         gate = gated(tiny, await agent.desk())
@@ -344,6 +351,7 @@ def test_two_calls_at_once(tiny):
     assert [entry["title"] for entry in tiny.log()] == ["Baseline", "one"]
 
 
+@pytest.mark.slow
 def test_a_cancelled_call_does_not_lose_the_measurement(tiny):
     async def scenario(agent):
         gate = gated(tiny, await agent.desk())
@@ -359,6 +367,7 @@ def test_a_cancelled_call_does_not_lose_the_measurement(tiny):
     assert (found["outcome"], found["title"], found["value"]) == ("keep", "cancelled", 11)
 
 
+@pytest.mark.slow
 def test_a_call_that_is_cancelled_in_its_last_moment_does_not_lose_the_verdict(tiny):
     """Nothing is told between the evaluation and the verdict, which so arrives where nobody waits."""
     gate = tiny.tmp / "gate"
@@ -382,6 +391,7 @@ def test_a_call_that_is_cancelled_in_its_last_moment_does_not_lose_the_verdict(t
     assert (found["outcome"], found["title"], found["value"]) == ("keep", "cancelled", 11)
 
 
+@pytest.mark.slow
 def test_a_client_that_vanishes_does_not_lose_the_measurement(tiny):
     gate = []
 
@@ -401,6 +411,7 @@ def test_a_client_that_vanishes_does_not_lose_the_measurement(tiny):
     assert (found["outcome"], found["title"], found["value"]) == ("keep", "left", 11)
 
 
+@pytest.mark.slow
 def test_detach_answers_at_once(tiny):
     async def scenario(agent):
         gate = gated(tiny, await agent.desk())
@@ -460,6 +471,7 @@ def test_without_a_tag_it_goes_on_with_the_run_that_was_active_last(tiny):
     assert play(tiny, second)["tag"] == "mine"
 
 
+@pytest.mark.slow
 def test_stdout_belongs_to_the_protocol(tiny):
     """Garbage and half a message before and between good ones; every line that comes back is JSON-RPC."""
 
@@ -495,6 +507,7 @@ def test_stdout_belongs_to_the_protocol(tiny):
     assert json.loads(answers[5]["result"]["content"][0]["text"])["outcome"] == "no_change"
 
 
+@pytest.mark.slow
 def test_where_there_is_no_project_every_call_says_so(tiny):
     """A server in the user's own configuration is started everywhere."""
 
@@ -510,6 +523,7 @@ def test_where_there_is_no_project_every_call_says_so(tiny):
     assert (done.returncode, done.stdout) == (0, b"") and b"warning: " in done.stderr and b"hint: " in done.stderr
 
 
+@pytest.mark.slow
 def test_without_the_sdk_it_says_what_to_install(tiny):
     code = "import sys; sys.modules['mcp'] = None; from autoresearch_kit.cli import main; main(prog_name='ark')"
     done = subprocess.run([sys.executable, "-c", code, "mcp", str(tiny.folder)], input=b"", capture_output=True)

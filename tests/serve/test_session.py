@@ -83,6 +83,7 @@ def test_ten_tries_of_an_agent_make_the_ledger_that_the_engine_makes(tiny: Tiny)
     assert {a["agent"] for a in tiny.log("drive")[1:]} == {"command"}
 
 
+@pytest.mark.slow
 def test_an_agent_that_stops_early_is_started_again_with_the_history(tiny: Tiny) -> None:
     found = drive(tiny, f'cp "$ARK_PROMPT_FILE" {tiny.tmp}/prompt.$TURN; measure $((10 + TURN))\n', 3)
     assert found.ending.reason == "3 attempts made, as asked" and found.values == [11, 12, 13]
@@ -155,6 +156,7 @@ def test_an_order_that_was_left_behind_is_measured(tiny: Tiny) -> None:
     assert found.values == [11, 12]
 
 
+@pytest.mark.slow
 def test_what_a_turn_costs_is_charged_to_the_next_attempt_and_ends_the_run(tiny: Tiny) -> None:
     tiny.commit(budget={"money": 5})
     found = drive(tiny, 'measure $((10 + TURN)); mkdir -p .ark; echo \'{"money": 2, "tokens": 7}\' > .ark/cost.json\n')
@@ -163,6 +165,7 @@ def test_what_a_turn_costs_is_charged_to_the_next_attempt_and_ends_the_run(tiny:
     assert found.attempts[2].proposal.cost.tokens == 7
 
 
+@pytest.mark.slow
 def test_a_conversation_is_taken_up_where_that_is_possible(tiny: Tiny, stand_ins: StandIns) -> None:  # noqa: F811
     def scene(value: int) -> dict[str, str]:
         does = f"echo 'echo {value} > answer.txt' > train.sh; ark try -m 'set {value}'" if value else "true"

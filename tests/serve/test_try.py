@@ -64,6 +64,7 @@ def test_a_try_is_measured_told_and_recorded(tiny: Tiny, desk: OnDesk) -> None:
     assert "    this goes wrong" in done.stdout and desk.log()[-1]["agent"] == "me"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_costs_nothing_and_says_what_to_do(tiny: Tiny, desk: OnDesk) -> None:
     found = desk.try_(code=1)
     assert (found["outcome"], found["number"]) == ("no_change", None) and "program.md" in found["next"]
@@ -106,6 +107,7 @@ def test_budgets_hold_for_tries(tiny: Tiny, lay: Callable[..., OnDesk]) -> None:
     assert status["over"] == "the budget of 1 attempts is spent" and status["desk"] == str(desk.folder)
 
 
+@pytest.mark.slow
 def test_a_target_that_is_reached_ends_the_run_too(tiny: Tiny, lay: Callable[..., OnDesk]) -> None:
     tiny.commit(budget={"target": 12})
     desk = lay()
@@ -130,6 +132,7 @@ def change_line(desk: OnDesk, name: str, value: int) -> None:
     desk.write("".join(f"{name}={value}\n" if line.startswith(name) else line + "\n" for line in text.splitlines()))
 
 
+@pytest.mark.slow
 def test_near_misses_are_combined(tiny: Tiny, lay: Callable[..., OnDesk]) -> None:
     desk = two_lines(tiny, lay)
     for name in ("a", "b"):
@@ -144,6 +147,7 @@ def test_near_misses_are_combined(tiny: Tiny, lay: Callable[..., OnDesk]) -> Non
     assert desk.try_("--from", "4", code=1)["outcome"] == "no_change", "it was kept, so it is in already"
 
 
+@pytest.mark.slow
 def test_a_change_that_does_not_fit_is_a_conflict(tiny: Tiny, lay: Callable[..., OnDesk]) -> None:
     desk = two_lines(tiny, lay)
     change_line(desk, "a", 2)
@@ -154,6 +158,7 @@ def test_a_change_that_does_not_fit_is_a_conflict(tiny: Tiny, lay: Callable[...,
     assert found["outcome"] == "conflict" and "attempt 1 does not fit" in found["reason"]
 
 
+@pytest.mark.slow
 def test_a_change_from_another_run_and_what_would_be_lost(tiny: Tiny, lay: Callable[..., OnDesk]) -> None:
     other = lay("other")
     other.answer(30)
