@@ -18,8 +18,10 @@ from autoresearch_kit.books import Books
 from autoresearch_kit.core.budget import Limits, ending
 from autoresearch_kit.core.decide import Again, Case, decide
 from autoresearch_kit.core.errors import ArkError, UsageError
+from autoresearch_kit.core.globs import compile_globs
+from autoresearch_kit.core.names import RUN_LOG
 from autoresearch_kit.core.outlook import Outlook
-from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Proposal, Verdict, number
+from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Proposal, Verdict, clean_line, number
 from autoresearch_kit.lab import cache
 from autoresearch_kit.lab.desk import Desk, Refused, check_name
 from autoresearch_kit.lab.machine import machine
@@ -84,6 +86,8 @@ class Change:
     """The files of that tree."""
     paths: tuple[str, ...]
     """What differs from the head."""
+    left_out: str = ""
+    """A sentence on what else was changed on the desk, and is not taken; empty when there was nothing."""
 
 
 class Run:
@@ -348,7 +352,15 @@ class Run:
         except Conflict as conflict:
             text = f"Conflict: the head has changed since this desk was laid, and {conflict} does not fit any more"
             return NoAttempt("conflict", text)
-        return self._checked(changes)
+        found, left_out = self._checked(changes), self._left_out()
+        if isinstance(found, Change):
+            return replace(found, left_out=left_out)
+        return replace(found, reason=f"{found.reason}. {left_out}") if left_out else found
+
+    def _left_out(self) -> str:
+        products = compile_globs([*self.spec.artifacts, RUN_LOG])
+        names = ", ".join(clean_line(name, 100) for name in self.desk.left_out(products))
+        return f"Not taken, because it is not yours to change: {names}" if names else ""
 
     def change_of(self, others: Sequence[Attempt]) -> Change | NoAttempt:
         """The changes of other attempts, of this or other runs, one after another on top of the head."""
@@ -406,7 +418,7 @@ class Run:
         attempt = self._finish(attempt, change.files)
         if attempt.number % TIDY_EVERY == 0:
             self.ledger.tidy()
-        self.told = ""
+        self.told = change.left_out
         return attempt
 
     def _finish(self, attempt: Attempt, files: Mapping[str, Entry], baseline: bool = False) -> Attempt:

@@ -40,7 +40,7 @@ class Digest:
     """The variables of `attempt.md.j2` besides `spec` and `drives`. Texts are quoted already; an empty one is none."""
 
     told: str
-    """Why the last turn brought nothing to measure."""
+    """Why the last turn brought nothing to measure, or what of it was not taken."""
     tried: int
     """Attempts so far, the baseline not counted."""
     kept_count: int

@@ -5,6 +5,8 @@ From the desk the engine takes only plain files that match the mutable globs; it
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import stat
@@ -24,6 +26,8 @@ MAX_FILE_BYTES = 64 * 2**20
 MAX_CHANGE_BYTES = 256 * 2**20
 """All changed files of one attempt together: they stay in the user's repository for good."""
 MAX_FILES = 10_000
+MAX_NAMED = 5
+"""So many files that were not taken are named."""
 _INVISIBLE = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
 """Characters that HFS+ ignores in names."""
 JUNK_FOLDER = "__pycache__"
@@ -100,6 +104,7 @@ class Desk:
         """Make the desk a clean clone at commit `head` of `branch`; `extra` are files in the spec's folder besides."""
         self._clone.lay(files, head, branch)
         self.laid, self.files, self._filtered = head, files, {}
+        self._folder.make_folder(self._place.prefix + NOTES_FOLDER)  # so that `> .ark/attempt.md` works in a shell
         self.put(extra)
 
     def put(self, extra: Mapping[str, bytes]) -> None:
@@ -149,6 +154,27 @@ class Desk:
                 self._check_gone(path)
                 changes[path] = None
         return changes
+
+    def left_out(self, products: Matcher) -> list[str]:
+        """What was changed or added in the spec's folder and is not taken, as seen from there, at most `MAX_NAMED`.
+
+        Without what a run leaves, `products` among it, and what the user's rules ignore.
+        """
+        prefix = self._place.prefix
+        changed: list[str] = []
+        new: list[str] = []
+        with contextlib.suppress(Refused):  # told of elsewhere
+            for path in itertools.islice(self._walk(prefix.rstrip("/")), MAX_FILES):
+                inner = path[len(prefix) :]
+                if inner.split("/")[0] in RESERVED_NAMES or self._place.is_mutable(path) or products.matches(inner):
+                    continue
+                if entry := self.files.get(path):
+                    changed += [inner] if self._folder.is_changed(path, entry) else []
+                elif JUNK_FOLDER not in path.split("/") and len(new) < MAX_NAMED:
+                    new.append(path)
+        with contextlib.suppress(ArkError):
+            changed += [path[len(prefix) :] for path in new if path not in self._repository.ignored(new)]
+        return changed[:MAX_NAMED]
 
     def _junk(self, new: list[str]) -> set[str]:
         """Those of the new files that nobody wants: what the user's rules ignore, and caches of Python."""

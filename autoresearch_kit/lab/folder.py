@@ -113,6 +113,28 @@ class Folder:
         laid = self._laid.get(path)
         return laid.on_disk if laid else None
 
+    def is_changed(self, path: str, entry: Entry) -> bool:
+        """Whether the file at `path`, which `lay` made from `entry` or another process did, is another one now."""
+        if path in self._laid:
+            return not self._matches(path, self._laid[path])
+        with contextlib.suppress(OSError):
+            if entry.mode == SYMLINK:
+                return self._hash(path) != entry.oid
+            # Of what another process has laid the user's filters are not known: mostly they are about line ends.
+            data = self._absolute(path).read_bytes()
+            return entry.oid not in (_blob_hash(data), _blob_hash(data.replace(b"\r\n", b"\n")))
+        return True
+
+    def make_folder(self, path: str) -> None:
+        """Make an empty folder where somebody may have put anything else."""
+        try:
+            for above in (*_above(path), path):
+                if not _is_folder(self._absolute(above)):
+                    remove(self._absolute(above))
+                    self._absolute(above).mkdir()
+        except OSError as error:
+            raise ArkError(f"{self._absolute(path)} cannot be made: {error.strerror}", DISK_HINT) from None
+
     def take_up(self) -> None:
         """Take the folder over from another process: from now on `lay` changes what is in it, never the folder itself,
         which is where somebody works."""

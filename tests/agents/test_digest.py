@@ -232,7 +232,7 @@ def test_a_long_patch_is_cut_and_says_how_to_see_it() -> None:
 
 def test_the_last_turn_that_brought_nothing() -> None:
     text = prompt([attempt(0, KEEP)], told="Refused: x\n# Heading is a symbolic link")
-    assert "Your last turn brought nothing to measure:\n> Refused: x # Heading is a symbolic link\n" in text
+    assert "About your last turn:\n> Refused: x # Heading is a symbolic link\n" in text
 
 
 def test_two_ways_to_drive_have_the_same_digest_and_other_closing_words() -> None:

@@ -119,7 +119,7 @@ def test_a_measured_tree_is_refused_and_the_agent_is_told(tiny: Tiny) -> None:
     assert played.outcomes == ["keep", "discard", "keep", "discard"]
     assert [a.number for a in played.attempts] == [0, 1, 2, 3]
     assert "as attempt 1" in (tiny.tmp / "prompt-3").read_text()
-    assert "Your last turn brought nothing" not in (tiny.tmp / "prompt-4").read_text()
+    assert "About your last turn" not in (tiny.tmp / "prompt-4").read_text()
     assert "as attempt 1" in (tiny.tmp / "prompt-5").read_text(), "also on another head"
     assert "as attempt 0" in (tiny.tmp / "prompt-6").read_text(), "the baseline counts too"
 

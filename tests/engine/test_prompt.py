@@ -65,7 +65,7 @@ def test_a_resumed_run_reads_what_the_running_one_read(tiny: Tiny) -> None:
         run.open()
         again = render_prompt(run)
     project.repository.close()
-    told = r"\nYour last turn brought nothing to measure:\n> .*\n"
+    told = r"\nAbout your last turn:\n> .*\n"
     running = (tiny.tmp / "last-7").read_text()
     assert re.search(told, running)
     assert re.sub(told, "", running) == again
@@ -158,3 +158,24 @@ def test_check_names_the_projects_own_templates(tiny: Tiny) -> None:
     tiny.commit("templates")
     found = {row["subject"]: row["text"] for row in json.loads(tiny.ark_here("check", "--json").stdout)}
     assert found["templates"] == "attempt.md.j2"
+
+
+def test_an_agent_is_told_what_was_not_taken(tiny: Tiny) -> None:
+    played = tiny.play(
+        f"""cat > {tiny.tmp}/prompt-$TURN
+        echo x > .ark/attempt.md || exit 1
+        case $TURN in
+        1) echo x > evaluate.sh; echo y > run.log; echo z > answer.txt; mkdir a; echo h > a/helper.sh;;
+        2) answer 11; echo h > helper.sh;;
+        3) answer 12;;
+        *) answer 13;; esac""",
+        attempts=3,
+    )
+    assert played.notes[0].startswith(
+        "No change: the mutable files are those of the head. "
+        "Not taken, because it is not yours to change: evaluate.sh, a/helper.sh"
+    )
+    prompts = [(tiny.tmp / f"prompt-{turn}").read_text() for turn in (2, 3, 4)]
+    assert "evaluate.sh, a/helper.sh" in prompts[0]
+    assert "not yours to change: helper.sh" in prompts[1], "also where something was measured"
+    assert "About your last turn" not in prompts[2]
