@@ -7,12 +7,15 @@ file and line, also when the mistake is in a file that it includes.
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import functools
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jinja2
+from jinja2 import nodes
 from jinja2.loaders import split_template_path
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -31,8 +34,12 @@ def has_own(name: str, folder: Path | None) -> bool:
 def render(name: str, folder: Path | None, **values: object) -> str:
     """The text of the template `name`, the project's own if there is one in `folder`; ArkError for a mistake in it."""
     environment, loader = _environment(folder.absolute() if folder else None)
-    name = name if has_own(name, folder) else KIT + name
+    own = has_own(name, folder)
+    name = name if own else KIT + name
     try:
+        if own:
+            with contextlib.suppress(jinja2.TemplateError, RecursionError):  # of which rendering knows the line
+                _blocks(environment, loader, name)
         return environment.get_template(name).render(**values)
     except Exception as error:  # a template can raise anything: a division by zero, a recursion without end
         place = loader.place(error)
@@ -49,6 +56,45 @@ def _explained(error: Exception, place: str) -> ArkError:
         return ArkError(f"{place}: there is no template `{clean_line(str(error.name), 100)}`", hint)
     text = clean_line(str(getattr(error, "message", None) or error), 300).rstrip(".")
     return ArkError(f"{place}: {text or type(error).__name__}")
+
+
+def _blocks(environment: jinja2.Environment, loader: _Loader, name: str) -> set[str]:
+    """The blocks of a template and of those that it extends; ArkError for one of its own that would go nowhere."""
+    text, path, _ = loader.get_source(environment, name)
+    tree = environment.parse(text, name, path)
+    found = {block.name for block in tree.find_all(nodes.Block)}
+    for parent in tree.body:
+        if not isinstance(parent, nodes.Extends) or not isinstance(parent.template, nodes.Const):
+            continue
+        known = _blocks(environment, loader, str(parent.template.value))
+        for block in _outermost(tree):
+            if block.name not in known:
+                text = f"`{parent.template.value}` has no block `{block.name}` that could be filled"
+                raise ArkError(f"{path}:{block.lineno}: {text}", f"it has {', '.join(sorted(known))}")
+        found |= known
+    return found
+
+
+def _outermost(node: nodes.Node) -> Iterator[nodes.Block]:
+    """The blocks in no other block: of a template that extends another, only these must have a place there."""
+    for child in node.iter_child_nodes():
+        if isinstance(child, nodes.Block):
+            yield child
+        else:
+            yield from _outermost(child)
+
+
+class _Undefined(jinja2.StrictUndefined):
+    """An error as soon as it is used, in words of a spec instead of Python's."""
+
+    @property
+    def _undefined_message(self) -> str:
+        keys = self._undefined_obj
+        if self._undefined_hint or not isinstance(keys, Mapping):
+            return super()._undefined_message
+        whose = "the spec has" if "mutable_files" in keys else "there is"
+        near = difflib.get_close_matches(str(self._undefined_name), keys, n=1)
+        return f"{whose} no key `{self._undefined_name}`" + (f"; did you mean `{near[0]}`?" if near else "")
 
 
 class _Loader(jinja2.BaseLoader):
@@ -99,7 +145,7 @@ def _environment(folder: Path | None) -> tuple[jinja2.Environment, _Loader]:
     loader = _Loader(folder)
     environment = ImmutableSandboxedEnvironment(
         loader=loader,
-        undefined=jinja2.StrictUndefined,
+        undefined=_Undefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

@@ -288,7 +288,12 @@ MISTAKES = {
     "unknown tag": ("a\nb\n{% fetch 'x' %}", 3, "unknown tag 'fetch'"),
     "unknown filter": ("a\n{{ 1 | upside_down }}", 2, "upside_down"),
     "undefined": ("a\nb\n{{ spce.metric }}", 3, "'spce' is undefined"),
-    "undefined key": ("{{ spec.metric }}\n{{ spec.metrik }}", 2, "metrik"),
+    "undefined key": (
+        "{{ spec.metric }}\n{{ spec.metrik }}",
+        2,
+        "the spec has no key `metrik`; did you mean `metric`?",
+    ),
+    "undefined key inside": ("{{ spec.decision.max_rums }}", 1, "there is no key `max_rums`; did you mean `max_runs`?"),
     "missing include": ("\n\n{% include 'other.md' %}", 3, "there is no template `other.md`"),
     "missing parent": ("\n{% extends 'program.md' %}", 2, "there is no template `program.md`"),
     "outside": ("{% include '../secret' %}", 1, "there is no template `../secret`"),
@@ -320,6 +325,29 @@ def test_a_mistake_is_a_sentence_with_file_and_line(tmp_path: Path, kind: str, i
     assert words in error.value.message
     assert "\n" not in error.value.message and not error.value.message.endswith(".")
     assert ("ark/program.md.j2" in error.value.hint) is ("there is no template" in words)
+
+
+@pytest.mark.parametrize("name", ["program.md.j2", "attempt.md.j2"])
+def test_a_block_that_would_go_nowhere_is_a_mistake(tmp_path: Path, name: str) -> None:
+    own(tmp_path, "{% extends 'ark/" + name + "' %}\n\n{% block domian %}MINE{% endblock %}", name)
+    with pytest.raises(ArkError) as error:
+        brief.check_templates(spec(), tmp_path)
+    assert error.value.message == f"{tmp_path / name}:3: `ark/{name}` has no block `domian` that could be filled"
+    assert "history, " in error.value.hint
+
+
+def test_a_block_may_hold_new_ones_and_be_that_of_a_template_between(tmp_path: Path) -> None:
+    own(
+        tmp_path,
+        "{% extends 'ark/program.md.j2' %}{% block domain %}A{% block new %}B{% endblock %}{% endblock %}",
+        "b",
+    )
+    own(tmp_path, "{% extends 'b' %}\n{% block new %}C{% endblock %}{% block safety %}D{% endblock %}")
+    text = brief.render_program(spec(), tmp_path)
+    assert "\nAC\n" in text and section(text, "Safety") == "D"
+    own(tmp_path, "{% extends 'b' %}\n{% block newer %}C{% endblock %}")
+    with pytest.raises(ArkError, match=r"program\.md\.j2:2: `b` has no block `newer`"):
+        brief.render_program(spec(), tmp_path)
 
 
 def test_a_mistake_in_the_prompt_is_found_before_a_night(tmp_path: Path) -> None:
