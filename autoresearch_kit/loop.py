@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from autoresearch_kit.core.budget import Ending, Limits, ending
+from autoresearch_kit.core.budget import Ending, Limits, Spent, ending
 from autoresearch_kit.core.records import Attempt, Cost, Proposal
+from autoresearch_kit.ledger.owed import read_owed, write_owed
 from autoresearch_kit.ratchet import NoAttempt, Note, Run, Watch
 
 IDLE_TURNS = 5
@@ -86,7 +87,8 @@ class Turns:
         self._started = clock()
         self._idle = self._failures = self._rests = 0
         self._rested = 0.0
-        self._unpaid: dict[str, Cost] = {}
+        self._unpaid = read_owed(run.project.repository, run.tag, run.attempts)
+        self._recorded = dict(self._unpaid)
 
     @property
     def made(self) -> int:
@@ -103,9 +105,7 @@ class Turns:
         """The limit that has been reached, or would be after so much more time."""
         hours = (self._clock() - self._started + ahead_seconds) / 3600
         spent = self._run.books.spent(self.made, hours)
-        money = spent.money + sum(cost.money or 0.0 for cost in self._unpaid.values())
-        tokens = spent.tokens + sum(cost.tokens or 0 for cost in self._unpaid.values())
-        spent = replace(spent, money=money, tokens=tokens)
+        spent = with_owed(spent, self._unpaid.values())
         return ending(self._run.spec.budget, self._limits, spent, self._run.spec.maximize)
 
     def charged(self, proposal: Proposal) -> Proposal:
@@ -120,6 +120,7 @@ class Turns:
         if isinstance(result, Attempt):
             self.counts["proposed"] += 1
             self._idle = 0
+            self._record()
             return None
         self.owe(proposal.agent, proposal.cost)
         self.counts[result.kind] += 1
@@ -159,8 +160,21 @@ class Turns:
         return None
 
     def owe(self, agent: str, cost: Cost) -> None:
-        """Enter what an agent has cost without an attempt: its next one is charged with it."""
+        """Enter what an agent has cost without an attempt: its next one is charged with it, in whatever process."""
         self._unpaid[agent] = self._unpaid.get(agent, Cost()) + cost
+        self._record()
+
+    def _record(self) -> None:
+        if self._unpaid != self._recorded:
+            write_owed(self._run.project.repository, self._run.tag, self._unpaid, self._run.attempts)
+            self._recorded = dict(self._unpaid)
+
+
+def with_owed(spent: Spent, owed: Iterable[Cost]) -> Spent:
+    """What has been used up, with what no attempt was charged with yet."""
+    for cost in owed:
+        spent = replace(spent, money=spent.money + (cost.money or 0.0), tokens=spent.tokens + (cost.tokens or 0))
+    return spent
 
 
 def loop(

@@ -90,6 +90,7 @@ class Session:
         self._sleep = sleep
         self._timeout_seconds = process.agent.timeout_minutes * 60
         self._turn: _Turn | None = None
+        """What was started, and not paid for yet."""
 
     def drive(self) -> Ending:
         """Start the agent, again and again, until a limit is reached. ArkError when the run cannot go on."""
@@ -98,10 +99,9 @@ class Session:
             if over := turns.over():
                 return over
             turn = self._start(resume)
-            over = self._serve(turn)
-            played = turn.played[0]
-            if over:
+            if over := self._serve(turn):
                 return over
+            played, self._turn = turn.played[0], None
             # A session that was taken up and brought nothing is not taken up again.
             resume = played.session if turn.attempts or not resume else ""
             pause = self._judge(turns, turn, played)
@@ -111,9 +111,12 @@ class Session:
                 self._sleep(pause)
 
     def close(self) -> None:
-        """End the agent."""
-        if self._turn is not None:
-            self._end(self._turn)
+        """End the agent, and enter what its last conversation has cost."""
+        if turn := self._turn:
+            self._end(turn)
+            with contextlib.suppress(ArkError):  # there may be another one on its way
+                for played in turn.played:
+                    self._host.turns.owe(self._process.agent.known_as, played.cost)
         self._process.close()
 
     def _start(self, resume: str) -> _Turn:

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from autoresearch_kit.core.budget import Ending, Limits
-from autoresearch_kit.core.records import Cost, Proposal
+from autoresearch_kit.core.records import Cost, Measurement, Proposal
+from autoresearch_kit.lab.machine import machine
+from autoresearch_kit.ledger.owed import read_owed
 from autoresearch_kit.loop import Failed, Finished, Turns, loop
 from autoresearch_kit.project import open_project
 from autoresearch_kit.ratchet import Note, Run
+from autoresearch_kit.workshop import Workshop
 
 Tiny = Any  # see conftest.py
 Answer = Proposal | Finished | Failed
@@ -116,4 +119,64 @@ def test_what_agents_cost_ends_a_run_with_their_fruitless_turns(played: Any, bud
     assert ending.exit_code == 3 and words in ending.reason
     assert len(run.attempts) == 2, "the second turn was a duplicate, and cost all the same"
     ending, _, _, _, run = played(12, 13)
-    assert (ending.exit_code, len(run.attempts)) == (3, 3), "a resumed run knows what its attempts have cost"
+    assert (ending.exit_code, len(run.attempts)) == (3, 2), "a resumed run knows what they have cost"
+
+
+def test_what_is_owed_when_a_run_ends_is_charged_when_it_goes_on(played: Any, tiny: Tiny) -> None:
+    cost = Cost(2.0, 5, 0.7)
+    played(11, Failed("It broke", agent="a", cost=cost), Failed("It broke", agent="b", cost=cost))
+    assert tiny.git("log", "-1", "--format=%s", "refs/ark/t/owed") == "Owed by turns that brought no attempt"
+    assert [a["number"] for a in tiny.log()] == [0, 1], "it is no attempt"
+    ending, _, _, _, run = played(12, budget={"money": 1.9})
+    assert (ending.exit_code, len(run.attempts)) == (3, 2), "0.5 for the attempt, 1.4 for what failed"
+    ending, _, turns, _, run = played(12, 13, budget={"money": 2.9})
+    assert [a.proposal.cost for a in run.attempts[2:]] == [Cost(3.0, 15, 1.2), Cost(1.0, 10, 0.5)]
+    assert "cost 2.90" in ending.reason, "`b` has not paid yet"
+    owed = tiny.git("log", "-1", "--format=%B", "refs/ark/t/owed")
+    assert '"b"' in owed and '"a"' not in owed
+
+
+def test_what_was_charged_by_a_process_that_was_killed_is_not_charged_again(played: Any, tiny: Tiny) -> None:
+    _, _, _, _, run = played(11, Failed("It broke", agent="a", cost=Cost(2.0, 5)))
+    owed = tiny.git("rev-parse", "refs/ark/t/owed")
+    assert read_owed(run.project.repository, "t", run.attempts) == {"a": Cost(2.0, 5)}
+    _, _, _, _, run = played(12)
+    assert run.attempts[2].proposal.cost.tokens == 15
+    assert not tiny.git("for-each-ref", "refs/ark/t/owed"), "nothing is owed any more"
+    tiny.git("update-ref", "refs/ark/t/owed", owed)  # as if it had been killed before it could remove this
+    _, _, _, _, run = played(13)
+    assert run.attempts[3].proposal.cost.tokens == 10
+    tiny.git("update-ref", "refs/ark/t/owed", "refs/ark/t/0000")
+    assert read_owed(run.project.repository, "t", run.attempts) == {}, "no such record"
+
+
+class Noisy(Workshop):
+    """Measures 10, 11 and 12 in turn, until it is stopped."""
+
+    def measure(self, commit: str, number: int = 0, sample: int = 0, files: Any = None) -> Measurement:
+        if number:
+            raise KeyboardInterrupt
+        return Measurement(10.0 + sample, seconds=1.0, machine=machine())
+
+
+def test_a_measurement_that_was_stopped_was_a_throw_of_the_dice(tiny: Tiny) -> None:
+    """Else an agent that sees bad luck coming would stop it, free of charge, until it sees a good one."""
+    tiny.commit(budget={"attempts": 2}, eval_command=None)
+    project = open_project(tiny.folder)
+    try:
+        with Run(project, "t", workshop=Noisy) as run:
+            run.open()
+            run.ready()
+            turns = Turns(run, Limits(), lambda event: None)
+            for number in (11, 12):
+                assert turns.over() is None
+                proposal = Scripted(number).propose(run)
+                assert isinstance(proposal, Proposal)
+                with pytest.raises(KeyboardInterrupt):
+                    run.attempt(proposal)
+            ending = turns.over()
+            assert ending is not None and ending.exit_code == 3, "they count as attempts"
+            shares = [attempt.verdict.share for attempt in run.attempts[1:] if attempt.verdict]
+            assert len(shares) == 2 and all(share and share > 0 for share in shares)
+    finally:
+        project.repository.close()

@@ -163,6 +163,10 @@ def test_what_a_turn_costs_is_charged_to_the_next_attempt_and_ends_the_run(tiny:
     assert "budget of 5 is spent" in found.ending.reason and found.ending.exit_code == 3
     assert [a.proposal.cost.money for a in found.attempts[1:]] == [None, 2, 2]
     assert found.attempts[2].proposal.cost.tokens == 7
+    owed = tiny.git("log", "-1", "--format=%B", "refs/ark/t/owed")
+    assert '"money":2.0' in owed or '"money":2' in owed, "the last conversation, which no attempt has paid for"
+    tiny.commit(budget={"money": 5.5})
+    assert "budget of 5.5 is spent" in drive(tiny, "measure 20").ending.reason
 
 
 @pytest.mark.slow
