@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from autoresearch_kit.core.budget import Spent
@@ -32,7 +32,7 @@ KIND_CHARACTERS = 30
 TAILS_KEPT = 10
 """Logs of so many attempts stay in memory."""
 COUNTED = (Outcome.KEEP, Outcome.DISCARD, Outcome.CRASH)
-"""What counts against a budget of attempts."""
+"""What says something of an idea."""
 UNFAIR = frozenset({"disk_full", "supervisor_killed", "not_started", "cancelled"})
 """Problems of the machine rather than of the idea: such a tree may be tried again."""
 
@@ -68,6 +68,35 @@ def kind_of(title: str) -> str:
     return kind if colon and len(kind) <= KIND_CHARACTERS else ""
 
 
+class Tally:
+    """What attempts have used up, for the budgets."""
+
+    def __init__(self, attempts: Iterable[Attempt] = ()) -> None:
+        self.since_keep = 0
+        """Attempts since one was kept."""
+        self._attempts = 0
+        self._money = 0.0
+        self._tokens = 0
+        self._best: float | None = None
+        for attempt in attempts:
+            self.add(attempt)
+
+    def add(self, attempt: Attempt) -> None:
+        """Count one that was closed."""
+        if attempt.verdict is not None and not attempt.is_baseline:
+            # The lost ones too: whoever stops a measurement has seen something of it.
+            self._attempts += 1
+            self.since_keep += attempt.outcome in COUNTED
+        if attempt.outcome is Outcome.KEEP:
+            self.since_keep, self._best = 0, attempt.value
+        self._money += attempt.proposal.cost.money or 0.0
+        self._tokens += attempt.proposal.cost.tokens or 0
+
+    def spent(self, made: int, hours: float) -> Spent:
+        """The same with what this call has made."""
+        return Spent(made, hours, self._attempts, self.since_keep, self._money, self._best, self._tokens)
+
+
 class Books:
     """The attempts of one run."""
 
@@ -89,10 +118,7 @@ class Books:
         """What the next decision may use."""
         self._discarded: deque[Attempt] = deque(maxlen=NEAR_AMONG)
         self._trees: dict[tuple[str, str, str], Attempt] = {}
-        self.since_keep = 0
-        """Attempts since one was kept."""
-        self._money = 0.0
-        self._tokens = 0
+        self._tally = Tally()
         for attempt in attempts:
             self._take(attempt)
         results.add([attempt for attempt in attempts if attempt.verdict])
@@ -122,8 +148,12 @@ class Books:
 
     def spent(self, made: int, hours: float) -> Spent:
         """What has been used up, for the budgets."""
-        best = self.head.value if self.head else None
-        return Spent(made, hours, self.history.tried, self.since_keep, self._money, best, self._tokens)
+        return self._tally.spent(made, hours)
+
+    @property
+    def since_keep(self) -> int:
+        """Attempts since one was kept."""
+        return self._tally.since_keep
 
     def _take(self, attempt: Attempt) -> None:
         self.attempts.append(attempt)
@@ -132,11 +162,11 @@ class Books:
         if len(self.attempts) > TAILS_KEPT:
             self.attempts[-1 - TAILS_KEPT] = _without_log(self.attempts[-1 - TAILS_KEPT])
         self.history.add(attempt)
+        self._tally.add(attempt)
         if attempt.outcome in COUNTED and not attempt.is_baseline:
-            self.since_keep += 1
             self._kind(attempt).add(attempt)
         if attempt.outcome is Outcome.KEEP:
-            self.head, self.since_keep = attempt, 0
+            self.head = attempt
             if attempt.is_baseline:
                 # What was measured otherwise says nothing from here on.
                 self.baseline = attempt
@@ -149,8 +179,6 @@ class Books:
             self.crashes.append(attempt)
         if attempt.outcome is Outcome.DISCARD:
             self._discarded.append(_without_log(attempt))
-        self._money += attempt.proposal.cost.money or 0.0
-        self._tokens += attempt.proposal.cost.tokens or 0
         if attempt.outcome in COUNTED and not any(m.kind in UNFAIR for m in attempt.measurements):
             self._trees[attempt.tree, attempt.machine, attempt.yardstick] = attempt
 

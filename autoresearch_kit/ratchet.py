@@ -23,7 +23,7 @@ from autoresearch_kit.core.names import RUN_LOG
 from autoresearch_kit.core.outlook import Outlook
 from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Proposal, Verdict, clean_line, number
 from autoresearch_kit.lab import cache
-from autoresearch_kit.lab.desk import Desk, Refused, check_name
+from autoresearch_kit.lab.desk import Desk, Refused
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.lab.ticket import Ticket
@@ -326,11 +326,16 @@ class Run:
         assert self.books.baseline is not None, "make the run ready first"
         return self.books.baseline
 
-    def lay_desk(self, extra: Mapping[str, bytes]) -> None:
-        """Make the desk a clean clone of the head, with further files in the spec's folder."""
+    def lay_desk(self, extra: Mapping[str, bytes], lent: bool = False) -> None:
+        """Make the desk a clean clone of the head, with further files in the spec's folder; `lent` as for `Ticket`."""
         self.desk.lay(self.head.commit, self.ledger.branch, self._files_of_head(), extra)
-        ticket = Ticket(str(self.project.spec_path), self.tag, self.head.commit, self.desk.filtered)
+        ticket = Ticket(str(self.project.spec_path), self.tag, self.head.commit, self.desk.filtered, lent)
         ticket.write(self.cache)
+
+    def lend_desk(self) -> None:
+        """Let somebody go on with the desk as it is, who calls `ark try`."""
+        if (ticket := Ticket.read(self.cache)) and not ticket.lent:
+            replace(ticket, lent=True).write(self.cache)
 
     def take_up_desk(self) -> bool:
         """Go on with the desk that another process of this run has laid; False when there is none."""
@@ -376,9 +381,8 @@ class Run:
             if any(entry.mode in (SYMLINK, GITLINK) for entry in theirs.values()):
                 return NoAttempt("refused", f"Refused: attempt {other.number} holds a link or a submodule")
             try:
-                for path in theirs:
-                    check_name(path)
                 files = _with(files, carry(repository, files, base, theirs))
+                self.desk.check_places(ours, [path for path in files if path not in ours])
             except Refused as refusal:
                 return NoAttempt("refused", f"Refused: {refusal}")
             except Conflict as conflict:
@@ -427,7 +431,7 @@ class Run:
         try:
             verdict = self._judge(attempt, files, None if baseline else self.head, samples)
         except KeyboardInterrupt:
-            share = self._used(attempt) if samples else None
+            share = None if baseline else self._used(attempt)  # what was seen of a measurement was a throw of the dice
             self._note_closed(self.ledger.close(attempt, samples, _lost("stopped by the user", share)))
             raise
         except ArkError as error:

@@ -27,7 +27,7 @@ class Spent:
     hours: float
     """Wall time of this call."""
     attempts: int
-    """Attempts of the whole run with a verdict, baselines not counted."""
+    """Attempts of the whole run with a verdict, the lost ones too, baselines not counted."""
     since_keep: int
     """Of those, how many since the last keep."""
     money: float

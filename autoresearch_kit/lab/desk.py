@@ -148,7 +148,7 @@ class Desk:
                 changes[path] = entry
         for path in self._junk([path for path in changes if path not in self.files]):
             del changes[path]
-        self._check_places([path for path in changes if path not in self.files])
+        self.check_places(self.files, [path for path in changes if path not in self.files])
         for path in self.files:
             if path not in found and self._place.is_mutable(path):
                 self._check_gone(path)
@@ -186,9 +186,10 @@ class Desk:
         except ArkError as error:  # such as a folder that is a link, or a submodule, in the user's checkout
             raise Refused(f"whether new files are ignored cannot be told: {error.message}") from None
 
-    def _check_places(self, new: list[str]) -> None:
-        """Refused when a new file would take the place of what is not the agent's, or has a name that git refuses."""
-        fixed = {path for path in self.files if not self._place.is_mutable(path)} if new else set()
+    def check_places(self, files: Mapping[str, Entry], new: Sequence[str]) -> None:
+        """Refused when a file that is new beside `files` would take the place of what is not the agent's, lie below a
+        link, or has a name that git refuses."""
+        fixed = {path for path in files if not self._place.is_mutable(path)} if new else set()
         fixed |= self._links
         folders = {above for path in fixed for above in _above(path)}
         for path in new:
@@ -196,7 +197,7 @@ class Desk:
                 raise Refused(f"{path} is in the place of a folder that is not yours to change; give it another name")
             if taken := next((above for above in _above(path) if above in fixed), None):
                 raise Refused(f"{path} is in the place of {taken}, which is not yours to change; give it another name")
-            check_name(path)
+            _check_name(path)
 
     def _check_gone(self, path: str) -> None:
         """Refused unless the agent deleted this mutable file: something else in its place is no plain deletion."""
@@ -307,7 +308,7 @@ def _above(path: str) -> Iterator[str]:
         yield path
 
 
-def check_name(path: str) -> None:
+def _check_name(path: str) -> None:
     """Refused when git, or some system, would take a part of `path` for something else than a name."""
     parts = path.split("/")
     if any(_is_git(part) for part in parts):

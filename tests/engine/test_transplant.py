@@ -170,6 +170,25 @@ def test_no_file_takes_the_place_of_fixed_ones(tiny):
         assert isinstance(found, NoAttempt) and found.kind == "conflict" and "in parts/kept.d" in found.reason
 
 
+def test_nothing_is_taken_that_lies_below_a_link(tiny):
+    """`link: [.venv]` leads into the user's own folder: what a foreign tree holds there would be written there."""
+    theirs = tiny.write(".venv/lib/theirs.sh", "mine\n")
+    tiny.write(".gitignore", "results.tsv\n.venv\n")
+    tiny.commit("link", **{**SPEC, "mutable_files": ["train.sh", "parts/*", ".venv/**"], "link": [".venv"]})
+    tiny.play("echo 1 > parts/x", attempts=1)
+    with opened(tiny) as run:
+        repository, head = run.project.repository, run.head
+        blob = Entry(0o100644, repository.store_blob(b"evil\n"))
+        for name in (".venv/lib/new.sh", ".venv/lib/theirs.sh"):
+            tree = repository.store_tree(head.commit, {name: blob})
+            foreign = Ledger(repository, "autoresearch", "other").reserve(
+                1, Proposal("x"), tree=tree, parent=head.commit, yardstick=""
+            )
+            found = run.change_of([foreign])
+            assert isinstance(found, NoAttempt) and found.kind == "refused" and ".venv" in found.reason
+    assert theirs.read_text() == "mine\n" and list(theirs.parent.iterdir()) == [theirs]
+
+
 def test_only_mutable_files_are_taken(tiny):
     tiny.play("echo 1 > parts/x", attempts=1)
     with opened(tiny) as run:
