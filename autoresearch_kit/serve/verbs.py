@@ -106,7 +106,7 @@ def _status(place: Place, arguments: Mapping[str, Any], tell: Tell) -> dict[str,
     with open_project_at(place.where) as project:
         ledger, attempts = run_of(project, place.tag)
         found = summary.status(project, ledger, attempts)
-        return {**found, "desk": desk_of(project, ledger.branch), "over": why_over(project, attempts)}
+        return {**found, "desk": desk_of(project, ledger.branch), "over": why_over(project, ledger.tag, attempts)}
 
 
 def desk_of(project: Project, branch: str) -> str | None:
@@ -119,20 +119,15 @@ def desk_of(project: Project, branch: str) -> str | None:
     return str(folder) if folder.is_dir() and Ticket.read(cache) else None
 
 
-def why_over(project: Project, attempts: Sequence[Attempt]) -> str | None:
+def why_over(project: Project, tag: str, attempts: Sequence[Attempt]) -> str | None:
     """Why a run takes no more attempts, by the budgets of its spec; None when it does."""
-    from autoresearch_kit.books import COUNTED
-    from autoresearch_kit.core.budget import Limits, Spent, ending
-    from autoresearch_kit.ledger.ledger import last_kept
+    from autoresearch_kit.books import Tally
+    from autoresearch_kit.core.budget import Limits, ending
+    from autoresearch_kit.ledger.owed import read_owed
+    from autoresearch_kit.loop import with_owed
 
-    tried = [a for a in attempts if a.outcome in COUNTED and not a.is_baseline]
-    head = last_kept(attempts)
-    since = [a for a in tried if head is None or a.number > head.number]
-    spent = Spent(
-        0, 0.0, len(tried), len(since),
-        sum(a.proposal.cost.money or 0.0 for a in attempts), head.value if head else None,
-        sum(a.proposal.cost.tokens or 0 for a in attempts),
-    )  # fmt: skip
+    owed = read_owed(project.repository, tag, attempts)
+    spent = with_owed(Tally(attempts).spent(0, 0.0), owed.values())
     found = ending(project.spec.budget, Limits(), spent, project.spec.maximize)
     return found.reason if found else None
 
