@@ -336,6 +336,37 @@ def test_own_code_in_no_repository_is_to_be_committed_first(tmp_path):
     assert '"fail"' not in ark("check", "--json", cwd=tmp_path).stdout
 
 
+SORTER = {"sorter.py": "def sort(a):\n    return sorted(a)\n", "timing.py": 'import sorter\nprint("seconds: %g" % 1)\n'}
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """A script that judges another one, in no repository, beside what git need not see."""
+    for name, text in {**SORTER, ".venv/big": "x", "sub/data": "1"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_what_changes_is_what_the_script_imports_and_all_that_runs_is_committed(judged):
+    done = ark("init", ".", "--run", "python3 timing.py", cwd=judged, code=2)
+    assert "--metric, --direction, --mutable are missing" in done.stderr
+    (line,) = re.findall(r"perhaps: ark (.*)", done.stderr)
+    assert "--metric seconds --direction minimize --mutable sorter.py" in line
+    done = ark(*shlex.split(line), cwd=judged)
+    (step,) = re.findall(r"^  (git add .* -m start)  ", done.stderr, re.M)
+    assert step == "git add -- sorter.py sub timing.py && git commit -m start"
+
+
+def test_in_a_repository_with_commits_only_what_the_commands_need_is_to_be_committed(judged):
+    git(judged, "init", "-q")
+    git(judged, "add", "sub")
+    git(judged, "commit", "-qm", "data")
+    (judged / "notes").write_text("mine")
+    own = ("--metric", "seconds", "--direction", "minimize", "--mutable", "sort*.py", "--run", "python3 timing.py")
+    assert "\n  git add -- sorter.py timing.py && git commit" in ark("init", ".", *own, cwd=judged).stderr
+
+
 def test_a_virtual_environment_that_a_command_names_is_shared(code):
     (code / ".venv/bin").mkdir(parents=True)
     ark("init", ".", *("--run", ".venv/bin/python train.py"), *OWN[2:], cwd=code)
@@ -344,7 +375,7 @@ def test_a_virtual_environment_that_a_command_names_is_shared(code):
 
 def test_options_that_lack_something_are_answered_with_the_whole_line(code):
     done = ark("init", ".", "--metric", "val_loss", cwd=code, code=2)
-    assert "--run, --direction, --mutable is missing" in done.stderr
+    assert "--run, --direction, --mutable are missing" in done.stderr
     (line,) = re.findall(r"perhaps: ark (.*)", done.stderr)
     subprocess.run([*ARK, *shlex.split(line)], cwd=code, check=True, capture_output=True)
     assert load_spec(code / "autoresearch-config.yaml").run_command == "python3 train.py"
@@ -467,6 +498,25 @@ def test_it_asks_about_own_code_with_guesses(code):
     spec = load_spec(code / "autoresearch-config.yaml")
     assert (spec.run_command, spec.metric_direction) == ("python3 train.py --quick", "maximize")
     assert spec.mutable_files == ["train.py"]
+
+
+def test_it_suggests_the_script_that_no_other_imports_and_says_why_it_asks_again(judged):
+    (judged / "timing.py").write_text("import sorter\nprint(sorter.sort([1]))\n")
+    terminal = Terminal("init", ".", cwd=judged)
+    terminal.until("[Y/n]: ")
+    terminal.answer("\n")
+    terminal.until("run command [python3 timing.py]: ")
+    terminal.answer("\n")
+    terminal.until("metric, as it is printed: ")
+    terminal.answer("\n")
+    terminal.until("it needs an answer")
+    terminal.until("metric, as it is printed: ")
+    terminal.answer("seconds\n")
+    terminal.until("[minimize]: ")
+    terminal.answer("\n")
+    terminal.until("files that may change [sorter.py]: ")
+    terminal.answer("\n")
+    assert terminal.ended() == 0, terminal.said
 
 
 def test_it_asks_only_for_what_is_not_given(code):

@@ -13,7 +13,7 @@ import click
 
 from autoresearch_kit import starter
 from autoresearch_kit.core.errors import ArkError, UsageError
-from autoresearch_kit.core.globs import is_glob
+from autoresearch_kit.core.globs import compile_globs
 from autoresearch_kit.core.names import AGENTS, MODEL_FREE, SPEC_NAME
 from autoresearch_kit.ledger.git import Repository
 from autoresearch_kit.starter import BLANK, Own, Started
@@ -57,7 +57,8 @@ def _has_files(folder: Path) -> bool:
 def _refuse(folder: Path, known: Own, own: bool) -> Own:
     line = f"ark init {_word(folder)} {starter.guess(folder, known).options()}"
     if own:
-        raise UsageError(f"{', '.join(known.missing)} is missing", f"perhaps: {line}")
+        are = "is" if len(known.missing) == 1 else "are"
+        raise UsageError(f"{', '.join(known.missing)} {are} missing", f"perhaps: {line}")
     raise UsageError(
         f"{folder} holds files, and nothing says how they are run and measured",
         f"perhaps: {line}\nor, for a small project beside them: ark init {_word(folder)} --template {BLANK}",
@@ -96,7 +97,11 @@ def _ask_own(folder: Path, known: Own) -> Own:
 
 
 def _prompt(question: str, default: str, kind: click.Choice[str] | None = None) -> str:
-    return str(click.prompt(question, default=default or None, type=kind or str))
+    while True:
+        answer = str(click.prompt(question, default=default, show_default=bool(default), type=kind or str))
+        if answer.strip():
+            return answer
+        click.echo("nothing was found that could be suggested here, so it needs an answer (Ctrl-C ends this)")
 
 
 def tell(folder: Path, started: Started) -> None:
@@ -139,15 +144,25 @@ def _word(folder: Path) -> str:
 
 
 def _uncommitted(folder: Path, started: Started) -> list[str]:
-    """Mutable files that are there and in no commit yet."""
+    """What the experiment needs and is in no commit yet: all there is, where nothing but the project was committed."""
+    spec = started.spec
     try:
         repository = Repository(folder)
     except ArkError:  # one that `ark check` has more to say about
         return []
     try:
-        prefix = folder.resolve().relative_to(repository.root).as_posix()
-        files = repository.files(repository.head())
+        prefix = "" if (place := folder.resolve().relative_to(repository.root).as_posix()) == "." else f"{place}/"
+        files = [name.removeprefix(prefix) for name in repository.files(repository.head()) if name.startswith(prefix)]
+        new = set(repository.changed(prefix)).difference(prefix + name for name in files)
     finally:
         repository.close()
-    names = (name for name in started.spec.mutable_files if not is_glob(name))
-    return [name for name in names if (name if prefix == "." else f"{prefix}/{name}") not in files]
+    shared = {*spec.link, *starter.ENVIRONMENTS}
+    left = [name for name in sorted(name.removeprefix(prefix) for name in new) if name.split("/")[0] not in shared]
+    mutable, named = (
+        compile_globs(spec.mutable_files),
+        starter.needed(folder, f"{spec.run_command} ; {spec.eval_command}"),
+    )
+    lacking = [name for name in left if mutable.matches(name) or name in named]
+    if lacking and set(files) == set(started.made):
+        return sorted({name.split("/")[0] for name in left})
+    return lacking
