@@ -144,10 +144,13 @@ class Rehearsal:
             return self._summary(run, stages[0], agent, turns, ending, clock)
 
     def _tell(self, model: Model) -> None:
-        """What is made up, and what `ark check` has to say; ArkError when that is that a run would come to nothing."""
+        """What is made up, and what `ark check` has to say; ArkError when that is that a run would come to nothing.
+
+        The agent may be missing: it is not started here.
+        """
         spec = self.project.spec
         findings = [finding for finding in preflight(self.project) if finding.level != "ok"]
-        if failed := [finding for finding in findings if finding.level == "fail"]:
+        if failed := [finding for finding in findings if finding.level == "fail" and finding.subject != "agent"]:
             raise ArkError("\n".join(f"{finding.subject}: {finding.text}" for finding in failed), failed[0].hint)
         notes = [f"Nothing is measured here: {model.told}"]
         notes += [f"{found.subject}: {found.text}" + (f"; {found.hint}" if found.hint else "") for found in findings]

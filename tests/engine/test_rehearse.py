@@ -370,6 +370,12 @@ def test_a_program_that_is_missing_is_found_before_the_night(tiny):
     assert "run_command: `no-such-program` is not found" in done.stderr
 
 
+def test_an_agent_that_is_missing_is_only_told_of_because_it_is_not_started(tiny):
+    tiny.commit(agent={"command": "no-such-agent --fast"})
+    found = rehearse(tiny, "--attempts", "1")
+    assert found["attempts"] == 1 and "agent: `no-such-agent` is not found" in found["told"]
+
+
 def test_a_limit_on_what_was_never_recorded_is_told(tiny):
     tiny.commit(constraints=["peak_vram_mb < 80", "wall_seconds >= 3"], **AGENT)
     found = rehearse(tiny, "--attempts", "1")
