@@ -65,6 +65,9 @@ def preflight(project: Project) -> Iterator[Finding]:
     yield from _failures("inputs", lambda: check_inputs(project), f"{len(spec.inputs)} pinned" if spec.inputs else "")
     yield from _dirty(project)
     yield from _commands(project)
+    if empty := [name for name, value in spec.env.items() if not value.strip()]:
+        are = "is" if len(empty) == 1 else "are"
+        yield Finding("warn", "env", f"{', '.join(empty)} {are} empty", "set what the commands need, under `env`")
     yield from _agents(project, commit)
     own = ", ".join(own_templates(project.folder))
     yield from _failures("templates", lambda: check_templates(spec, project.folder), own)

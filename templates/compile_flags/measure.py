@@ -11,7 +11,7 @@ import resource
 import subprocess
 import sys
 
-ROUNDS = 9
+ROUNDS = 18
 SECONDS = 20
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from reference import QUESTIONS, Point, close_pairs, question
 
-ROUNDS = 35
+ROUNDS = 70
 CALL_SECONDS = 0.005  # a call that is shorter is repeated until all take about so long, for the clock's sake
 
 

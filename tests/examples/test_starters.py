@@ -277,3 +277,5 @@ def test_without_a_model_the_run_ends_with_the_sentence(tmp_path, monkeypatch):
     words = [sys.executable, "-m", "autoresearch_kit", "run", "--tag", "t", "--agent", "true"]
     done = subprocess.run(words, cwd=tmp_path / "mine", capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "set MODEL_COMMAND" in done.stderr
+    check = [sys.executable, "-m", "autoresearch_kit", "check"]
+    assert "env: MODEL_COMMAND is empty" in subprocess.check_output(check, cwd=tmp_path / "mine", text=True)
