@@ -21,7 +21,7 @@ from autoresearch_kit.cli.common import (
     tag_option,
     verb_command,
 )
-from autoresearch_kit.serve.place import place_of
+from autoresearch_kit.serve.place import place_of, unmeasured
 from autoresearch_kit.serve.verbs import NOTE, TRY, WAIT, Tell, exit_code, silent
 
 if TYPE_CHECKING:
@@ -75,15 +75,14 @@ def _is_served(run: Run) -> bool:
 def _lay(run: Run, anew: bool) -> None:
     """Lay the desk, unless that would lose changes which nobody has measured."""
     from autoresearch_kit.agents.brief import desk_files
-    from autoresearch_kit.ratchet import Change
 
-    if run.take_up_desk() and not anew:
-        change = run.change()
-        if isinstance(change, Change) or change.kind in ("refused", "conflict"):
-            what = f"Not measured yet: {', '.join(change.paths)}" if isinstance(change, Change) else change.reason
+    if run.take_up_desk():
+        run.lend_desk()  # what is left of an agent's turn is for whoever goes there now to look at
+        if not anew and (left := unmeasured(run.project, run.cache)):
+            what = f"Not measured yet: {', '.join(left)}"
             _note(f"{what}. The desk is left as it is; ark try measures it, ark desk --anew throws it away")
             return
-    run.lay_desk(desk_files(run))
+    run.lay_desk(desk_files(run), lent=True)
 
 
 def _note(text: str) -> None:

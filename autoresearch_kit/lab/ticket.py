@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from autoresearch_kit.lab.cache import DESK, TICKET, cache_root, write_anew
+from autoresearch_kit.lab.cache import DESK, TICKET, cache_root, make_private, write_anew
 
 Filtered = Mapping[str, tuple[int, str]]
 """Files that the user's filters (line ends, LFS) changed: git's mode, and the hash of what lies on the disk."""
@@ -29,12 +29,16 @@ class Ticket:
     tag: str
     """The run."""
     laid: str
-    """The commit whose files were laid."""
+    """The commit whose files were laid; empty while that is still done."""
     filtered: Filtered = field(default_factory=dict)
     """Mutable files whose bytes on the desk are not those of the commit although nobody has touched them."""
+    lent: bool = False
+    """Whether somebody works there who calls `ark try`: what he changes is lost when the desk is laid anew unasked. A
+    desk that the engine lays for each turn of an agent is nobody's between two turns."""
 
     def write(self, cache: Path) -> None:
         """Put it into the cache folder of a run."""
+        make_private(cache)  # an agent may have deleted it
         write_anew(cache / TICKET, json.dumps(asdict(self)).encode())
 
     @staticmethod
@@ -47,7 +51,9 @@ class Ticket:
                     return None
                 found = json.loads(stream.read(MAX_BYTES))
             filtered = {str(path): (int(mode), str(oid)) for path, (mode, oid) in found["filtered"].items()}
-            ticket = Ticket(str(found["spec"]), str(found["tag"]), str(found["laid"]), filtered)
+            ticket = Ticket(
+                str(found["spec"]), str(found["tag"]), str(found["laid"]), filtered, found.get("lent") is True
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         return ticket if os.path.isabs(ticket.spec) else None  # noqa: PTH117

@@ -38,14 +38,7 @@ def write_owed(repository: Repository, tag: str, owed: Mapping[str, Cost], attem
     """Record what each agent owes to a run, whose lock the caller holds and whose baseline is measured."""
     old = repository.ref(_ref(tag))
     since = attempts[-1].number + 1
-    rows = {
-        agent: {
-            "since": since,
-            **{name: value for name in Cost.__slots__ if (value := getattr(cost, name)) is not None},
-        }
-        for agent, cost in owed.items()
-        if cost != Cost()
-    }
+    rows = {agent: {"since": since, **_fields(cost)} for agent, cost in owed.items() if cost != Cost()}
     if not rows:
         if old is not None:
             repository.update_refs({_ref(tag): (ZERO, old)})
@@ -55,6 +48,10 @@ def write_owed(repository: Repository, tag: str, owed: Mapping[str, Cost], attem
     who = ("ark", "ark@localhost")
     commit = repository.store_commit(repository.tree_of(baseline), [baseline], text, who, int(time.time()))
     repository.update_refs({_ref(tag): (commit, old or ZERO)})
+
+
+def _fields(cost: Cost) -> dict[str, float]:
+    return {name: value for name in Cost.__slots__ if (value := getattr(cost, name)) is not None}
 
 
 def _ref(tag: str) -> str:

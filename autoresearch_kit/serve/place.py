@@ -163,6 +163,38 @@ def run_of(project: Project, tag: str | None) -> tuple[Ledger, list[Attempt]]:
     return Ledger(project.repository, project.spec.branch_prefix, ledger.tag), attempts
 
 
+def unmeasured(project: Project, cache: Path) -> list[str]:
+    """What somebody who works on the desk of a run has changed there and never measured; empty when that is nothing.
+
+    One sentence instead when what lies there could not be measured. Nothing on a desk that is nobody's.
+    """
+    from autoresearch_kit.books import COUNTED
+    from autoresearch_kit.core.records import Outcome
+    from autoresearch_kit.lab.cache import DESK
+    from autoresearch_kit.lab.desk import Desk, Refused, read_links
+    from autoresearch_kit.lab.ticket import Ticket
+    from autoresearch_kit.ledger.ledger import Ledger
+
+    repository, place, ticket = project.repository, project.place, Ticket.read(cache)
+    if ticket is None or not ticket.lent or not ticket.laid or repository.commit_of(ticket.laid) is None:
+        return []
+    links: dict[str, Path] = {}
+    with contextlib.suppress(ArkError):  # gone since: then nothing on the desk leads there
+        links = read_links(repository.root, place.prefix, project.spec.link)
+    desk = Desk(repository, cache / DESK, ticket.laid, place, links)
+    if not desk.folder.is_dir():
+        return []
+    desk.take_up(ticket.laid, repository.files(ticket.laid), ticket.filtered)
+    try:
+        changes = desk.compose()
+    except Refused as refusal:
+        return [str(refusal)]
+    known = {a.tree for a in Ledger(repository, "", ticket.tag).read() if a.outcome in (*COUNTED, Outcome.RUNNING)}
+    # Where nothing was changed there is nothing to lose, whatever became of the commit that was laid.
+    is_new = bool(changes) and repository.store_tree(ticket.laid, changes) not in known
+    return [path[len(place.prefix) :] for path in sorted(changes)] if is_new else []
+
+
 def find_attempt(project: Project, tag: str | None, name: str) -> Attempt:
     """The attempt called `[TAG/]N`, by itself that of the run `tag` or else of the latest; UsageError without one."""
     from autoresearch_kit.ledger.ledger import pick

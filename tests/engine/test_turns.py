@@ -71,6 +71,8 @@ def test_it_rests_as_long_as_it_is_told(played: Any) -> None:
     told = Failed("Rate limited", "rate_limited", rest_seconds=7)
     _, pauses, _, _, _ = played(told, 11, told)
     assert pauses == [7, 7]
+    _, pauses, _, _, _ = played(*[told] * 8, 12)
+    assert pauses == [7] * 5 + [60, 120, 240], "what is never true is not believed for ever"
 
 
 def test_a_day_of_rest_ends_the_run(played: Any) -> None:
@@ -129,7 +131,7 @@ def test_what_is_owed_when_a_run_ends_is_charged_when_it_goes_on(played: Any, ti
     assert [a["number"] for a in tiny.log()] == [0, 1], "it is no attempt"
     ending, _, _, _, run = played(12, budget={"money": 1.9})
     assert (ending.exit_code, len(run.attempts)) == (3, 2), "0.5 for the attempt, 1.4 for what failed"
-    ending, _, turns, _, run = played(12, 13, budget={"money": 2.9})
+    ending, _, _, _, run = played(12, 13, budget={"money": 2.9})
     assert [a.proposal.cost for a in run.attempts[2:]] == [Cost(3.0, 15, 1.2), Cost(1.0, 10, 0.5)]
     assert "cost 2.90" in ending.reason, "`b` has not paid yet"
     owed = tiny.git("log", "-1", "--format=%B", "refs/ark/t/owed")

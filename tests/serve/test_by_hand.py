@@ -104,7 +104,7 @@ def test_what_was_not_measured_is_not_thrown_away(tiny: Tiny, desk: OnDesk) -> N
     assert (desk.folder / "train.sh").read_text() == "echo 12 > answer.txt\n"
     (desk.folder / "train.sh").unlink()
     (desk.folder / "train.sh").symlink_to("x")
-    assert "Refused" in tiny.ark_here("desk", "--tag", "t").stderr
+    assert "is a symbolic link" in tiny.ark_here("desk", "--tag", "t").stderr
     inode = desk.folder.stat().st_ino
     assert tiny.ark_here("desk", "--tag", "t", "--anew").returncode == 0
     assert (desk.folder / "train.sh").read_text() == "echo 10 > answer.txt\n"
@@ -113,6 +113,26 @@ def test_what_was_not_measured_is_not_thrown_away(tiny: Tiny, desk: OnDesk) -> N
     assert desk.try_()["outcome"] == "discard"
     desk.answer(9)
     assert tiny.ark_here("desk", "--tag", "t").stderr.count("note:") == 0, "it was measured"
+
+
+@pytest.mark.slow
+def test_a_run_and_a_clean_do_not_throw_away_what_somebody_has_not_measured(tiny: Tiny, desk: OnDesk) -> None:
+    agent = tiny.agent("answer 13\n")
+    run = ("run", "--tag", "t", "--agent", agent, "--attempts", "1")
+    desk.answer(12)
+    for words in (run, ("clean",)):
+        done = tiny.ark_here(*words)
+        assert done.returncode == 1 and "never measured: train.sh" in done.stderr, done.stderr
+        assert "--tag t --anew" in done.stderr and str(desk.folder) in done.stderr
+    assert (desk.folder / "train.sh").read_text() == "echo 12 > answer.txt\n" and len(desk.log()) == 1
+    assert desk.try_()["outcome"] == "keep"
+    assert tiny.ark_here(*run).returncode == 0, "nothing would be lost"
+    (desk.folder / "train.sh").write_text("echo half a turn\n")  # as an agent leaves it that was killed in its turn
+    assert tiny.ark_here("run", "--tag", "t", "--agent", "true", "--attempts", "0").returncode == 0
+    assert "Not measured yet: train.sh" in tiny.ark_here("desk", "--tag", "t").stderr, "from now on it is somebody's"
+    assert tiny.ark_here("clean").returncode == 1
+    assert tiny.ark_here("desk", "--tag", "t", "--anew").returncode == 0
+    assert tiny.ark_here("clean").returncode == 0 and not desk.folder.exists()
 
 
 @pytest.mark.slow
