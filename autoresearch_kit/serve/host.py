@@ -101,7 +101,9 @@ class Host:
             self._getting_ready, self._held_back = False, []
         if self._stays:  # nobody has asked for anything yet
             self._notes, self._repaired = [], None
-        if not self.run.take_up_desk():
+        if self.run.take_up_desk():
+            self.run.lend_desk()
+        else:
             self.lay()
 
     @property
@@ -132,7 +134,7 @@ class Host:
         """Lay the desk anew, also while somebody works there; ArkError when that does not succeed."""
         for left in reversed(range(LAY_TRIES)):
             try:
-                self.run.lay_desk(desk_files(self.run))
+                self.run.lay_desk(desk_files(self.run), lent=True)
                 self.run.take_up_desk()  # never replace the folder from now on
                 return
             except ArkError:
