@@ -328,9 +328,10 @@ class Run:
 
     def lay_desk(self, extra: Mapping[str, bytes], lent: bool = False) -> None:
         """Make the desk a clean clone of the head, with further files in the spec's folder; `lent` as for `Ticket`."""
+        ticket = Ticket(str(self.project.spec_path), self.tag, "", lent=lent)
+        ticket.write(self.cache)  # should we be killed, nobody takes what is laid half for somebody's change
         self.desk.lay(self.head.commit, self.ledger.branch, self._files_of_head(), extra)
-        ticket = Ticket(str(self.project.spec_path), self.tag, self.head.commit, self.desk.filtered, lent)
-        ticket.write(self.cache)
+        replace(ticket, laid=self.head.commit, filtered=self.desk.filtered).write(self.cache)
 
     def lend_desk(self) -> None:
         """Let somebody go on with the desk as it is, who calls `ark try`."""
@@ -340,7 +341,9 @@ class Run:
     def take_up_desk(self) -> bool:
         """Go on with the desk that another process of this run has laid; False when there is none."""
         ticket = Ticket.read(self.cache)
-        if ticket is None or not self.desk.folder.is_dir() or self.project.repository.commit_of(ticket.laid) is None:
+        if ticket is None or not ticket.laid or not self.desk.folder.is_dir():
+            return False
+        if self.project.repository.commit_of(ticket.laid) is None:
             return False
         self.desk.take_up(ticket.laid, self.project.repository.files(ticket.laid), ticket.filtered)
         return True
@@ -405,9 +408,15 @@ class Run:
             return NoAttempt("duplicate", f"The same files were measured before, as attempt {before.number}: {reason}")
         return Change(tree, _with(self._files_of_head(), changes), tuple(sorted(changes)))
 
-    def attempt(self, proposal: Proposal, change: Change | NoAttempt | None = None) -> Attempt | NoAttempt:
+    def attempt(
+        self,
+        proposal: Proposal,
+        change: Change | NoAttempt | None = None,
+        begun: Callable[[], None] = lambda: None,
+    ) -> Attempt | NoAttempt:
         """Measure what lies on the desk, or a given change, and close the attempt. NoAttempt when there is nothing new.
 
+        `begun` is called when the change is in git, before it is measured: nobody needs it on the desk any more.
         ArkError when the ledger or the machine cannot go on; a failed experiment is an attempt like any other.
         """
         change = change or self.change()
@@ -419,16 +428,23 @@ class Run:
         attempt = self.ledger.reserve(
             self.books.next_number, proposal, tree=change.tree, parent=self.head.commit, yardstick=self.shop.yardstick
         )
-        attempt = self._finish(attempt, change.files)
+        attempt = self._finish(attempt, change.files, begun=begun)
         if attempt.number % TIDY_EVERY == 0:
             self.ledger.tidy()
         self.told = change.left_out
         return attempt
 
-    def _finish(self, attempt: Attempt, files: Mapping[str, Entry], baseline: bool = False) -> Attempt:
+    def _finish(
+        self,
+        attempt: Attempt,
+        files: Mapping[str, Entry],
+        baseline: bool = False,
+        begun: Callable[[], None] = lambda: None,
+    ) -> Attempt:
         """Measure a reserved attempt, whose tree is `files`, decide, and close it."""
         samples: list[Measurement] = []
         try:
+            begun()
             verdict = self._judge(attempt, files, None if baseline else self.head, samples)
         except KeyboardInterrupt:
             share = None if baseline else self._used(attempt)  # what was seen of a measurement was a throw of the dice

@@ -5,8 +5,8 @@ that the first `ark try` starts, and that ends soon after the last; with `drive:
 
     python -m autoresearch_kit.serve.host SPEC TAG
 
-What was changed is taken off the desk, into git, before it is measured, and the desk is laid anew at once: whoever
-works there may go on meanwhile, and nothing that he writes is lost.
+What was changed is taken off the desk, into git, and only then is the desk laid anew, before the measurement begins:
+whoever works there may go on meanwhile, and nothing that he writes is lost, whoever is killed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from autoresearch_kit.loop import Turns
 from autoresearch_kit.project import open_project
 from autoresearch_kit.ratchet import Change, Event, Judged, NoAttempt, Note, Run, Sampling, Watch
 from autoresearch_kit.serve.answers import AFTER, measured, running, unmeasured
-from autoresearch_kit.serve.server import Message, Order, Server
+from autoresearch_kit.serve.server import STOPPED, Message, Order, Server
 
 LINGER_SECONDS = 5.0
 """How long a process that was started for a desk waits for the next order."""
@@ -163,7 +163,7 @@ class Host:
     def handle(self, order: Order) -> None:
         """Do what is ordered. ArkError when the run cannot go on after it."""
         try:
-            result = self._measure(order.request)
+            result = self._measure(order)
         except UsageError as error:
             self.server.fail(error)
             return
@@ -176,9 +176,13 @@ class Host:
             raise
         finally:
             self._proposal, self._notes, self._repaired = None, [], None
-        self.server.answer(result)
+        if result is None:
+            self.server.fail(STOPPED)
+        else:
+            self.server.answer(result)
 
-    def _measure(self, request: Message) -> Message:
+    def _measure(self, order: Order) -> Message | None:
+        """What came of an order; None when it was cancelled before anything was measured."""
         if over := self.turns.over():
             return self._unmeasured("over", f"The run is over: {over.reason}", "Stop here")
         if self.desk_is_gone:
@@ -188,19 +192,26 @@ class Host:
             self._try_to_lay()
             then = "End what writes there without end" if self._half_laid else "It is laid now: make your change again"
             return self._unmeasured("refused", "Refused: the desk was not laid properly before", then)
-        proposal, change = self._propose(request)
+        proposal, change = self._propose(order.request)
+        if order.cancelled:
+            return None
         if isinstance(change, NoAttempt):
             if change.kind in ("no_change", "duplicate"):
                 self._try_to_lay()
             if change.kind == "no_change" and self._repaired is not None:
                 return self._measured(self._repaired)  # it is that verdict that is asked for again
             return self._unmeasured(change.kind, change.reason, AFTER[change.kind])
-        self._try_to_lay()
         self._proposal = proposal = self.turns.charged(proposal)
         before = self.run.books.next_number
-        try:
+
+        def begun() -> None:
+            self._try_to_lay()
             self._measuring = True
-            attempt = self.run.attempt(proposal, change)
+            if order.cancelled:
+                raise Cancelled
+
+        try:
+            attempt = self.run.attempt(proposal, change, begun)
             self._measuring = False
         except BaseException as error:
             self._measuring = False
@@ -257,7 +268,8 @@ class Host:
         return unmeasured(kind, reason, then, desk=self.desk, notes=list(self._notes))
 
     def _interrupted(self, *_: object) -> None:
-        if self._measuring:  # else it is over already
+        if self._measuring:  # else it is over already, or the order's own mark is seen before it begins
+            self._measuring = False
             raise Cancelled
 
 

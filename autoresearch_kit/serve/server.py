@@ -41,6 +41,7 @@ GLANCE_SECONDS = 0.5
 """How often a silent conversation looks whether its client is still there."""
 ANSWER = "answer.json"
 """Among the logs: what became of the last order, until somebody has seen it."""
+STOPPED = ArkError("stopped before anything was measured", "what you changed is still on the desk: ark try")
 Message = dict[str, Any]
 
 
@@ -82,6 +83,8 @@ class Order:
     """By which it can be cancelled."""
     taken: bool = False
     """Whether it is being worked on."""
+    cancelled: bool = False
+    """Whether it should be dropped, or stopped when it is being measured."""
     listeners: list[queue.Queue[Message]] = field(default_factory=list)
 
 
@@ -259,10 +262,11 @@ class Server:
             order = self._order
             if order is None or not token or order.token != token:
                 return
+            order.cancelled = True
             if order.taken:
                 self._cancel()
                 return
-        self.fail(ArkError("stopped before anything was measured", "what you changed is still on the desk: ark try"))
+        self.fail(STOPPED)
 
 
 def read_line(connection: socket.socket, seconds: float | None, limit: int, rest: bytearray | None = None) -> Any:
