@@ -26,6 +26,8 @@ FIRST_REST_SECONDS = 60.0
 """After a rate limit that does not say how long it lasts; doubled with each further one."""
 MAX_REST_SECONDS = 1800.0
 """The longest such rest."""
+BELIEVED_RESTS = 5
+"""So often in a row it is believed how long a limit lasts; then the rests grow."""
 MAX_RESTS_SECONDS = 24 * 3600.0
 """So much rest in a row, without a turn in between that was let through, ends the run."""
 
@@ -85,7 +87,7 @@ class Turns:
         self._pause_seconds = pause_seconds
         self._clock = clock
         self._started = clock()
-        self._idle = self._failures = self._rests = 0
+        self._idle = self._failures = self._rests = self._short_rests = 0
         self._rested = 0.0
         self._unpaid = read_owed(run.project.repository, run.tag, run.attempts)
         self._recorded = dict(self._unpaid)
@@ -115,7 +117,7 @@ class Turns:
 
     def take(self, proposal: Proposal, result: Attempt | NoAttempt) -> Ending | None:
         """Enter what became of a (charged) proposal; an Ending when it is the last straw."""
-        self._failures = self._rests = 0
+        self._failures = self._rests = self._short_rests = 0
         self._rested = 0.0
         if isinstance(result, Attempt):
             self.counts["proposed"] += 1
@@ -140,16 +142,22 @@ class Turns:
 
     def _rest(self, failed: Failed, reason: str) -> Ending | float:
         seconds = failed.rest_seconds
+        growing = min(MAX_REST_SECONDS, FIRST_REST_SECONDS * 2.0**self._rests)
         if seconds is None:
-            seconds = min(MAX_REST_SECONDS, FIRST_REST_SECONDS * 2.0**self._rests)
+            seconds = growing
+        elif seconds and self._short_rests >= BELIEVED_RESTS:  # what it says is not what happens
+            seconds = max(seconds, growing)
+        if seconds == growing:
             self._rests += 1
+        elif seconds:
+            self._short_rests += 1
         self._rested += seconds
         if self._rested > MAX_RESTS_SECONDS:
             return Ending(f"{reason}: that is longer than {MAX_RESTS_SECONDS / 3600:g} hours in a row", 1)
         if seconds and (reached := self.over(seconds)):
             return replace(reached, reason=f"{reached.reason}, before the agent may go on: {reason}")
-        if seconds:
-            self._watch(Note(f"{reason}; it is asked again in {_minutes(seconds)}"))
+        then = f"it is asked again in {_minutes(seconds)}" if seconds else "the others go on meanwhile"
+        self._watch(Note(f"{reason}; {then}"))
         return seconds
 
     def _idled(self, reason: str) -> Ending | None:
@@ -213,4 +221,6 @@ def _loop(run: Run, agent: Agent, turns: Turns, sleep: Callable[[float], None] |
 
 
 def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

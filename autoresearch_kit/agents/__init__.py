@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -24,7 +25,9 @@ def choose(spec: Spec, wanted: str | None) -> list[AgentSpec]:
             raise UsageError("--agent is empty", "give a preset's name or a shell command")
         if wanted not in AGENTS and (missing := missing_programs(wanted)):
             message = f"`{missing[0]}` is neither an agent of the kit nor a program on PATH"
-            raise UsageError(message, f"agents of the kit: {', '.join(AGENTS)}")
+            near = difflib.get_close_matches(wanted.lower(), AGENTS, n=1)
+            meant = f"did you mean `{near[0]}`? " if near else ""
+            raise UsageError(message, f"{meant}agents of the kit: {', '.join(AGENTS)}")
         return _installed([AgentSpec.model_validate({"name" if wanted in AGENTS else "command": wanted})])
     if not spec.agents:
         raise UsageError("no agent is named", "write `agent:` in the spec, or: ark run --agent 'COMMAND'")

@@ -81,7 +81,7 @@ class Preset:
         words += agent.arguments
         words += filled(self.resume) if session else ()
         for file in files if self.file_option else ():
-            words += [self.file_option, file]
+            words.append(f"{self.file_option}={file}")  # a name may look like an option
         return [*words, *self.last]
 
 

@@ -34,9 +34,9 @@ class Rotation:
         run.told, self._last = self._told.pop(label, ""), label
         answer = agent.propose(run)
         if isinstance(answer, Failed):
-            answer = replace(answer, agent=label)
+            answer = replace(answer, agent=label, reason=f"{label}: {answer.reason}")
             if answer.is_final and self._agents:
-                return replace(answer, is_final=False)
+                return replace(answer, is_final=False, reason=f"{answer.reason}; the others go on without it")
         if isinstance(answer, Finished) and self._agents:
             return self.propose(run)
         self._agents.append((label, agent))

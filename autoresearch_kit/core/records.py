@@ -31,9 +31,12 @@ class Outcome(StrEnum):
     RUNNING = "running"
 
 
-# C0 and C1 controls except tab and newline, the bidirectional overrides, line separators and lone surrogates: none of
-# them may reach a terminal or a commit message.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+# C0 and C1 controls except tab and newline, what is invisible (zero width, tags), the bidirectional overrides, line
+# separators and lone surrogates: none of them may reach a terminal, a commit message or another agent.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
 
 
 def _is_clean(line: str, limit: int) -> bool:

@@ -20,7 +20,7 @@ from autoresearch_kit.core.names import NOTES_FOLDER, RESERVED_NAMES
 from autoresearch_kit.lab.cache import remove
 from autoresearch_kit.lab.clone import Clone
 from autoresearch_kit.lab.ticket import Filtered
-from autoresearch_kit.ledger.git import Entry, Repository
+from autoresearch_kit.ledger.git import Entry, Repository, blob_hash
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_CHANGE_BYTES = 256 * 2**20
@@ -125,13 +125,15 @@ class Desk:
                 target.chmod(0o755 if entry.mode & 0o100 else 0o644)
 
     def compose(self) -> dict[str, Entry | None]:
-        """What the agent changed: mutable files by path from the root, None for a deleted one. Blobs are written.
+        """What the agent changed: mutable files by path from the root, None for a deleted one. Their blobs are written.
 
-        Refused when a mutable path is anything but a plain file, or too large, and when the desk itself is gone.
+        Refused, and nothing is written, when a mutable path is anything but a plain file, or too large, and when the
+        desk itself is gone.
         """
         if not self.folder.is_dir():
             raise Refused("the desk was deleted")
         changes: dict[str, Entry | None] = {}
+        contents: dict[str, bytes] = {}
         found = set()
         room = MAX_CHANGE_BYTES
         for path in self._candidates():
@@ -142,10 +144,10 @@ class Desk:
             room -= len(data)
             if room < 0:
                 raise Refused(f"the changed files have more than {MAX_CHANGE_BYTES >> 20} MB together")
-            entry = Entry(mode, self._repository.store_blob(data))
+            entry = Entry(mode, blob_hash(data))
             as_laid = self._folder.is_as_laid(path, entry) or self._filtered.get(path) == (entry.mode, entry.oid)
             if entry != self.files.get(path) and not as_laid:
-                changes[path] = entry
+                changes[path], contents[path] = entry, data
         for path in self._junk([path for path in changes if path not in self.files]):
             del changes[path]
         self.check_places(self.files, [path for path in changes if path not in self.files])
@@ -153,6 +155,8 @@ class Desk:
             if path not in found and self._place.is_mutable(path):
                 self._check_gone(path)
                 changes[path] = None
+        for path in changes.keys() & contents.keys():
+            self._repository.store_blob(contents[path])
         return changes
 
     def left_out(self, products: Matcher) -> list[str]:

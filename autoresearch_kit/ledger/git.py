@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import os
 import tempfile
@@ -512,6 +513,11 @@ def _patiently(repository: git.Repo, command: list[str]) -> None:
                 process.proc.wait()  # for git alone: a hook of the user's may outlive it
             raise
         time.sleep(0.05)
+
+
+def blob_hash(data: bytes) -> str:
+    """What git calls a file with these bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def short(oid: str) -> str:

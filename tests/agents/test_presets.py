@@ -45,7 +45,7 @@ ARGV = {
         *["--no-gitignore", "--no-check-update", "--no-show-release-notes", "--no-analytics", "--no-pretty"],
         *["--no-stream", "--no-fancy-input", "--no-suggest-shell-commands", "--no-detect-urls"],
         *["--chat-history-file", "/dev/null", "--input-history-file", "/dev/null", "--yes-always"],
-        *["--file", "a.py", "--file", "b c.py"],
+        *["--file=a.py", "--file=b c.py"],
     ],
     "copilot": [
         *["copilot", "--output-format=json", "--no-ask-user"],

@@ -60,6 +60,7 @@ def test_the_end_of_a_log(text: str, limit: int) -> None:
         ("a\tb\r\nc \n d", "a b c d"),
         ("\x1b[31mred\x1b[0m", "[31mred [0m"),
         ("a\u2028b\u202ec\ud800d\x00e", "a b c d e"),
+        ("a\u200bb\u2060c\U000e0041d", "a b c d"),
         ("été ☃ 文", "été ☃ 文"),
         ("x" * 12, "xxxxxxxxx…"),
         ("xxxxxxxx yy", "xxxxxxxx…"),
