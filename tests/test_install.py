@@ -170,6 +170,16 @@ def test_twice_is_once(agent, project):
 
 
 @pytest.mark.parametrize("agent", sorted(AGENTS))
+def test_a_server_that_could_not_start_is_told_of(agent, project, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    for said in ("wrote", "already there"):
+        _, _, err = ark(agent, str(project), "--yes")
+        assert said in err
+        assert ("needs a package that is not installed (mcp" in err) is AGENTS[agent].speaks_mcp
+        assert ("-m pip install 'mcp>=2'" in err) is AGENTS[agent].speaks_mcp
+
+
+@pytest.mark.parametrize("agent", sorted(AGENTS))
 def test_without_yes_nothing_is_written_where_nobody_can_be_asked(agent, project):
     before = snapshot(project)
     code, out, err = ark(agent, str(project))

@@ -25,6 +25,7 @@ from autoresearch_kit.install.files import Change, Memory
 from autoresearch_kit.install.skill import is_ours, render_skill
 from autoresearch_kit.install.text import Unreadable
 from autoresearch_kit.project import Project, open_project
+from autoresearch_kit.serve.mcp import check_sdk
 
 SERVER = "ark"
 """What the server and the skill are called; a project in a sub-folder adds the folder's name."""
@@ -98,8 +99,9 @@ def plan(target: Target) -> Plan:
     if target.config:
         wanted = {target.config: _edited(target, target.config, _put), **wanted}
     changes = [Change(path, old, new) for path, new in wanted.items() if (old := files.read(path)) != new]
+    notes = _lacking(target)
     if not changes:
-        return Plan(target, [], None)
+        return Plan(target, [], None, notes)
     earlier = files.recall(target.memory)
     kept: dict[Path, tuple[bytes | None, bytes | None]] = {}
     for path, new in wanted.items():
@@ -107,7 +109,17 @@ def plan(target: Target) -> Plan:
         before, after = (earlier.files.get(path) if earlier else None) or (old, None)
         kept[path] = (before if after == old else old, new)
     folders = files.missing_folders(list(wanted))
-    return Plan(target, changes, Memory(kept, [*folders, *(earlier.folders if earlier else [])]))
+    return Plan(target, changes, Memory(kept, [*folders, *(earlier.folders if earlier else [])]), notes)
+
+
+def _lacking(target: Target) -> list[str]:
+    """What keeps the server from starting here."""
+    try:
+        if target.row.speaks_mcp:
+            check_sdk()
+    except ArkError as error:
+        return [f"{error.message}; before you start {target.agent}: {error.hint}"]
+    return []
 
 
 def plan_undo(target: Target) -> Plan:

@@ -10,6 +10,7 @@ The protocol alone uses stdout: the SDK keeps that for itself and turns whatever
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import math
@@ -238,18 +239,27 @@ def _words(event: Mapping[str, Any]) -> str:
     return str(event.get("text", ""))
 
 
+def check_sdk() -> None:
+    """ArkError when the SDK is missing, which is installed by an extra."""
+    try:
+        for name in ("anyio", "mcp.server.stdio", "mcp_types"):  # the last is not in the SDK before version 2
+            importlib.import_module(name)
+    except ImportError as error:
+        # Not by the extra's name: that would look for a release, also where a checkout is installed.
+        command = f"{shlex.quote(sys.executable)} -m pip install 'mcp>=2'"
+        raise ArkError(f"the MCP server needs a package that is not installed ({error.name})", command) from None
+
+
 def serve(directory: Path, tag: str | None, new_tag: Callable[[Project], str]) -> None:
     """Serve until the client leaves. ArkError when the SDK is missing.
 
     What is wrong with the project is the answer to every call, and said on stderr at once: a server in the user's own
     configuration is started everywhere, and what is wrong may be mended meanwhile.
     """
-    try:
-        import anyio
-        import mcp.server.stdio
-    except ImportError as error:
-        command = f"{shlex.quote(sys.executable)} -m pip install 'autoresearch_kit[mcp]'"
-        raise ArkError(f"the MCP server needs a package that is not installed ({error.name})", command) from None
+    check_sdk()
+    import anyio
+    import mcp.server.stdio
+
     door = Door(directory, tag, new_tag)
     try:
         door.desk_place()

@@ -528,4 +528,4 @@ def test_without_the_sdk_it_says_what_to_install(tiny):
     code = "import sys; sys.modules['mcp'] = None; from autoresearch_kit.cli import main; main(prog_name='ark')"
     done = subprocess.run([sys.executable, "-c", code, "mcp", str(tiny.folder)], input=b"", capture_output=True)
     assert done.returncode == 1 and done.stdout == b""
-    assert b"pip install 'autoresearch_kit[mcp]'" in done.stderr and b"Traceback" not in done.stderr
+    assert b"pip install 'mcp>=2'" in done.stderr and b"Traceback" not in done.stderr
