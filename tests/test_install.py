@@ -171,7 +171,7 @@ def test_twice_is_once(agent, project):
 
 @pytest.mark.parametrize("agent", sorted(AGENTS))
 def test_a_server_that_could_not_start_is_told_of(agent, project, monkeypatch):
-    monkeypatch.setitem(sys.modules, "mcp", None)
+    monkeypatch.setitem(sys.modules, "mcp_types", None)
     for said in ("wrote", "already there"):
         _, _, err = ark(agent, str(project), "--yes")
         assert said in err
