@@ -45,6 +45,7 @@ def test_the_benchmark_of_the_gate_runs_and_prints_its_tables(tmp_path: Path) ->
         assert any(row.startswith(start) for row in table.splitlines()), done.stdout
 
 
+@pytest.mark.slow
 def test_one_campaign_can_be_looked_at(tmp_path: Path) -> None:
     order = [
         sys.executable,

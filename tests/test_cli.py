@@ -156,6 +156,7 @@ def test_an_evaluator_that_was_committed_later_is_told(home, tmp_path):
     assert "goes on with its own: evaluate.py" in ark("run", "--tag", "t", "--attempts", "0", cwd=folder).stderr
 
 
+@pytest.mark.slow
 def test_a_title_that_the_terminal_cannot_show_is_shown_otherwise(home, tmp_path, monkeypatch):
     ark("init", "mine", cwd=tmp_path)
     agent = "echo >> solution.py; mkdir -p .ark; echo 'Größer' > .ark/attempt.md"
@@ -281,6 +282,7 @@ def test_the_trust_level_follows_imports_as_python_does(spec, text, home, tmp_pa
     ]
 
 
+@pytest.mark.slow
 def test_clean_removes_the_cache_and_no_ref(home, tmp_path):
     ark("init", "mine", cwd=tmp_path)
     folder = tmp_path / "mine"

@@ -148,6 +148,7 @@ def test_inside_a_bare_repository_or_below_it(tmp_path):
     assert everything(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_inside_a_submodule(code, tmp_path):
     outer = tmp_path / "outer"
     outer.mkdir()
@@ -200,6 +201,7 @@ def test_another_repository_in_the_environment_plays_no_part(code, tmp_path, mon
     assert subprocess.check_output(["git", "log", "--format=%s"], cwd=code, text=True) == "code\n"
 
 
+@pytest.mark.slow
 def test_on_a_desk_it_refuses(tmp_path):
     ark("init", "mine", cwd=tmp_path)
     seen = tmp_path / "seen"

@@ -190,6 +190,7 @@ def test_garbage_is_survived(name: str, stand_ins: StandIns, night: Play) -> Non
     assert all(note.isprintable() for note in done.notes)
 
 
+@pytest.mark.slow
 def test_a_turn_that_takes_too_long_is_ended(stand_ins: StandIns, night: Play) -> None:
     stand_ins.put("claude", {"says": "claude/success.jsonl", "does": answer(12), "sleeps": 600}, good("claude", 11))
     done = night({"name": "claude", "timeout_minutes": 0.03}, attempts=1)

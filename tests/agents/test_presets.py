@@ -175,6 +175,7 @@ EVENTS = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=8).flatmap(
 )
 
 
+@pytest.mark.slow
 @given(lines=st.lists(st.binary(max_size=80) | EVENTS, max_size=12))
 def test_no_bytes_make_a_reader_raise(lines: list[bytes]) -> None:
     for row in PRESETS.values():

@@ -81,6 +81,7 @@ def search(*tunables: Tunable) -> Search:
     return Search(tunables, "maximize", 1)
 
 
+@pytest.mark.slow
 def test_a_small_space_is_measured_once_and_then_finished(tmp_path: Path) -> None:
     found = search(LANES, KIND, DEPTH)
     current: dict[str, Value] = {"LANES": 1, "KIND": "a", "DEPTH": 3}  # 3 is off the grid
@@ -223,6 +224,7 @@ def test_a_killed_program_is_an_error(agent: SearchAgent, tmp_path: Path) -> Non
         agent.propose(lay(tmp_path), [])
 
 
+@pytest.mark.slow
 def test_the_program_ends_with_its_engine() -> None:
     code = (
         "import time; from autoresearch_kit.agents.search import *;"

@@ -71,6 +71,7 @@ def test_no_repository(tiny: Tiny) -> None:
     fails(tiny, words="is not in a git repository", env={"LC_ALL": "C"})
 
 
+@pytest.mark.slow
 def test_no_commit_yet_on_an_unborn_branch(tiny: Tiny) -> None:
     shutil.rmtree(tiny.root / ".git")
     tiny.git("init", "-q", "-b", "trunk")

@@ -304,6 +304,7 @@ def test_killed_at_any_moment(
     assert sum(line.phase == "daemon" for line in campaign.lines()) > times
 
 
+@pytest.mark.slow
 def test_killing_the_guardian_alone_does_not_end_the_run(campaign: Campaign) -> None:
     campaign.write_spec(run="0.3")
     campaign.git("commit", "-qam", "slower")
@@ -332,6 +333,7 @@ def test_a_polite_stop_ends_the_attempt_as_lost(campaign: Campaign, number: sign
     campaign.check_end(2)
 
 
+@pytest.mark.slow
 def test_under_nohup_a_hangup_stops_nothing(campaign: Campaign) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; children inherit it
     try:

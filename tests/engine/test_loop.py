@@ -288,6 +288,7 @@ def test_a_changed_spec_measures_the_head_anew(tiny: Tiny) -> None:
     assert played.attempts[2].yardstick != played.attempts[1].yardstick
 
 
+@pytest.mark.slow
 def test_from_another_runs_attempt(tiny: Tiny) -> None:
     tiny.play("answer $((11 - TURN * 3))", attempts=2, tag="old")
     played = tiny.play("answer 20", attempts=1, tag="new", start_from="old/2")
@@ -360,6 +361,7 @@ def test_a_branch_checked_out_during_an_attempt(tiny: Tiny) -> None:
     assert tiny.play("true", attempts=0).outcomes == ["keep", "keep", "keep"], "it is taken up again"
 
 
+@pytest.mark.slow
 def test_a_second_engine_is_refused_with_pid_and_host(tiny: Tiny) -> None:
     def second(run: ratchet.Run) -> None:
         done = tiny.ark("run", "--tag", "t", "--agent", "true")

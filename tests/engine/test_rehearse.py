@@ -87,6 +87,7 @@ def test_the_truth_is_known_and_counted(tiny):
     assert all(entry["true_gain"] == 0 for entry in found["log"] if entry["idea"] == "neutral")
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_night(tiny):
     tiny.commit(**AGENT)
     first, again, other = (rehearse(tiny, "--attempts", "6", "--seed", seed) for seed in ("1", "1", "2"))

@@ -162,6 +162,7 @@ def test_any_dirty_repository_again(_template: Path, tiny: Tiny, todo: list[Any]
     dirty_and_check(_template, type(tiny), todo, detached, inner)
 
 
+@pytest.mark.slow
 def test_a_submodule_that_is_linked(tiny: Tiny) -> None:
     subprocess.run(["git", "clone", "-q", str(tiny.root), str(tiny.tmp / "other")], check=True)
     tiny.git("-c", "protocol.file.allow=always", "submodule", "add", "-q", str(tiny.tmp / "other"), "sub")
@@ -171,6 +172,7 @@ def test_a_submodule_that_is_linked(tiny: Tiny) -> None:
     check(tiny)
 
 
+@pytest.mark.slow
 def test_a_sparse_checkout(tiny: Tiny) -> None:
     tiny.write("absent/big.txt", "big\n")
     tiny.write("present/x.txt", "x\n")
@@ -182,6 +184,7 @@ def test_a_sparse_checkout(tiny: Tiny) -> None:
     check(tiny)
 
 
+@pytest.mark.slow
 def test_in_the_middle_of_a_conflict(tiny: Tiny) -> None:
     tiny.git("switch", "-qc", "side")
     tiny.write("train.sh", "echo 11 > answer.txt\n")
@@ -194,6 +197,7 @@ def test_in_the_middle_of_a_conflict(tiny: Tiny) -> None:
     check(tiny)
 
 
+@pytest.mark.slow
 def test_in_a_linked_worktree(tiny: Tiny) -> None:
     other = tiny.tmp / "linked"
     tiny.git("worktree", "add", "-q", "-b", "side", str(other))

@@ -74,6 +74,7 @@ def test_without_noise_two_pairs_tell_the_exact_gain(tiny: Tiny) -> None:
     assert tiny.git("status", "--porcelain") == tree
 
 
+@pytest.mark.slow
 def test_the_block_can_be_pasted_and_is_the_record(tiny: Tiny) -> None:
     kept(tiny)
     done = tiny.ark("verify")
@@ -118,6 +119,7 @@ def test_runs_come_in_pairs_four_at_least(tiny: Tiny, asked: str, made: int) -> 
     assert len(verified(tiny, "--runs", asked)["samples"]) == made
 
 
+@pytest.mark.slow
 def test_one_lucky_keep_is_no_gain(tiny: Tiny) -> None:
     """What the ledger says of a keep was chosen for its luck; the verification is not."""
     flag = tiny.tmp / "lucky"
@@ -132,6 +134,7 @@ def test_one_lucky_keep_is_no_gain(tiny: Tiny) -> None:
     assert found.gain is not None and found.gain.absolute.value < 0.9
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_made_again_and_recorded(tiny: Tiny) -> None:
     tries = tiny.tmp / "tries"
     kept(tiny)
@@ -310,6 +313,7 @@ def assert_ended(pids: Path) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_processes_and_says_so(tiny: Tiny) -> None:
     pids = slow(tiny)
     process = start(tiny, pids)
@@ -402,6 +406,7 @@ def test_ablation_says_which_keeps_carry_weight(tiny: Tiny) -> None:
     assert {sample.arm for sample in records(tiny)[0].samples} > {"head", "head without 5"}
 
 
+@pytest.mark.slow
 def test_what_the_head_cannot_run_without_carries_weight(tiny: Tiny) -> None:
     parts(
         tiny,
@@ -414,6 +419,7 @@ def test_what_the_head_cannot_run_without_carries_weight(tiny: Tiny) -> None:
     assert rows[1]["gain"]["absolute"]["value"] == 3
 
 
+@pytest.mark.slow
 def test_a_keep_that_breaks_a_limit_when_it_is_taken_out_carries_weight(tiny: Tiny) -> None:
     tiny.write("evaluate.sh", 'echo "score: $(cat answer.txt)"; echo "size: $((10 - $(cat answer.txt) % 2))"\n')
     parts(tiny, edit("s/^A=.*/A=3/"), edit("s/^B=.*/B=2/"), constraints=["size <= 10"])
@@ -435,6 +441,7 @@ def test_a_keep_by_mistake_hurts(tiny: Tiny) -> None:
     assert [str(row.weight) for row in records(tiny)[0].ablations] == ["hurts", "carries weight"]
 
 
+@pytest.mark.slow
 def test_with_noise_the_intervals_hold_together(tiny: Tiny) -> None:
     tiny.write("evaluate.sh", NOISY)
     parts(tiny, edit("s/^A=.*/A=50/"), edit("s/^B=.*/B=20/"), **FIRST)

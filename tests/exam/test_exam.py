@@ -50,6 +50,7 @@ def hanging(commit, tmp_path):
     child.communicate(timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_rows_go_to_stdout_talk_to_stderr_and_weakness_is_an_exit_code(commit):
     folder = commit()
     done = ark("exam", "--only", "broken", "--runs", "2", cwd=folder)

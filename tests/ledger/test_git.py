@@ -60,6 +60,7 @@ ENTRIES = st.builds(Entry, st.sampled_from([FILE, PROGRAM, LINK]), st.sampled_fr
 TREES = st.dictionaries(PATHS, ENTRIES, max_size=12).map(no_clash)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(old=TREES, new=TREES, stay=st.randoms(use_true_random=False))
 def test_trees_are_those_that_git_writes(

@@ -188,6 +188,7 @@ for n in range(int(sys.argv[3])):
 """
 
 
+@pytest.mark.slow
 def test_eight_processes_reserve_at_once(ledger: Ledger, folder: Path) -> None:
     workers = [
         subprocess.Popen([sys.executable, "-c", RESERVE, str(folder), str(n), "4"], stdout=subprocess.PIPE, text=True)

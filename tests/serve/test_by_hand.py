@@ -157,6 +157,7 @@ def test_a_desk_in_a_sub_folder(tiny: Tiny, lay: Callable[..., OnDesk]) -> None:
     assert tiny.show("autoresearch/t", "notes/train.sh") == "echo 12 > answer.txt"
 
 
+@pytest.mark.slow
 def test_a_folder_with_odd_characters(tiny: Tiny, tmp_path: Path, lay: Callable[..., OnDesk]) -> None:
     odd = tmp_path / "a b'\"$x ü"
     tiny.root.rename(odd)
@@ -225,6 +226,7 @@ def test_every_sort_of_change_is_seen(tiny: Tiny, lay: Callable[..., OnDesk]) ->
     assert "extra/deep/two.txt" in listing and "extra/one.txt" not in listing
 
 
+@pytest.mark.slow
 def test_a_desk_that_lies_on_an_older_head_is_merged(tiny: Tiny, lay: Callable[..., OnDesk]) -> None:
     tiny.write("train.sh", "a=1\nb=1\nc=1\necho $((a + b + c)) > answer.txt\n")
     tiny.commit()

@@ -47,6 +47,7 @@ def test_detach_and_wait(desk: OnDesk) -> None:
     assert done.returncode == 1 and "nothing is being measured" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_verdict_that_nobody_saw_waits(desk: OnDesk) -> None:
     gate = desk.hold()
     desk.try_("--detach")

@@ -220,6 +220,7 @@ def test_what_was_left_unmeasured_is_still_there_at_the_next_start(tiny: Tiny) -
     assert "did not measure is still here: train.sh" in (tiny.tmp / "told").read_text()
 
 
+@pytest.mark.slow
 def test_a_desk_that_cannot_be_laid_spoils_no_run(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "LAY_TRIES", 1)
     lay, calls = Run.lay_desk, []

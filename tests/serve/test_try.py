@@ -55,7 +55,7 @@ def test_a_try_is_measured_told_and_recorded(tiny: Tiny, desk: OnDesk) -> None:
     assert done.returncode == 0 and done.stdout.startswith("attempt 2: the title\nDiscard: 12 -> 11")
     assert "next: The desk holds the best so far, attempt 1 (12) again" in done.stdout
     assert (desk.folder / "train.sh").read_text() == "echo 12 > answer.txt\n"
-    assert not (desk.folder / ".ark").exists()
+    assert not (desk.folder / ".ark/attempt.md").exists()
     assert "the title" in (desk.folder / "results.tsv").read_text()
 
     desk.write("echo this goes wrong >&2; exit 3\n")
@@ -93,6 +93,7 @@ def test_an_unmeasured_answer_has_every_key_of_the_log(desk: OnDesk) -> None:
     assert set(desk.log()[0]) <= set(desk.try_(code=1))
 
 
+@pytest.mark.slow
 def test_budgets_hold_for_tries(tiny: Tiny, lay: Callable[..., OnDesk]) -> None:
     tiny.commit(budget={"attempts": 1})
     desk = lay()
