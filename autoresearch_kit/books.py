@@ -29,6 +29,8 @@ MAX_KINDS = 100
 """Kinds of change that are counted each by itself; those that come later are counted together."""
 KIND_CHARACTERS = 30
 """A longer text before a colon is a sentence and names no kind."""
+NEAR_PERCENT, NEAR_NOISE = 10.0, 3.0
+"""What was further behind its head than so much of its value, and than so many times the noise, is no near miss."""
 TAILS_KEPT = 10
 """Logs of so many attempts stay in memory."""
 COUNTED = (Outcome.KEEP, Outcome.DISCARD, Outcome.CRASH)
@@ -140,7 +142,7 @@ class Books:
     @property
     def near_misses(self) -> list[Attempt]:
         """The closest discarded ones, best first."""
-        return heapq.nsmallest(NEAR_MISSES, self._discarded, key=_distance)
+        return heapq.nsmallest(NEAR_MISSES, filter(_is_near, self._discarded), key=_distance)
 
     def measured(self, tree: str, machine: str, yardstick: str) -> Attempt | None:
         """The attempt that has measured `tree` already, on this kind of machine and by this yardstick."""
@@ -187,6 +189,12 @@ class Books:
         if name not in self.kinds and len(self.kinds) >= MAX_KINDS:
             name = ""
         return self.kinds.setdefault(name, Kind())
+
+
+def _is_near(attempt: Attempt) -> bool:
+    """Whether it came so close to its head that it may help together with another."""
+    noise = attempt.verdict.noise if attempt.verdict and attempt.verdict.noise else 0.0
+    return _distance(attempt) <= max(NEAR_PERCENT / 100 * abs(attempt.value or 0.0), NEAR_NOISE * noise)
 
 
 def _distance(attempt: Attempt) -> float:
