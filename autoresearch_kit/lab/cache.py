@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import platform
-import secrets
-import stat
 from pathlib import Path
 
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.lab.caplog import trim
+from autoresearch_kit.lab.within import Within
+from autoresearch_kit.ledger.git import DISK_HINT
 
 DESK, BENCH, LOGS = "desk", "bench", "logs"
 """Folders in the cache of a run."""
@@ -68,22 +69,11 @@ def make_private(folder: Path) -> None:
 def remove(path: Path) -> None:
     """Delete whatever is at `path`, if anything, however deep and however locked; ArkError when that fails.
 
-    No link is followed. Folders inside folders are first moved up, because a path has at most 4096 bytes and a stack
-    at most some thousand frames; both are easily exceeded on purpose.
+    No link is followed at `path` or below it, whenever it was put there.
     """
     try:
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            path.unlink()
-            return
-        path.chmod(0o700)
-        moved, prefix = 0, secrets.token_hex(8)
-        while folders := _unlink_files(path):
-            for folder in folders:
-                for inner in _unlink_files(folder):
-                    inner.rename(path / f"{prefix}{moved}")
-                    moved += 1
-                folder.rmdir()
-        path.rmdir()
+        with Within(path.parent.resolve()) as inside:
+            inside.remove(path.name)
     except (FileNotFoundError, NotADirectoryError):
         if os.path.lexists(path):
             raise ArkError(f"{path} cannot be removed: somebody else writes there", "remove it by hand") from None
@@ -93,14 +83,22 @@ def remove(path: Path) -> None:
 
 def write_anew(path: Path, data: bytes) -> None:
     """Write a file of the engine's own where a command may have put anything: a link, a pipe, a folder."""
-    remove(path)
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(file, "wb") as stream:
-            stream.write(data)
+        with Within(path.parent.resolve()) as inside:
+            inside.remove(path.name)
+            inside.write(path.name, data, 0o600)
     except OSError as error:
-        hint = "free some space on the disk; `ark clean` removes desks, benches and caches"
-        raise ArkError(f"{path} cannot be written: {error.strerror}", hint) from None
+        raise failed(f"{path} cannot be written", error) from None
+
+
+def failed(what: str, error: OSError) -> ArkError:
+    """`error` in the cache, as an error with the hint that fits."""
+    hint = "end what still writes there"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = DISK_HINT
+    elif error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
+        hint = "unlock or remove by hand what is locked there, or set XDG_CACHE_HOME to a folder that can be written"
+    return ArkError(f"{what}: {error.strerror}", hint)
 
 
 def trim_logs(logs: Path, number: int) -> None:
@@ -115,20 +113,6 @@ def trim_logs(logs: Path, number: int) -> None:
         for path in logs.glob(f"{number - FULL_LOGS:04d}[-.]*.log"):
             if path.lstat().st_size > OLD_LOG_BYTES + 4096:  # with the note about the cut
                 trim(str(path), OLD_LOG_BYTES)
-
-
-def _unlink_files(folder: Path) -> list[Path]:
-    """Delete all but the folders in `folder`, and return those, unlocked."""
-    folders = []
-    with os.scandir(folder) as entries:
-        found = list(entries)
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            os.chmod(entry.path, 0o700)  # noqa: PTH101 - hot
-            folders.append(Path(entry.path))
-        else:
-            os.unlink(entry.path)  # noqa: PTH108 - hot
-    return folders
 
 
 def _digest(path: Path) -> str:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from autoresearch_kit.core.errors import ArkError
-from autoresearch_kit.lab.cache import BENCH, DESK, LOGS, PROMPT, TICKET, cache_root, remove
+from autoresearch_kit.lab.cache import BENCH, DESK, LOGS, PROMPT, TICKET, cache_root, failed, remove
 from autoresearch_kit.lab.folder import Folder
-from autoresearch_kit.ledger.git import DISK_HINT, Entry, Repository
+from autoresearch_kit.lab.within import Kind, Within
+from autoresearch_kit.ledger.git import Entry, Repository
 from autoresearch_kit.ledger.throwaway import alternate
 
 
@@ -45,8 +44,6 @@ class Clone:
         """Make it a clean clone at `commit`, on `branch` or with a detached HEAD; `keep` as for `Folder.lay`."""
         self._sweep()
         self.files.lay(files, keep)
-        git = self.root / ".git"
-        remove(git)
         if self._index_of != commit:
             self._index = self._read_index(commit)
             self._index_of = commit
@@ -60,15 +57,16 @@ class Clone:
             "objects/info/alternates": alternate(self._repository.objects),
         }
         try:
-            (git / "refs").mkdir(parents=True)
-            for name, text in texts.items():
-                (git / name).parent.mkdir(parents=True, exist_ok=True)
-                (git / name).write_bytes(os.fsencode(text))
-            (git / "index").write_bytes(self._index)
             with contextlib.suppress(FileNotFoundError):  # where the user's own clone is shallow, ours must know
-                shutil.copyfile(self._repository.common / "shallow", git / "shallow")
+                texts["shallow"] = (self._repository.common / "shallow").read_text()
+            with Within(self.root, unlock=True) as inside:
+                inside.remove(".git")
+                inside.make_folder(".git/refs")
+                for name, text in texts.items():
+                    inside.write(f".git/{name}", os.fsencode(text))
+                inside.write(".git/index", self._index)
         except OSError as error:
-            raise ArkError(f"{git} cannot be written: {error.strerror}", DISK_HINT) from None
+            raise failed(f"{self.root / '.git'} cannot be written", error) from None
 
     def _read_index(self, commit: str) -> bytes:
         """The index of `commit`. Kept in memory: commands can write beside the clone."""
@@ -79,7 +77,7 @@ class Clone:
             data = path.read_bytes()
             remove(path)
         except OSError as error:
-            raise ArkError(f"{path} cannot be read: {error.strerror}", DISK_HINT) from None
+            raise failed(f"{path} cannot be read", error) from None
         return data
 
     def _sweep(self) -> None:
@@ -90,31 +88,25 @@ class Clone:
         here = self.root.parent
         if os.path.realpath(here) != self._place:  # bent: `Folder.lay` says so
             return
-        self._clear(here, _is_engines)
-        self._clear(here / LOGS, lambda entry: entry.is_file(follow_symlinks=False))
+        _clear(here, _is_engines)
+        _clear(here / LOGS, lambda name, kind: kind == "file")
         if here.parent.parent == cache_root():
-            self._clear(here.parent, lambda entry: entry.is_dir(follow_symlinks=False))
-
-    @staticmethod
-    def _clear(folder: Path, is_kept: Callable[[os.DirEntry[str]], bool]) -> None:
-        if folder.is_symlink():
-            return
-        try:
-            with os.scandir(folder) as entries:
-                found = [Path(entry.path) for entry in entries if not is_kept(entry)]
-        except OSError:  # not made yet, or whoever writes there next says what is wrong
-            return
-        for path in found:
-            with contextlib.suppress(ArkError):
-                remove(path)
+            _clear(here.parent, lambda name, kind: kind == "folder")
 
 
-def _is_engines(entry: os.DirEntry[str]) -> bool:
+def _clear(folder: Path, is_kept: Callable[[str, Kind], bool]) -> None:
+    with contextlib.suppress(OSError), Within(folder) as inside:  # not made yet, or a link is in its place
+        for name, kind in inside.scan(""):
+            if not is_kept(name, kind):
+                with contextlib.suppress(OSError):  # whoever writes there next says what is wrong
+                    inside.remove(name)
+
+
+def _is_engines(name: str, kind: Kind) -> bool:
     """Whether the engine itself keeps this between two commands in the folder of a run."""
-    if entry.is_dir(follow_symlinks=False):
-        return entry.name in {BENCH, DESK, LOGS}
-    engines = entry.name in {PROMPT, TICKET} or entry.name.startswith("setup.")
-    return engines and entry.is_file(follow_symlinks=False)
+    if kind == "folder":
+        return name in {BENCH, DESK, LOGS}
+    return kind == "file" and (name in {PROMPT, TICKET} or name.startswith("setup."))
 
 
 def _literally(path: str) -> str:

@@ -6,6 +6,7 @@ From the desk the engine takes only plain files that match the mutable globs; it
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import re
@@ -17,9 +18,9 @@ from pathlib import Path
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.globs import Matcher, compile_globs, is_glob
 from autoresearch_kit.core.names import NOTES_FOLDER, RESERVED_NAMES
-from autoresearch_kit.lab.cache import remove
 from autoresearch_kit.lab.clone import Clone
 from autoresearch_kit.lab.ticket import Filtered
+from autoresearch_kit.lab.within import Within
 from autoresearch_kit.ledger.git import Entry, Repository, blob_hash
 
 MAX_FILE_BYTES = 64 * 2**20
@@ -114,15 +115,11 @@ class Desk:
 
     def edit(self, files: Mapping[str, Entry]) -> None:
         """Give a desk that was just laid the mutable ones of `files`, as an agent might have done."""
-        for path in {*self.files, *files}:
+        for path in sorted({*self.files, *files}, key=files.__contains__):  # a file may give way to a folder
             if not self._place.is_mutable(path) or self.files.get(path) == files.get(path):
                 continue
-            target = self.root / path
-            remove(target)
-            if entry := files.get(path):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(self._repository.blob(entry.oid))
-                target.chmod(0o755 if entry.mode & 0o100 else 0o644)
+            entry = files.get(path)
+            self._folder.edit(path, entry, self._repository.blob(entry.oid) if entry else b"")
 
     def compose(self) -> dict[str, Entry | None]:
         """What the agent changed: mutable files by path from the root, None for a deleted one. Their blobs are written.
@@ -130,17 +127,19 @@ class Desk:
         Refused, and nothing is written, when a mutable path is anything but a plain file, or too large, and when the
         desk itself is gone.
         """
-        if not self.folder.is_dir():
-            raise Refused("the desk was deleted")
+        with self._opened() as inside:
+            return self._compose(inside)
+
+    def _compose(self, inside: Within) -> dict[str, Entry | None]:
         changes: dict[str, Entry | None] = {}
         contents: dict[str, bytes] = {}
         found = set()
         room = MAX_CHANGE_BYTES
-        for path in self._candidates():
+        for path in self._candidates(inside):
             found.add(path)
-            if self._folder.is_untouched(path):
+            if self._folder.is_untouched(inside, path):
                 continue
-            data, mode = self._read(path)
+            data, mode = _read(inside, path)
             room -= len(data)
             if room < 0:
                 raise Refused(f"the changed files have more than {MAX_CHANGE_BYTES >> 20} MB together")
@@ -153,7 +152,7 @@ class Desk:
         self.check_places(self.files, [path for path in changes if path not in self.files])
         for path in self.files:
             if path not in found and self._place.is_mutable(path):
-                self._check_gone(path)
+                _check_gone(inside, path)
                 changes[path] = None
         for path in changes.keys() & contents.keys():
             self._repository.store_blob(contents[path])
@@ -167,13 +166,13 @@ class Desk:
         prefix = self._place.prefix
         changed: list[str] = []
         new: list[str] = []
-        with contextlib.suppress(Refused):  # told of elsewhere
-            for path in itertools.islice(self._walk(prefix.rstrip("/")), MAX_FILES):
+        with contextlib.suppress(Refused), self._opened() as inside:  # told of elsewhere
+            for path in itertools.islice(self._walk(inside, prefix.rstrip("/")), MAX_FILES):
                 inner = path[len(prefix) :]
                 if inner.split("/")[0] in RESERVED_NAMES or self._place.is_mutable(path) or products.matches(inner):
                     continue
                 if entry := self.files.get(path):
-                    changed += [inner] if self._folder.is_changed(path, entry) else []
+                    changed += [inner] if self._folder.is_changed(inside, path, entry) else []
                 elif JUNK_FOLDER not in path.split("/") and len(new) < MAX_NAMED:
                     new.append(path)
         with contextlib.suppress(ArkError):
@@ -203,23 +202,20 @@ class Desk:
                 raise Refused(f"{path} is in the place of {taken}, which is not yours to change; give it another name")
             _check_name(path)
 
-    def _check_gone(self, path: str) -> None:
-        """Refused unless the agent deleted this mutable file: something else in its place is no plain deletion."""
+    def _opened(self) -> Within:
+        """The desk, to be read; Refused when it is gone."""
+        if not self.folder.is_dir():
+            raise Refused("the desk was deleted")
         try:
-            state = self._lstat(path)
-        except FileNotFoundError:
-            return
-        except NotADirectoryError:
-            raise Refused(f"a file is in the place of a folder that holds {path}; give it another name") from None
+            return Within(self.root)
         except OSError as error:
-            raise Refused(f"{path} cannot be read: {error.strerror}") from None
-        raise Refused(f"{path} is {_KINDS.get(stat.S_IFMT(state.st_mode), 'in a place of its own')}; plain files only")
+            raise Refused(f"the desk cannot be read: {error.strerror}") from None
 
-    def _candidates(self) -> Iterator[str]:
+    def _candidates(self, inside: Within) -> Iterator[str]:
         """Paths of everything on the desk that is at a mutable path."""
         count = 0
         for root in self._place.walked:
-            for path in self._walk((self._place.prefix + root).rstrip("/")):
+            for path in self._walk(inside, (self._place.prefix + root).rstrip("/")):
                 if self._place.is_mutable(path):
                     count += 1
                     if count > MAX_FILES:
@@ -227,66 +223,33 @@ class Desk:
                     yield path
         for name in self._place.mutable.literals:
             path = self._place.prefix + name
-            if self._place.is_mutable(path) and os.path.lexists(self.root / path):
+            if self._place.is_mutable(path) and _state(inside, path):
                 yield path
 
-    def _walk(self, folder: str) -> Iterator[str]:
-        """Everything below `folder` that is not itself a real folder. Links are reported, never followed."""
-        try:
-            state = self._lstat(folder)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        if stat.S_ISLNK(state.st_mode):
-            raise Refused(f"{folder} is a symbolic link; plain files only")
-        todo = [folder] if stat.S_ISDIR(state.st_mode) else []
+    def _walk(self, inside: Within, start: str) -> Iterator[str]:
+        """Everything below `start` that is not itself a real folder. Links are reported, never followed."""
+        state = _state(inside, start)
+        if state and stat.S_ISLNK(state.st_mode):
+            raise Refused(f"{start} is a symbolic link; plain files only")
+        todo = [start] if state and stat.S_ISDIR(state.st_mode) else []
         while todo:
             folder = todo.pop()
             try:
-                with os.scandir(self.root / folder) as entries:
-                    found = list(entries)
+                found = inside.scan(folder)
             except OSError as error:
-                raise Refused(f"{folder[:200] or 'the desk'} cannot be read: {error.strerror}") from None
-            for entry in found:
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                if path in self._links or entry.name == ".git":
+                raise _refusal(folder[:200] or "the desk", error) from None
+            if folder != start and any(name == ".git" for name, _ in found):
+                if self._place.is_mutable(f"{folder}/x"):
+                    raise Refused(f"{folder} holds a git repository; plain files only")
+                continue
+            for name, kind in found:
+                path = f"{folder}/{name}" if folder else name
+                if path in self._links or name == ".git":
                     continue
-                if not entry.is_dir(follow_symlinks=False):
-                    yield path
-                elif os.path.lexists(os.path.join(entry.path, ".git")):  # noqa: PTH118 - hot
-                    if self._place.is_mutable(f"{path}/x"):
-                        raise Refused(f"{path} holds a git repository; plain files only")
-                else:
+                if kind == "folder":
                     todo.append(path)
-
-    def _lstat(self, path: str) -> os.stat_result:
-        """State of `path` from the root; Refused when a folder on the way to it is a link."""
-        parts = path.split("/")
-        for depth in range(1, len(parts)):
-            above = "/".join(parts[:depth])
-            if stat.S_ISLNK(os.lstat(self.root / above).st_mode):
-                raise Refused(f"{above} is a symbolic link; plain files only")
-        return os.lstat(self.root / path)
-
-    def _read(self, path: str) -> tuple[bytes, int]:
-        """Content and git's mode of one mutable file."""
-        try:
-            state = self._lstat(path)
-        except OSError as error:
-            raise Refused(f"{path} cannot be read: {error.strerror}") from None
-        kind = _KINDS.get(stat.S_IFMT(state.st_mode))
-        if kind:
-            raise Refused(f"{path} is {kind}; plain files only")
-        if state.st_size > MAX_FILE_BYTES:
-            raise Refused(f"{path} is larger than {MAX_FILE_BYTES >> 20} MB")
-        try:
-            file = os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            with os.fdopen(file, "rb") as stream:
-                data = stream.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise Refused(f"{path} cannot be read: {error.strerror}") from None
-        if len(data) > MAX_FILE_BYTES:
-            raise Refused(f"{path} is larger than {MAX_FILE_BYTES >> 20} MB")
-        return data, 0o100755 if state.st_mode & 0o100 else 0o100644
+                else:
+                    yield path
 
     def note(self) -> tuple[str, str]:
         """Title and reason that the agent left in `.ark/attempt.md`; empty strings where it left none."""
@@ -297,13 +260,53 @@ class Desk:
         """What the agent left in `.ark/NAME`, the beginning of it; empty when that is no plain file."""
         path = f"{self._place.prefix}{NOTES_FOLDER}/{name}"
         try:
-            self._lstat(path)
-            file = os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            with os.fdopen(file, "rb") as stream:
-                plain = stat.S_ISREG(os.fstat(file).st_mode)
-                return stream.read(20_000).decode("utf-8", "replace") if plain else ""
-        except (OSError, Refused):
+            with Within(self.root) as inside:
+                return inside.read(path, 20_000).decode("utf-8", "replace")
+        except OSError:
             return ""
+
+
+def _state(inside: Within, path: str) -> os.stat_result | None:
+    """State of what is at `path`, None for nothing; Refused when a folder on the way to it is a link."""
+    try:
+        return inside.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _refusal(path, error) from None
+
+
+def _read(inside: Within, path: str) -> tuple[bytes, int]:
+    """Content and git's mode of one mutable file."""
+    try:
+        state = inside.stat(path)
+        if kind := _KINDS.get(stat.S_IFMT(state.st_mode)):
+            raise Refused(f"{path} is {kind}; plain files only")
+        data = inside.read(path, MAX_FILE_BYTES + 1) if state.st_size <= MAX_FILE_BYTES else b""
+    except OSError as error:
+        raise _refusal(path, error) from None
+    if max(state.st_size, len(data)) > MAX_FILE_BYTES:
+        raise Refused(f"{path} is larger than {MAX_FILE_BYTES >> 20} MB")
+    return data, 0o100755 if state.st_mode & 0o100 else 0o100644
+
+
+def _check_gone(inside: Within, path: str) -> None:
+    """Refused unless the agent deleted this mutable file: something else in its place is no plain deletion."""
+    try:
+        state = inside.stat(path)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise Refused(f"a file is in the place of a folder that holds {path}; give it another name") from None
+    except OSError as error:
+        raise _refusal(path, error) from None
+    raise Refused(f"{path} is {_KINDS.get(stat.S_IFMT(state.st_mode), 'in a place of its own')}; plain files only")
+
+
+def _refusal(path: str, error: OSError) -> Refused:
+    if error.errno == errno.ELOOP:
+        return Refused(f"{error.filename} is a symbolic link; plain files only")
+    return Refused(f"{path} cannot be read: {error.strerror}")
 
 
 def _above(path: str) -> Iterator[str]:

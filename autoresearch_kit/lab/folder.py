@@ -4,7 +4,8 @@ Promises: after `lay`, every file has the content, mode and type that the commit
 what the caller asked to keep. Files are trusted unread only when inode, size, mode and both time stamps are those that
 we left; the change time cannot be set by a program, and a file that changed in the same tick as it was laid is read
 again (git calls such files racy). Git is never started in the folder: its configuration and attributes mean nothing.
-Nothing outside is ever touched: no link is followed, neither in the folder nor in its own place.
+Nothing outside is ever touched: no link is followed, neither in the folder nor in its own place, also while somebody
+works there (`Within`). Git writes only into new folders beside it.
 
 Does not promise: extended attributes on folders, or anything against a program that runs as root and sets the clock or
 mounts something into the folder.
@@ -22,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoresearch_kit.core.errors import ArkError
-from autoresearch_kit.lab.cache import make_private, remove
-from autoresearch_kit.ledger.git import DISK_HINT, GITLINK, SYMLINK, Entry, Repository
+from autoresearch_kit.lab.cache import failed, make_private, remove, write_anew
+from autoresearch_kit.lab.within import Within
+from autoresearch_kit.ledger.git import GITLINK, SYMLINK, Entry, Repository
 
 RACY_NS = 50_000_000
 """Kernels stamp files with a clock that ticks every 1 to 10 ms; this is well above."""
@@ -96,12 +98,12 @@ class Folder:
                 self._make(files, None)
             self._handed_ns = self._now()
         except OSError as error:
-            raise ArkError(f"{self.root} cannot be written: {error.strerror}", DISK_HINT) from None
+            raise failed(f"{self.root} cannot be written", error) from None
 
-    def is_untouched(self, path: str) -> bool:
-        """Whether the file still is what `lay` or `put` left there."""
+    def is_untouched(self, inside: Within, path: str) -> bool:
+        """Whether the file still is what `lay` or `put` left there; `inside` is the folder, opened."""
         laid = self._laid.get(path)
-        return laid is not None and self._matches(path, laid)
+        return laid is not None and self._matches(inside, path, laid)
 
     def is_as_laid(self, path: str, entry: Entry) -> bool:
         """Whether a file with this mode and these bytes is what `lay` left, the user's filters included."""
@@ -113,27 +115,25 @@ class Folder:
         laid = self._laid.get(path)
         return laid.on_disk if laid else None
 
-    def is_changed(self, path: str, entry: Entry) -> bool:
+    def is_changed(self, inside: Within, path: str, entry: Entry) -> bool:
         """Whether the file at `path`, which `lay` made from `entry` or another process did, is another one now."""
         if path in self._laid:
-            return not self._matches(path, self._laid[path])
+            return not self._matches(inside, path, self._laid[path])
         with contextlib.suppress(OSError):
             if entry.mode == SYMLINK:
-                return self._hash(path) != entry.oid
+                return _hash(inside, path) != entry.oid
             # Of what another process has laid the user's filters are not known: mostly they are about line ends.
-            data = self._absolute(path).read_bytes()
+            data = inside.read(path)
             return entry.oid not in (_blob_hash(data), _blob_hash(data.replace(b"\r\n", b"\n")))
         return True
 
     def make_folder(self, path: str) -> None:
         """Make an empty folder where somebody may have put anything else."""
         try:
-            for above in (*_above(path), path):
-                if not _is_folder(self._absolute(above)):
-                    remove(self._absolute(above))
-                    self._absolute(above).mkdir()
+            with Within(self.root, unlock=True) as inside:
+                inside.make_folder(path)
         except OSError as error:
-            raise ArkError(f"{self._absolute(path)} cannot be made: {error.strerror}", DISK_HINT) from None
+            raise failed(f"{self._absolute(path)} cannot be made", error) from None
 
     def take_up(self) -> None:
         """Take the folder over from another process: from now on `lay` changes what is in it, never the folder itself,
@@ -142,15 +142,21 @@ class Folder:
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file of the engine's own over whatever `lay` left; it counts as untouched until somebody edits it."""
+        for gone in (*_above(path), path):
+            self._laid.pop(gone, None)
+        entry = Entry(0o100644, _blob_hash(data))
+        if state := self.edit(path, entry, data):
+            self._laid[path] = _Laid(entry, _stamp(state), entry.oid)
+        self._handed_ns = self._now()
+
+    def edit(self, path: str, entry: Entry | None, data: bytes = b"") -> os.stat_result | None:
+        """Write a file over whatever is there, or remove it for None, as somebody else might have done."""
         try:
-            for above in (*_above(path), path):
-                if above == path or not _is_folder(self._absolute(above)):
-                    remove(self._absolute(above))
-                    self._laid.pop(above, None)
-            self._write(path, Entry(0o100644, _blob_hash(data)), data)
-            self._handed_ns = self._now()
+            with Within(self.root, unlock=True) as inside:
+                inside.remove(path)
+                return _write(inside, path, entry, data) if entry else None
         except OSError as error:
-            raise ArkError(f"{self._absolute(path)} cannot be written: {error.strerror}", DISK_HINT) from None
+            raise failed(f"{self._absolute(path)} cannot be written", error) from None
 
     # Making the folder
 
@@ -177,34 +183,39 @@ class Folder:
         else:
             self._move_away()
         place.mkdir()
-        remove(self._index)
-        self._repository.read_index(self._base, self._index)
-        self._repository.check_out(self._index, place)
+        self._check_out(place)
         self._folder_mode = stat.S_IMODE(os.lstat(place).st_mode)
-        if taken_up:
-            self.root.chmod(self._folder_mode)
-            self._sweep({}, {above for path in self._base_files for above in _above(path)}, None)
-        for path, entry in self._base_files.items():
-            if entry.mode == GITLINK:
-                self._absolute(path).mkdir(parents=True, exist_ok=True)
-                continue
-            if taken_up:
-                self._absolute(path).parent.mkdir(parents=True, exist_ok=True)
-                (place / path).rename(self._absolute(path))
-            self._note(path, entry)
+        with contextlib.ExitStack() as held:
+            inside = held.enter_context(Within(self.root, unlock=True))
+            fresh = held.enter_context(Within(place)) if taken_up else None
+            if fresh:
+                self._sweep(inside, {}, {above for path in self._base_files for above in _above(path)}, None)
+            for path, entry in self._base_files.items():
+                if entry.mode == GITLINK:
+                    inside.make_folder(path)
+                    continue
+                if fresh:
+                    fresh.move(path, inside)
+                self._note(inside, path, entry)
+            self._made = inside.identity
         if taken_up:
             remove(place)
-        state = os.lstat(self.root)
-        self._made = (state.st_dev, state.st_ino)
 
-    def _note(self, path: str, entry: Entry) -> None:
+    def _check_out(self, place: Path, paths: Iterable[str] | None = None) -> None:
+        """Files of the base, as only git can make them. Into an empty folder, so that no other attributes have a say,
+        and where nobody is at work."""
+        remove(self._index)
+        self._repository.read_index(self._base, self._index)
+        self._repository.check_out(self._index, place, paths)
+
+    def _note(self, inside: Within, path: str, entry: Entry) -> None:
         """Remember a file that git has just checked out."""
-        state = os.lstat(self._absolute(path))
+        state = inside.stat(path)
         on_disk = entry.oid
         if stat.S_ISREG(state.st_mode):
             if state.st_size != self._sizes.get(path) or path in self._filtered:
                 on_disk = ""
-            if on_disk != (found := self._hash(path)):
+            if on_disk != (found := _hash(inside, path)):
                 self._filtered.add(path)
                 on_disk = found
         self._laid[path] = _Laid(entry, _stamp(state), on_disk)
@@ -218,114 +229,92 @@ class Folder:
         for path in self._links:
             folders.discard(path)
 
-        good = self._sweep(wanted, folders, keep)
-        missing = [path for path in wanted if path not in good]
-        filtered = {path for path in missing if path in self._filtered and wanted[path] == self._base_files.get(path)}
-        for path in missing:
-            if path not in filtered:
-                self._write(path, wanted[path], self._repository.blob(wanted[path].oid))
-        if filtered:
-            self._check_out_again(filtered)
-        for path in folders:
-            self._absolute(path).mkdir(parents=True, exist_ok=True)
-        for path, target in self._links.items():
-            if path not in good:
-                self._absolute(path).parent.mkdir(parents=True, exist_ok=True)
-                self._absolute(path).symlink_to(target)
+        with Within(self.root, unlock=True) as inside:
+            if inside.identity != self._made:
+                raise OSError(errno.ESTALE, "Another folder is in its place")
+            good = self._sweep(inside, wanted, folders, keep)
+            missing = [path for path in wanted if path not in good]
+            filtered = {
+                path for path in missing if path in self._filtered and wanted[path] == self._base_files.get(path)
+            }
+            for path in missing:
+                if path not in filtered:
+                    entry = wanted[path]
+                    state = _write(inside, path, entry, self._repository.blob(entry.oid))
+                    self._laid[path] = _Laid(entry, _stamp(state), entry.oid)
+            if filtered:
+                self._restore(inside, filtered)
+            for path in folders - good:
+                inside.make_folder(path)
+            for path, target in self._links.items():
+                if path not in good:
+                    inside.link(path, target)
 
-    def _check_out_again(self, paths: Iterable[str]) -> None:
-        """Files that only git can make. In an empty folder, so that no attributes but the base's have a say."""
+    def _restore(self, inside: Within, paths: Iterable[str]) -> None:
+        """Check some files out again."""
         aside = self.root.with_name(self.root.name + ".filtered")
         remove(aside)
         aside.mkdir()
-        remove(self._index)
-        self._repository.read_index(self._base, self._index)
-        self._repository.check_out(self._index, aside, paths)
-        for path in paths:
-            self._absolute(path).parent.mkdir(parents=True, exist_ok=True)
-            (aside / path).rename(self._absolute(path))
-            self._note(path, self._base_files[path])
+        self._check_out(aside, paths)
+        with Within(aside) as fresh:
+            for path in paths:
+                fresh.move(path, inside)
+                self._note(inside, path, self._base_files[path])
         remove(aside)
 
-    def _sweep(self, wanted: Mapping[str, Entry], folders: set[str], keep: Keep | None) -> set[str]:
+    def _sweep(self, inside: Within, wanted: Mapping[str, Entry], folders: set[str], keep: Keep | None) -> set[str]:
         """Remove what does not belong, and return what is right. Without recursion: a run may nest folders at will."""
         good: set[str] = set()
         todo = [""]
         emptied = []
         while todo:
             folder = todo.pop()
-            for found in self._scan(folder):
-                path = f"{folder}/{found.name}" if folder else found.name
+            for name, kind in inside.scan(folder, self._folder_mode):  # somebody may have locked us out
+                path = f"{folder}/{name}" if folder else name
                 if path in self._spared:
                     continue
-                if found.is_dir(follow_symlinks=False):
+                if kind == "folder":
                     if path in folders:
                         todo.append(path)
+                        good.add(path)
                     elif keep is None or path in wanted or path in self._links or len(path) > LONG_PATH_BYTES:
-                        remove(self._absolute(path))
+                        inside.remove(path)
                     else:
                         todo.append(path)
                         emptied.append(path)
-                elif (
-                    keep is not None and path not in self._links and found.is_file(follow_symlinks=False) and keep(path)
-                ):
+                elif keep is not None and kind == "file" and path not in self._links and keep(path):
                     good.add(path)
                     self._laid.pop(path, None)
-                elif self._is_right(path, wanted):
+                elif self._is_right(inside, path, wanted):
                     good.add(path)
                 else:
-                    Path(found.path).unlink()
+                    inside.unlink(path)
                     self._laid.pop(path, None)
         for path in reversed(emptied):  # the inner ones first
             with contextlib.suppress(OSError):  # something in it is kept
-                self._absolute(path).rmdir()
+                inside.remove_empty(path)
         return good
 
-    def _scan(self, folder: str) -> list[os.DirEntry[str]]:
-        """Entries of a folder, made ours first when somebody has locked us out."""
-        absolute = self._absolute(folder)
-        if stat.S_IMODE(os.lstat(absolute).st_mode) != self._folder_mode:
-            absolute.chmod(self._folder_mode)
-        with os.scandir(absolute) as entries:
-            return list(entries)
-
-    def _is_right(self, path: str, wanted: Mapping[str, Entry]) -> bool:
+    def _is_right(self, inside: Within, path: str, wanted: Mapping[str, Entry]) -> bool:
         if path in self._links:
             with contextlib.suppress(OSError):
-                return str(self._absolute(path).readlink()) == self._links[path]
+                return inside.read_link(path) == self._links[path]
         laid = self._laid.get(path)
-        return laid is not None and laid.entry == wanted.get(path) and self._matches(path, laid)
+        return laid is not None and laid.entry == wanted.get(path) and self._matches(inside, path, laid)
 
-    def _matches(self, path: str, laid: _Laid) -> bool:
+    def _matches(self, inside: Within, path: str, laid: _Laid) -> bool:
         try:
-            state = os.lstat(self._absolute(path))
+            state = inside.stat(path)
             if _stamp(state) != laid.stamp:
                 return False
-            return state.st_ctime_ns < self._handed_ns - RACY_NS or self._hash(path) == laid.on_disk
+            return state.st_ctime_ns < self._handed_ns - RACY_NS or _hash(inside, path) == laid.on_disk
         except OSError:
             return False
 
     def _now(self) -> int:
         """The time by the clock that stamps our files: on a network file system it is the server's."""
-        remove(self._index)  # a command can put a link or a pipe in its place
-        file = os.open(self._index, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            return os.fstat(file).st_ctime_ns
-        finally:
-            os.close(file)
-
-    def _write(self, path: str, entry: Entry, data: bytes) -> None:
-        """Write bytes as they are: what an agent wrote is what is measured."""
-        target = self._absolute(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if entry.mode == SYMLINK:
-            target.symlink_to(os.fsdecode(data))
-        else:
-            mode = 0o777 if entry.mode & 0o100 else 0o666
-            file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-            with os.fdopen(file, "wb") as stream:
-                stream.write(data)
-        self._laid[path] = _Laid(entry, _stamp(os.lstat(target)), entry.oid)
+        write_anew(self._index, b"")  # a command can put a link or a pipe in its place
+        return os.lstat(self._index).st_ctime_ns
 
     def _move_away(self) -> None:
         """Get rid of what is at our place: what cannot be deleted now is at least not in the way."""
@@ -338,17 +327,6 @@ class Folder:
                 self.root.rename(aside)
                 remove(aside)
         raise ArkError(f"{self.root} cannot be cleaned", "remove it by hand")
-
-    def _hash(self, path: str) -> str:
-        """Hash of what is at `path`, a plain file or a link, as a blob."""
-        absolute = self._absolute(path)
-        if absolute.is_symlink():
-            return _blob_hash(os.fsencode(absolute.readlink()))
-        with absolute.open("rb", buffering=0) as file:
-            digest = hashlib.sha1(b"blob %d\0" % os.fstat(file.fileno()).st_size, usedforsecurity=False)
-            while data := file.read(1 << 20):
-                digest.update(data)
-        return digest.hexdigest()
 
     def _absolute(self, path: str) -> Path:
         return self.root / path if path else self.root
@@ -366,6 +344,24 @@ def _within(path: str, folder: str) -> bool:
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
+
+
+def _write(inside: Within, path: str, entry: Entry, data: bytes) -> os.stat_result:
+    """Write bytes as they are: what an agent wrote is what is measured."""
+    if entry.mode == SYMLINK:
+        return inside.link(path, os.fsdecode(data))
+    return inside.write(path, data, 0o777 if entry.mode & 0o100 else 0o666)
+
+
+def _hash(inside: Within, path: str) -> str:
+    """Hash of what is at `path`, a plain file or a link, as a blob."""
+    if stat.S_ISLNK(inside.stat(path).st_mode):
+        return _blob_hash(os.fsencode(inside.read_link(path)))
+    with inside.open(path) as file:
+        digest = hashlib.sha1(b"blob %d\0" % os.fstat(file.fileno()).st_size, usedforsecurity=False)
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def _blob_hash(data: bytes) -> str:
