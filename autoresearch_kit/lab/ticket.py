@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from autoresearch_kit.core.names import is_name
 from autoresearch_kit.lab.cache import DESK, TICKET, cache_root, make_private, write_anew
 
 Filtered = Mapping[str, tuple[int, str]]
@@ -43,7 +44,10 @@ class Ticket:
 
     @staticmethod
     def read(cache: Path) -> Ticket | None:
-        """The ticket in the cache folder of a run; None when there is none that can be used."""
+        """The ticket in the cache folder of a run; None when there is none that can be used.
+
+        An agent can write there: a spec that lies in the cache would have git started in a folder of his.
+        """
         try:
             file = os.open(cache / TICKET, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with os.fdopen(file, "rb") as stream:
@@ -54,9 +58,17 @@ class Ticket:
             ticket = Ticket(
                 str(found["spec"]), str(found["tag"]), str(found["laid"]), filtered, found.get("lent") is True
             )
+            is_plain = os.path.isabs(ticket.spec) and "\0" not in ticket.spec  # noqa: PTH117
+            return ticket if is_plain and is_name(ticket.tag) and not leads_into_cache(Path(ticket.spec)) else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-        return ticket if os.path.isabs(ticket.spec) else None  # noqa: PTH117
+
+
+def leads_into_cache(path: Path) -> bool:
+    """Whether `path` lies in ark's cache, as it is written or by the links in it."""
+    root = Path(os.path.realpath(cache_root()))
+    # Of a file the folder alone counts too: git is started there, wherever the file leads.
+    return any(Path(os.path.realpath(place)).is_relative_to(root) for place in (path, path.parent))
 
 
 def find_ticket(folder: Path) -> Ticket | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -31,6 +32,7 @@ from autoresearch_kit.loop import Turns
 from autoresearch_kit.project import open_project
 from autoresearch_kit.ratchet import Change, Event, Judged, NoAttempt, Note, Run, Sampling, Watch
 from autoresearch_kit.serve.answers import AFTER, measured, running, unmeasured
+from autoresearch_kit.serve.place import refuse_desk
 from autoresearch_kit.serve.server import STOPPED, Message, Order, Server
 
 LINGER_SECONDS = 5.0
@@ -40,6 +42,9 @@ LAST_WORDS_SECONDS = 3.0
 LAY_TRIES = 8
 """Whoever works on the desk may write there while it is laid."""
 LAY_PAUSE_SECONDS = 0.25
+
+
+_RESTORE, _REMOVE = ("git", "checkout"), ("rm",)
 
 
 class Cancelled(KeyboardInterrupt):
@@ -200,7 +205,10 @@ class Host:
                 self._try_to_lay()
             if change.kind == "no_change" and self._repaired is not None:
                 return self._measured(self._repaired)  # it is that verdict that is asked for again
-            return self._unmeasured(change.kind, change.reason, AFTER[change.kind])
+            then = AFTER[change.kind]
+            if order.request.get("from"):
+                then = self._after_from(change)
+            return self._unmeasured(change.kind, change.reason, then)
         self._proposal = proposal = self.turns.charged(proposal)
         before = self.run.books.next_number
 
@@ -215,10 +223,12 @@ class Host:
             self._measuring = False
         except BaseException as error:
             self._measuring = False
-            self._put_back(change)
+            is_back = self._put_back(change)
             stopped = self.run.attempts[-1]
             if isinstance(error, Cancelled) and stopped.number >= before:
                 then = "What you changed is on the desk again: ark try measures it anew"
+                if not is_back:
+                    then = f"What was to be measured is in the ledger: ark try --from {stopped.number} measures it anew"
                 return {**self._measured(stopped), "next": then}
             raise
         assert isinstance(attempt, Attempt), "the change was checked"
@@ -227,8 +237,8 @@ class Host:
             self.run.desk.put(desk_files(self.run))
             files = ", ".join(left[:5]) + (" and others" if len(left) > 5 else "")
             self._notes.append(f"you changed {files} meanwhile, so the desk was not laid anew: that is still there")
-        else:
-            self._try_to_lay()
+            return self._measured(attempt, "changes")
+        self._try_to_lay()
         return self._measured(attempt)
 
     def _propose(self, request: Message) -> tuple[Proposal, Change | NoAttempt]:
@@ -249,20 +259,39 @@ class Host:
         title = title or (titles if len(others) == 1 else f"Combine: {titles}")
         said = [f"{name}: {_reason(other)}" for name, other in zip(names, others, strict=True)]
         proposal = Proposal(title, why or "\n".join(said), agent, origin=tuple(names))
-        if isinstance(change, Change) or change.kind in ("refused", "conflict"):
+        if _is_something(change):
             what = ", ".join(self.touched()[:5])
             return proposal, NoAttempt("refused", f"Refused: what you changed on the desk would be lost: {what}")
         return proposal, self.run.change_of(others)
 
-    def _put_back(self, change: Change) -> None:
+    def _after_from(self, change: NoAttempt) -> str:
+        """What to do when the changes of others could not be measured."""
+        if change.kind == "conflict":
+            return "Make that change here by hand, as far as it fits: ark show prints it"
+        here = self.run.change()
+        if change.kind != "refused" or not _is_something(here):
+            return AFTER[change.kind]
+        if isinstance(here, NoAttempt) and here.kind == "refused":
+            return AFTER["refused"]
+        start = len(self.run.project.place.prefix)
+        paths = self.touched()
+        old = [path[start:] for path in paths if path in self.run.desk.files]
+        new = [path[start:] for path in paths if path not in self.run.desk.files]
+        undo = [shlex.join([*command, "--", *names]) for command, names in ((_RESTORE, old), (_REMOVE, new)) if names]
+        return f"Measure that first: ark try; or undo it: {' && '.join(undo)}"
+
+    def _put_back(self, change: Change) -> bool:
         """Give back what was taken off the desk, unless something else was written there meanwhile."""
         with contextlib.suppress(ArkError, OSError):
             if not self.touched() and self.run.desk.laid == self.run.head.commit:
                 self.run.desk.edit(change.files)
+                return True
+        return False
 
-    def _measured(self, attempt: Attempt) -> Message:
+    def _measured(self, attempt: Attempt, holds: str = "best") -> Message:
         over = self.turns.over()
-        return measured(attempt, self.run.head, Path(self.desk), self._notes, over.reason if over else "")
+        why = over.reason if over else ""
+        return measured(attempt, self.run.head, Path(self.desk), self._notes, why, "ruin" if self._half_laid else holds)
 
     def _unmeasured(self, kind: str, reason: str, then: str) -> Message:
         return unmeasured(kind, reason, then, desk=self.desk, notes=list(self._notes))
@@ -271,6 +300,11 @@ class Host:
         if self._measuring:  # else it is over already, or the order's own mark is seen before it begins
             self._measuring = False
             raise Cancelled
+
+
+def _is_something(change: Change | NoAttempt) -> bool:
+    """Whether somebody has changed the desk, be it in a way that cannot be measured."""
+    return isinstance(change, Change) or change.kind in ("refused", "conflict")
 
 
 def _reason(attempt: Attempt) -> str:
@@ -290,6 +324,7 @@ def main(arguments: Sequence[str]) -> int:
     _heed_signals()
     host = Host(watch=_log)
     try:
+        refuse_desk(Path(spec))
         project = open_project(Path(spec))
     except ArkError as error:
         _report(error, held=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def place_of(directory: Path, tag: str | None = None) -> Place:
     try:
         here = Path(os.path.realpath(directory))
     except FileNotFoundError:
-        raise ArkError("the folder you are in is gone", 'go to where the desk is now: cd "$(ark desk DIR)"') from None
+        raise ArkError("the folder you are in is gone", f"go to where the desk is now: {_way_back()}") from None
     if not _in_cache(here):
         return Place(directory, tag)
     cache = desk_cache(here)
@@ -73,24 +74,33 @@ def place_of(directory: Path, tag: str | None = None) -> Place:
     return Place(Path(ticket.spec), tag or ticket.tag, cache)
 
 
+def _way_back() -> str:
+    """The command for somebody whose desk is gone: the shell still knows where it was."""
+    from autoresearch_kit.lab.ticket import find_ticket
+
+    ticket = find_ticket(Path(os.environ.get("PWD", "")).absolute()) if "PWD" in os.environ else None
+    words = [str(Path(ticket.spec).parent), "--tag", ticket.tag] if ticket else ["DIR"]
+    return f'cd "$(ark desk {shlex.join(words)})"'
+
+
 def refuse_desk(directory: Path) -> None:
     """UsageError when `directory` is on a desk, or anywhere in ark's cache."""
     from autoresearch_kit.lab.ticket import find_ticket
 
     # What does not exist has no git; whoever opens it says so.
     with contextlib.suppress(FileNotFoundError):
-        if _in_cache(Path(os.path.realpath(directory))):
+        if _in_cache(directory):
             ticket = find_ticket(directory)
             where = f"the project is in {Path(ticket.spec).parent}" if ticket else "go to the project's own folder"
             verbs = "on a desk there are `ark try`, `wait`, `status`, `log`, `show` and `note`"
             raise UsageError(f"{directory} is a throwaway copy of ark's: this is for the project", f"{where}; {verbs}")
 
 
-def _in_cache(here: Path) -> bool:
-    from autoresearch_kit.lab.cache import cache_root
+def _in_cache(path: Path) -> bool:
+    from autoresearch_kit.lab.ticket import leads_into_cache
 
     try:
-        return here.is_relative_to(os.path.realpath(cache_root()))
+        return leads_into_cache(path)
     except ArkError:  # no home: then there is no desk either
         return False
 
