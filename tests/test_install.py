@@ -648,3 +648,15 @@ def test_what_is_remembered_may_be_damaged(project):
         assert files.recall(target.memory) is None
     install("claude", project, "--undo")
     assert "ark" not in (project / ".mcp.json").read_text()
+
+
+def test_undo_leaves_nothing_of_ours_after_an_edit_and_another_installation(project):
+    install("claude", project)
+    path = project / ".mcp.json"
+    found = json.loads(path.read_text())
+    found["mcpServers"]["ark"]["command"] = "/old/venv/python"
+    found["mcpServers"]["mine"] = {"command": "x"}
+    path.write_text(json.dumps(found))
+    install("claude", project)
+    install("claude", project, "--undo")
+    assert json.loads(path.read_text()) == {"mcpServers": {"mine": {"command": "x"}}}

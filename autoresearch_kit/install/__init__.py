@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -76,6 +77,8 @@ def target_of(agent: str, where: Path, user: bool) -> Target:
     project = open_project(where)
     try:
         base = project.repository.root.resolve() if row.place == "root" else project.folder
+        if not str(project.folder).isascii() and "\ufffd" in os.fsencode(project.folder).decode("utf-8", "replace"):
+            raise UsageError(f"{project.folder} is not UTF-8, as configurations are", "give the folder another name")
         inner = re.sub(r"[^a-z0-9]+", "-", project.place.prefix.lower()).strip("-")
         name = f"{SERVER}-{inner}"[:60].rstrip("-") if inner else SERVER
         config = _first([base / name for name in row.config])
@@ -103,13 +106,22 @@ def plan(target: Target) -> Plan:
     if not changes:
         return Plan(target, [], None, notes)
     earlier = files.recall(target.memory)
-    kept: dict[Path, tuple[bytes | None, bytes | None]] = {}
-    for path, new in wanted.items():
-        old = files.read(path)
-        before, after = (earlier.files.get(path) if earlier else None) or (old, None)
-        kept[path] = (before if after == old else old, new)
+    kept: dict[Path, tuple[bytes | None, bytes | None]] = {
+        path: (_original(target, path, earlier), new) for path, new in wanted.items()
+    }
     folders = files.missing_folders(list(wanted))
     return Plan(target, changes, Memory(kept, [*folders, *(earlier.folders if earlier else [])]), notes)
+
+
+def _original(target: Target, path: Path, earlier: Memory | None) -> bytes | None:
+    """What a file would be without ark: what was there before it, or else what is there now without our entry."""
+    old = files.read(path)
+    before, after = (earlier.files.get(path) if earlier else None) or (old, None)
+    if earlier and after == old:
+        return before
+    if old is None or path == target.skill:  # an earlier one of ours: nobody else's would be written over
+        return None
+    return _edited(target, path, functools.partial(_drop, before=before))
 
 
 def _lacking(target: Target) -> list[str]:

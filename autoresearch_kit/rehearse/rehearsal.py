@@ -169,7 +169,8 @@ class Rehearsal:
         repository = throwaway(project.repository, self._root, project.repository.head())
         folder = self._root / project.place.prefix
         folder.mkdir(parents=True, exist_ok=True)
-        for path in [project.spec_path, *project.folder.glob("*.j2")]:  # the project's own templates
+        templates = filter(Path.is_file, project.folder.glob("*.j2"))  # the project's own
+        for path in [project.spec_path, *templates]:
             shutil.copy(path, folder / path.name)
         spec = project.spec
         if not model.is_recorded:
