@@ -114,21 +114,17 @@ def _finish(found: Mapping[str, Any], as_json: bool, code: int) -> NoReturn:
 
 def _teller() -> Tell:
     """Prints a line for what happens, for whoever watches; not the verdict itself, which is the answer."""
-    begun: list[int | None] = []
+    from autoresearch_kit.serve.answers import words
+
+    verdict = ""
 
     def tell(event: Mapping[str, Any]) -> None:
-        match event["event"]:
-            case "begun" if event["number"] is not None:
-                begun.append(event["number"])
-                click.echo(f"attempt {event['number']} begins", err=True)
-            case "phase":
-                click.echo(f"  {event['name']}, meant to take at most {event['limit_seconds']:g} seconds", err=True)
-            case "sample" if event["done"]:
-                click.echo(f"  run {event['done'] + 1}{', of the best so far, in turn' * event['of_head']}", err=True)
-            case "judged" if event["number"] not in begun:
-                click.echo(f"attempt {event['number']}: {event['reason']}", err=True)
-            case "note":
-                click.echo(event["text"], err=True)
+        nonlocal verdict
+        if verdict:
+            click.echo(verdict, err=True)
+        verdict = words(event) if event["event"] == "judged" else ""  # the last one is the answer
+        if not verdict and (text := words(event)):
+            click.echo("  " * (event["event"] in ("phase", "sample")) + text, err=True)
 
     return tell
 

@@ -23,7 +23,7 @@ from autoresearch_kit.cli.common import (
     styled,
     tag_option,
 )
-from autoresearch_kit.core.errors import ArkError, UsageError
+from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.serve.place import run_of, unmeasured
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def run(
                 dismiss(held.cache)
                 held.open(start_from)
                 if host is None:
-                    _refuse_to_lose(project, directory, held.cache, "`ark run` lays the desk anew for each turn")
+                    _refuse_to_lose(held.cache, "`ark run` lays the desk anew for each turn")
                 try:
                     if host:
                         ending = session.drive(held, host, agents[0], limits, display)
@@ -110,19 +110,23 @@ def run(
     raise SystemExit(ending.exit_code if ending else INTERRUPTED)
 
 
-def _refuse_to_lose(project: Project, directory: Path, cache: Path, why: str) -> None:
+def _refuse_to_lose(cache: Path, why: str) -> None:
     """ArkError when somebody works on the desk in that cache of a run, and has not measured what he changed."""
     from autoresearch_kit.lab.cache import DESK
     from autoresearch_kit.lab.ticket import Ticket
 
-    if left := unmeasured(project, cache):
-        ticket = Ticket.read(cache)
-        assert ticket is not None, "there is a desk"
+    ticket, left, where = Ticket.read(cache), [], cache / DESK
+    if ticket is None:
+        return
+    folder = Path(ticket.spec).parent
+    with contextlib.suppress(ArkError), open_project_at(Path(ticket.spec)) as project:  # it may be gone, or broken
+        left, where = unmeasured(project, cache), where / project.place.prefix
+    if left:
         files = ", ".join(left[:5]) + (" and others" if len(left) > 5 else "")
-        anew = shlex.join(["ark", "desk", str(directory), "--tag", ticket.tag, "--anew"])
+        anew = shlex.join(["ark", "desk", str(folder), "--tag", ticket.tag, "--anew"])
         raise ArkError(
             f"on the desk of run {ticket.tag} there is what was never measured: {files}; {why}",
-            f"measure it: ark try, in {cache / DESK / project.place.prefix}; or throw it away: {anew}",
+            f"measure it: ark try, in {where}; or throw it away: {anew}",
         )
 
 
@@ -195,7 +199,6 @@ def verify(directory: Path, tag: str | None, runs: int, ablate: bool, as_json: b
 def clean(directory: Path) -> None:
     """Remove desks, benches and caches of this repository's runs; never refs, never your files."""
     from autoresearch_kit.lab import cache
-    from autoresearch_kit.lab.ticket import Ticket
     from autoresearch_kit.ledger.lock import Lock
     from autoresearch_kit.serve.client import dismiss
 
@@ -210,9 +213,7 @@ def clean(directory: Path) -> None:
                 what = {"+noise": "`ark check --noise`", "+exam": "`ark exam`"}.get(path.stem, f"run {path.stem}")
                 raise ArkError(f"{what} is going on in these folders", "stop it first, by Ctrl-C where it runs")
         for path in sorted(folder.glob("*/")):
-            if ticket := Ticket.read(path):
-                with contextlib.suppress(UsageError), open_project_at(Path(ticket.spec)) as its:  # it may be gone
-                    _refuse_to_lose(its, its.folder, path, "`ark clean` removes every desk")
+            _refuse_to_lose(path, "`ark clean` removes every desk")
         if folder.exists():
             cache.remove(folder)
             click.echo(f"removed {folder}", err=True)

@@ -147,6 +147,7 @@ class Measurement:
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, self.also.values())):
             object.__setattr__(self, "also", {k: v for k, v in self.also.items() if math.isfinite(v)})
+        object.__setattr__(self, "seconds", round(self.seconds, 3))
         object.__setattr__(self, "problem", clean_line(self.problem, 500))
         object.__setattr__(self, "log_tail", clean_tail(self.log_tail))
         object.__setattr__(self, "machine", clean_line(self.machine, 200))

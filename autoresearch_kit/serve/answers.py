@@ -36,10 +36,15 @@ def running(number: int | None, then: str, **more: Any) -> dict[str, Any]:
     return {**NOTHING, "number": number, "outcome": "running", "reason": reason, "next": then, **more}
 
 
-def measured(attempt: Attempt, head: Attempt, desk: Path, notes: Sequence[str], over: str) -> dict[str, Any]:
-    """The answer for an attempt that was closed; `over` says why the run takes no more, if so."""
+def measured(
+    attempt: Attempt, head: Attempt, desk: Path, notes: Sequence[str], over: str, holds: str = "best"
+) -> dict[str, Any]:
+    """The answer for an attempt that was closed; `over` says why the run takes no more, if so.
+
+    The desk `holds` the `best` so far, or `changes` that were made meanwhile, or is a `ruin` that was laid half.
+    """
     tail = next((m.log_tail for m in reversed(attempt.own) if m.log_tail), "")
-    then = f"The run is over: {over}. Stop here" if over else _next(attempt, head)
+    then = f"The run is over: {over}. Stop here" if over else _next(attempt, head, holds)
     return {
         **log_entry(attempt),
         "log_tail": "\n".join(tail.split("\n")[-TAIL_LINES:]),
@@ -49,8 +54,14 @@ def measured(attempt: Attempt, head: Attempt, desk: Path, notes: Sequence[str], 
     }
 
 
-def _next(attempt: Attempt, head: Attempt) -> str:
+def _next(attempt: Attempt, head: Attempt, holds: str) -> str:
     best = f"the best so far, attempt {head.number} ({number(head.value or 0.0)})"
+    if holds == "ruin":
+        return "End what writes on the desk without end; the next ark try lays it"
+    if holds == "changes":
+        is_kept = attempt.outcome is Outcome.KEEP
+        then = "ark try merges it with that" if is_kept else "go on from there"
+        return f"The desk holds what you changed meanwhile, not {best}: {then}"
     match attempt.outcome:
         case Outcome.KEEP:
             return f"The desk holds this now, {best}; go on from here"
@@ -68,6 +79,22 @@ AFTER = {
     "conflict": "Undo your change here and call ark try once more: the desk is then laid anew with the best so far",
 }
 """What to do when there was nothing to measure, by kind."""
+
+
+def words(event: Mapping[str, Any]) -> str:
+    """What happens meanwhile, for a person; empty when that is not worth a line."""
+    match event.get("event"):
+        case "phase":
+            return f"{event['name']}, at most {event['limit_seconds']:g} seconds"
+        case "sample":
+            return (
+                f"run {event['done'] + 1}{', of the best so far, in turn' * event['of_head']}" if event["done"] else ""
+            )
+        case "begun":
+            return "first what comes before it" if event["number"] is None else f"attempt {event['number']} begins"
+        case "judged":
+            return f"attempt {event['number']}: {event['reason']}"
+    return str(event.get("text", ""))
 
 
 def lines(result: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import signal
 import socket
@@ -20,9 +19,11 @@ from typing import Any
 
 from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.lab.cache import LOGS, make_private, write_anew
+from autoresearch_kit.lab.ticket import desk_cache
+from autoresearch_kit.serve import unread
 from autoresearch_kit.serve.answers import running, unmeasured
 from autoresearch_kit.serve.place import Place
-from autoresearch_kit.serve.server import ANSWER, Message, address, check_private, read_line, say
+from autoresearch_kit.serve.server import Message, address, check_private, read_line, say
 
 HOST_LOG = "host.log"
 """Among the logs: what the process that measures had to say."""
@@ -67,8 +68,8 @@ def wait(place: Place, seconds: float | None, tell: Tell) -> Message:
             found = _listen(connection, cache, tell)
         if found is not None and "busy" not in found:
             return found
-    if (kept := _kept(cache)) is not None:
-        return _unpacked(kept, cache)
+    if kept := unread.unread(cache):
+        return _unpacked(kept[-1], cache, unread.is_outdated(cache, kept[-1]))
     raise ArkError(
         "nothing is being measured, and no verdict waits to be fetched",
         "ark try measures what you changed; ark log shows what was measured before",
@@ -77,11 +78,23 @@ def wait(place: Place, seconds: float | None, tell: Tell) -> Message:
 
 def dismiss(cache: Path) -> None:
     """Ask the process that measures for a desk to end now, if it has nothing to do, and wait until it has."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ArkError):  # where nothing can listen there is nobody
         if connection := _connect(cache):
             with connection:
                 say(connection, {"verb": "leave"})
                 read_line(connection, 5, MAX_ANSWER_BYTES)
+
+
+def is_idle(cache: Path) -> bool:
+    """Whether a process holds the run only in case somebody asks it for something soon."""
+    connection = _connect(cache)
+    if connection is None:
+        return False
+    with connection, contextlib.suppress(OSError):
+        say(connection, {"verb": "wait", "timeout_seconds": 0})
+        said = read_line(connection, 10, MAX_ANSWER_BYTES) or {}
+        return said.get("busy") is False and not said.get("driven")
+    return False
 
 
 def at_work(cache: Path) -> str:
@@ -124,7 +137,7 @@ def _ask(place: Place, cache: Path, request: Message, tell: Tell) -> Message:
         if problem is not None and (not problem[1] or time.monotonic() > ends):
             raise problem[0]
         if time.monotonic() > ends:
-            raise ArkError("the process that measures does not answer", f"its log is {cache / LOGS / HOST_LOG}")
+            raise ArkError("the process that measures does not answer", "end what else asks it, and try again")
         time.sleep(pause)
         pause = min(1.0, pause * 2)
 
@@ -163,27 +176,26 @@ def _listen(connection: socket.socket, cache: Path, tell: Tell, detach: bool = F
     return None
 
 
-def _unpacked(message: Mapping[str, Any], cache: Path) -> Message:
+def keep(result: Mapping[str, Any]) -> None:
+    """Let somebody else fetch the answer to an order, which has arrived where nobody wants it any more."""
+    if cache := desk_cache(Path(result["desk"])):
+        unread.keep(cache, {"result": dict(result), "token": secrets.token_hex(8)}, result["number"])
+
+
+def _unpacked(message: Mapping[str, Any], cache: Path, is_outdated: bool = False) -> Message:
     """An answer that has arrived, which nobody needs to fetch any more."""
-    kept = _kept(cache)
-    if kept is not None and kept.get("token") == message.get("token"):
-        (cache / LOGS / ANSWER).unlink(missing_ok=True)
+    unread.forget(cache, message.get("token"))
     if "error" in message:
         error = ArkError(str(message["error"]), str(message.get("hint", "")))
         error.exit_code = int(message.get("exit_code", 1))
         raise error
-    return dict(message["result"])
-
-
-def _kept(cache: Path) -> Message | None:
-    """The answer that waits to be fetched."""
-    try:
-        file = os.open(cache / LOGS / ANSWER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(file, "rb") as stream:
-            found = json.loads(stream.read(MAX_ANSWER_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) and ("error" in found or isinstance(found.get("result"), dict)) else None
+    result = dict(message["result"])
+    if is_outdated:
+        result["next"] = unread.LAID_SINCE
+    others = [other["result"]["number"] for other in unread.unread(cache) if "result" in other]
+    if numbers := ", ".join(str(number) for number in others if number is not None):
+        result["notes"] = [*result["notes"], f"nobody has seen the verdict of attempt {numbers} yet: ark wait"]
+    return result
 
 
 def _connect(cache: Path) -> socket.socket | None:

@@ -33,6 +33,7 @@ from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.names import PROGRAM_NAME
 from autoresearch_kit.core.records import clean_line
 from autoresearch_kit.lab.cache import DESK
+from autoresearch_kit.serve.answers import words
 from autoresearch_kit.serve.place import AGENT_VARIABLE, Place, open_project_at, place_of
 from autoresearch_kit.serve.verbs import HISTORY, NOTE, SHOW, STATUS, TRY, VERBS, WAIT, Parameter, Tell, Verb, desk_of
 
@@ -62,7 +63,6 @@ class Door:
         self.directory = directory.absolute()
         self.tag = tag
         self._new_tag = new_tag
-        self._missed: Any = None
         with contextlib.suppress(ArkError, OSError):  # an agent that was started on a desk means that one
             here = place_of(Path.cwd())
             if here.cache and tag is None and self.directory.resolve() in (here.where, here.where.parent):
@@ -83,8 +83,11 @@ class Door:
 
     def miss(self, result: Any) -> None:
         """Keep a verdict that has arrived for a call that was cancelled: the host believes that it was heard."""
-        if isinstance(result, dict) and result.get("number") is not None and result.get("outcome") != "running":
-            self._missed = result
+        from autoresearch_kit.serve import client
+
+        if isinstance(result, dict) and result.get("commit") is not None and result.get("desk"):
+            with contextlib.suppress(ArkError):
+                client.keep(result)
 
     def place(self) -> Place:
         """For reading."""
@@ -120,7 +123,6 @@ class Door:
         place = self.desk_place()
         assert place.cache is not None
         is_new = not (place.cache / DESK).is_dir()
-        self._missed = None
         found = TRY.call(place, arguments, tell)
         if is_new and found["outcome"] == "no_change":
             return {
@@ -158,12 +160,7 @@ class Door:
         while True:
             tell({})  # whether anybody still waits
             left = max(0.0, ends - time.monotonic())
-            try:
-                found = WAIT.call(place, {"timeout_seconds": min(SLICE_SECONDS, left)}, tell)
-            except ArkError:
-                if self._missed is None:
-                    raise
-                found, self._missed = self._missed, None
+            found = WAIT.call(place, {"timeout_seconds": min(SLICE_SECONDS, left)}, tell)
             if found["outcome"] != "running" or left <= SLICE_SECONDS:
                 return found
 
@@ -221,22 +218,8 @@ class _Call:
     def _tell(self, event: Mapping[str, Any]) -> None:
         if not self._is_wanted:
             raise _Gone
-        if words := _words(event):
-            self.news.append(words)
-
-
-def _words(event: Mapping[str, Any]) -> str:
-    """What happens, for a person."""
-    match event.get("event"):
-        case "phase":
-            return f"{event['name']}, at most {event['limit_seconds']:.0f} seconds"
-        case "sample":
-            return f"measurement {event['done'] + 1}" + (", of the best so far" if event["of_head"] else "")
-        case "begun":
-            return "the baseline" if event["number"] is None else f"attempt {event['number']}"
-        case "judged":
-            return f"attempt {event['number']}: {event['reason']}"
-    return str(event.get("text", ""))
+        if said := words(event):
+            self.news.append(said)
 
 
 def check_sdk() -> None:
@@ -306,12 +289,12 @@ def make_server(door: Door) -> Server[Any]:
         began = said = time.monotonic()
         latest, done = "at work", anyio.Event()
 
-        async def tell(words: str) -> None:
+        async def tell(text: str) -> None:
             nonlocal said
             said = time.monotonic()
             with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 if report:
-                    await report(said - began, words)
+                    await report(said - began, text)
 
         async def pass_on() -> None:
             nonlocal latest
@@ -365,11 +348,12 @@ def make_server(door: Door) -> Server[Any]:
             return failed("; ".join(wrong), f"it takes {', '.join(p.name for p in verb.parameters) or 'nothing'}")
         _call_it(ctx)
         call = _Call(lambda tell: door.call(verb, arguments, tell), door.miss)
-        await in_thread(call, lambda seconds, words: ctx.session.report_progress(seconds, None, words))
+        await in_thread(call, lambda seconds, text: ctx.session.report_progress(seconds, None, text))
         if call.error:
             return failed(call.error.message, call.error.hint)
         if isinstance(call.result, dict) and "next" in call.result:
-            call.result = {**call.result, "next": _as_tools(call.result["next"])}
+            notes = {"notes": [_as_tools(note) for note in call.result["notes"]]} if "notes" in call.result else {}
+            call.result = {**call.result, **notes, "next": _as_tools(call.result["next"])}
         text = json.dumps(call.result, ensure_ascii=False, allow_nan=False)
         structured = call.result if isinstance(call.result, dict) else {"result": call.result}
         return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=structured)

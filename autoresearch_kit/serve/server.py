@@ -3,7 +3,7 @@
 One JSON object a line, in both directions. A client sends one request; it gets `{"accepted": true}` when an order of
 its was taken, then `{"event": ...}` as things happen, and at last a `{"result": ...}` or an `{"error": ...}`. Threads
 speak with the clients; the one who measures only ever takes an order and leaves an answer, so that no client, slow,
-mad or dead, can hold it up. The last answer is kept in a file: whoever asked for it may have been killed.
+mad or dead, can hold it up. Each answer is kept until somebody has heard it (`unread.py`).
 """
 
 from __future__ import annotations
@@ -25,22 +25,21 @@ from typing import Any
 
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.records import clean_line
-from autoresearch_kit.lab.cache import LOGS, cache_root, make_private, write_anew
+from autoresearch_kit.lab.cache import cache_root, make_private
 from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.ratchet import Event, Judged, Sampling
+from autoresearch_kit.serve import unread
 
 MAX_PATH_BYTES = 100
 """Of a socket: Linux takes 107, macOS 103."""
 MAX_REQUEST_BYTES = 256 * 2**10
-REQUEST_SECONDS = 10.0
-"""How long a client may take to say what it wants."""
+REQUEST_SECONDS = 2.0
+"""How long a client may take to say what it wants: less than others wait for its place (`client.REACH_SECONDS`)."""
 SEND_SECONDS = 10.0
 """How long a client may take to read a line."""
 MAX_CLIENTS = 32
 GLANCE_SECONDS = 0.5
 """How often a silent conversation looks whether its client is still there."""
-ANSWER = "answer.json"
-"""Among the logs: what became of the last order, until somebody has seen it."""
 STOPPED = ArkError("stopped before anything was measured", "what you changed is still on the desk: ark try")
 Message = dict[str, Any]
 
@@ -57,7 +56,7 @@ def check_private(folder: Path) -> None:
     """ArkError unless `folder` is a real one that only this user can enter."""
     state = os.lstat(folder)
     if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or stat.S_IMODE(state.st_mode) & 0o077:
-        raise ArkError(f"{folder} is not a private folder of yours", "look at it and remove it")
+        raise ArkError(f"{folder} is not a private folder of yours", "remove it, or set XDG_CACHE_HOME to a shorter path")
 
 
 def event_data(event: Event) -> Message:
@@ -96,7 +95,7 @@ class Server:
 
         One that `stays` is not sent away by others who want the run.
         """
-        self._answer_path = cache / LOGS / ANSWER
+        self._cache = cache
         self._cancel = cancel
         self._stays = stays
         self._changed = threading.Condition()
@@ -161,13 +160,15 @@ class Server:
 
     def _end(self, message: Message) -> None:
         with self._changed:
-            order, self._order, self._number = self._order, None, None
+            order, number = self._order, self._number
+            self._order = self._number = None
             if order is None:
                 return
             message["token"] = order.token
+            if "result" in message:  # of an attempt that was measured before, in place of nothing new
+                number = message["result"].get("number")
             with contextlib.suppress(ArkError):  # a full disk: those who listen hear it nevertheless
-                make_private(self._answer_path.parent)
-                write_anew(self._answer_path, json.dumps(message).encode())
+                unread.keep(self._cache, message, number)
             for listener in order.listeners:
                 listener.put(message)
 
@@ -215,7 +216,8 @@ class Server:
             with self._changed:
                 if self._closed:
                     return  # the client looks for the next one
-                order, state = self._order, {"busy": self._order is not None, "number": self._number}
+                order = self._order
+                state = {"busy": order is not None, "number": self._number, "driven": self._stays}
                 if verb == "try" and order is None:
                     order = self._order = Order(request, token)
                     order.listeners.append(listener)

@@ -101,11 +101,15 @@ def exit_code(result: Mapping[str, Any]) -> int:
 
 
 def _status(place: Place, arguments: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
+    from autoresearch_kit.lab.cache import run_cache
+    from autoresearch_kit.serve import client
     from autoresearch_kit.views import summary
 
     with open_project_at(place.where) as project:
         ledger, attempts = run_of(project, place.tag)
         found = summary.status(project, ledger, attempts)
+        if found["running"]:
+            found["running"] = not client.is_idle(run_cache(project.repository.common, ledger.branch))
         return {**found, "desk": desk_of(project, ledger.branch), "over": why_over(project, ledger.tag, attempts)}
 
 

@@ -95,7 +95,7 @@ def log_entry(attempt: Attempt) -> dict[str, Any]:
         "title": attempt.proposal.title,
         "reason": attempt.verdict.reason if attempt.verdict else "",
         "problem": attempt.problem,
-        "seconds": attempt.seconds,
+        "seconds": round(attempt.seconds, 3),
         "also": dict(attempt.also),
         "started": attempt.started,
         "gain": attempt.verdict.gain if attempt.verdict else None,
@@ -151,7 +151,8 @@ def show_lines(attempt: Attempt, diff: str) -> list[str]:
     lines += ["", attempt.verdict.reason if attempt.verdict else "Running", ""]
     lines.append(f"commit   {attempt.commit}")
     lines.append(f"parent   {attempt.parent}")
-    lines.append(f"started  {attempt.started} by {attempt.proposal.agent}, measured in {attempt.seconds:.1f} s")
+    agent = attempt.proposal.agent.removeprefix("by ")  # such as `by hand`
+    lines.append(f"started  {attempt.started} by {agent}, measured in {attempt.seconds:.1f} s")
     if attempt.proposal.origin:
         lines.append(f"from     {', '.join(attempt.proposal.origin)}")
     if cost := _cost_words(attempt.proposal.cost):

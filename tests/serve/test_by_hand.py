@@ -77,6 +77,12 @@ def test_a_desk_without_its_ticket_is_no_desk(tiny: Tiny, desk: OnDesk) -> None:
         place_of(desk.cache / "bench")
 
 
+def test_a_desk_that_is_gone_is_found_again(tiny: Tiny, desk: OnDesk) -> None:
+    shell = f"cd {shlex.quote(str(desk.folder))} && rm -rf ../desk && {shlex.join(tiny.command)} status"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True)
+    assert done.returncode == 1 and f'cd "$(ark desk {tiny.folder} --tag t)"' in done.stderr
+
+
 def test_try_and_wait_need_a_desk(tiny: Tiny) -> None:
     for verb in ("try", "wait"):
         done = tiny.ark_here(verb)

@@ -22,7 +22,8 @@ from autoresearch_kit.lab.cache import cache_root
 from autoresearch_kit.ledger.lock import Lock
 from autoresearch_kit.serve import server as wire
 from autoresearch_kit.serve.client import at_work, dismiss
-from autoresearch_kit.serve.server import ANSWER, Server, address, read_line, say
+from autoresearch_kit.serve.server import Server, address, read_line, say
+from autoresearch_kit.serve.unread import LAID_SINCE, unread
 from tests.engine.conftest import Tiny
 from tests.serve.conftest import OnDesk, gone, until
 
@@ -38,13 +39,20 @@ def test_detach_and_wait(desk: OnDesk) -> None:
     assert found["outcome"] == "busy" and "attempt 1 is being measured" in found["reason"]
     found = desk.wait("--timeout", "0.1", code=1)
     assert (found["number"], found["outcome"]) == (1, "running")
-    waiting = desk.start("wait", "--json")
+    assert running(desk) == (True, 1)
+    waiting = desk.start("wait")
     time.sleep(0.5)
     gate.touch()
-    out, _ = waiting.communicate(timeout=60)
-    assert waiting.returncode == 0 and json.loads(out)["value"] == 20
+    out, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0 and "10 -> 20" in out and "Keep" not in err, "the verdict is told once"
+    assert running(desk) == (False, None), "the host is there, in case somebody asks for something soon"
     done = desk.ark("wait")
     assert done.returncode == 1 and "nothing is being measured" in done.stderr
+
+
+def running(desk: OnDesk) -> tuple[bool, int | None]:
+    found = json.loads(desk.ark("status", "--json").stdout)
+    return found["running"], found["running_attempt"]
 
 
 @pytest.mark.slow
@@ -52,9 +60,24 @@ def test_a_verdict_that_nobody_saw_waits(desk: OnDesk) -> None:
     gate = desk.hold()
     desk.try_("--detach")
     gate.touch()
-    until(lambda: (desk.cache / "logs" / ANSWER).exists())
-    assert desk.wait()["value"] == 20
-    assert not (desk.cache / "logs" / ANSWER).exists()
+    until(lambda: unread(desk.cache))
+    found = desk.try_(code=1)
+    assert found["outcome"] == "no_change" and "the verdict of attempt 1 yet: ark wait" in found["notes"][0]
+    found = desk.wait()
+    assert (found["value"], found["next"], found["notes"]) == (20, LAID_SINCE, [])
+    assert not unread(desk.cache)
+
+
+@pytest.mark.slow
+def test_no_verdict_takes_the_place_of_another(desk: OnDesk) -> None:
+    for number, value in enumerate((11, 9, 12), 1):
+        desk.answer(value)
+        desk.try_("--detach")
+        until(lambda number=number: len(unread(desk.cache)) == number)
+    found = [desk.wait() for _ in range(3)]
+    assert [(answer["number"], answer["value"]) for answer in found] == [(3, 12), (2, 9), (1, 11)]
+    assert ["of attempt" in " ".join(answer["notes"]) for answer in found] == [True, True, False]
+    assert "The desk holds this now" in found[0]["next"] and found[2]["next"] == LAID_SINCE
 
 
 @pytest.mark.parametrize(
@@ -106,6 +129,7 @@ def test_what_is_written_meanwhile_is_not_lost(desk: OnDesk) -> None:
     gate.touch()
     found = desk.wait()
     assert found["outcome"] == "keep" and "you changed train.sh meanwhile" in found["notes"][0]
+    assert found["next"].startswith("The desk holds what you changed meanwhile, not the best so far, attempt 1 (20)")
     assert (desk.folder / "train.sh").read_text() == "echo 30 > answer.txt\n"
     found = desk.try_(code=1)
     assert found["outcome"] == "conflict" and "call ark try once more" in found["next"]
@@ -259,7 +283,7 @@ def test_those_who_say_nothing_or_hear_nothing_hold_nobody_up(
     served.answer({"text": "x" * 1_000_000})
     with connect(path) as connection:
         say(connection, {"verb": "wait"})
-        assert read_line(connection, 10, 10**6) == {"busy": False, "number": None}
+        assert read_line(connection, 10, 10**6) == {"busy": False, "number": None, "driven": False}
     for connection in silent:
         connection.settimeout(30)
         with connection:

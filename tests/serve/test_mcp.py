@@ -190,7 +190,7 @@ def test_progress_is_told_while_it_is_measured(tiny):
 
     progress = play(tiny, scenario, "--tag", "t")
     words = [text for _, text in progress]
-    expected = ["attempt 1", "run, at most 6 seconds", "eval, at most 12 seconds"]
+    expected = ["attempt 1 begins", "run, at most 6 seconds", "eval, at most 12 seconds"]
     assert [text for text in words if text in expected] == expected
     assert [amount for amount, _ in progress] == sorted(amount for amount, _ in progress)
 

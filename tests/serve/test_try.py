@@ -45,8 +45,9 @@ def test_a_try_is_measured_told_and_recorded(tiny: Tiny, desk: OnDesk) -> None:
     found = desk.try_("-m", "twelve", "--why", "more is more")
     assert (found["outcome"], found["value"], found["title"], found["agent"]) == ("keep", 12, "twelve", BY_HAND)
     assert found["desk"] == str(desk.folder) and "The desk holds this now" in found["next"]
-    listed = {**desk.log()[-1], "seconds": found["seconds"]}  # rounded in the ledger
+    listed = desk.log()[-1]
     assert {key: found[key] for key in listed} == listed
+    assert " by hand, measured in" in desk.ark("show", "1").stdout
     assert tiny.git("log", "-1", "--format=%b", "refs/ark/t/0001").startswith("more is more")
 
     desk.answer(11)
@@ -157,6 +158,7 @@ def test_a_change_that_does_not_fit_is_a_conflict(tiny: Tiny, lay: Callable[...,
     assert desk.try_()["outcome"] == "keep"
     found = desk.try_("--from", "1", code=1)
     assert found["outcome"] == "conflict" and "attempt 1 does not fit" in found["reason"]
+    assert "by hand" in found["next"]
 
 
 @pytest.mark.slow
@@ -168,6 +170,7 @@ def test_a_change_from_another_run_and_what_would_be_lost(tiny: Tiny, lay: Calla
     desk.answer(12)
     found = desk.try_("--from", "other/1", code=1)
     assert found["outcome"] == "refused" and "would be lost: train.sh" in found["reason"]
+    assert found["next"] == "Measure that first: ark try; or undo it: git checkout -- train.sh"
     desk.answer(10)
     found = desk.try_("--from", "other/1")
     assert (found["outcome"], found["title"], found["value"]) == ("keep", "thirty", 30)
