@@ -89,7 +89,14 @@ class AgentProcess:
         left = run.desk.left(COST_NAME)
         self._watch(Phase("agent", timeout_seconds, log))
         done = self._supervisor.run(
-            Command(line, run.desk.folder, self._equipped(env), log, timeout_seconds, stdin=prompt_file)
+            Command(
+                line,
+                run.desk.folder,
+                self._equipped(env, ark_folder(run.cache)),
+                log,
+                timeout_seconds,
+                stdin=prompt_file,
+            )
         )
         found = self._preset.read(lines_of(log)) if self._preset else Transcript()
         cost = self._cost(done, found, resume)
@@ -121,12 +128,12 @@ class AgentProcess:
             self._counted[found.session] = found.tokens or 0
         return Cost(round(done.wall_seconds, 3), tokens, found.money)
 
-    def _equipped(self, env: dict[str, str]) -> dict[str, str]:
-        """With `ark` on PATH, and without what would make the program think that it runs inside of itself."""
+    def _equipped(self, env: dict[str, str], folder: Path) -> dict[str, str]:
+        """With `folder` first on PATH, and without what would make the program think that it runs inside of itself."""
         if self._preset:
             env = {**self._preset.environment, **env}
             env = {name: value for name, value in env.items() if name not in self._row.hidden}
-        return {**env, "PATH": os.pathsep.join([str(ark_folder()), env.get("PATH") or os.defpath])}
+        return {**env, "PATH": os.pathsep.join([str(folder), env.get("PATH") or os.defpath])}
 
 
 def _failed(done: Finished, found: Transcript, log: Path, preset: Preset | None) -> Failed | None:
@@ -233,30 +240,16 @@ def mutable_files(run: Run) -> list[str]:
     return sorted(path[len(place.prefix) :] for path in run.desk.files if place.is_mutable(path))[:MAX_FILES]
 
 
-def ark_folder() -> Path:
-    """A folder that holds nothing but `ark`, this very one, for agents: it may live in a virtual environment.
+def ark_folder(run: Path) -> Path:
+    """A folder in the cache of a run that holds nothing but `ark`, this very one: it may live in a virtual environment.
 
-    Without `-P` Python would look for the toolkit on the desk first.
+    It is the first on an agent's PATH, so it is made anew for each turn: what another has planted there would be run.
     """
-    folder = cache.cache_root() / "bin"
+    folder = run / "bin"
+    cache.remove(folder)
     cache.make_private(folder)
     path = folder / "ark"
-    script = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m autoresearch_kit "$@"\n'.encode()
-    if _content(path) != script:
-        fresh = folder / f".ark.{os.getpid()}"
-        cache.write_anew(fresh, script)
-        fresh.chmod(0o700)
-        if path.is_dir() and not path.is_symlink():
-            cache.remove(path)
-        fresh.replace(path)
+    # Without `-P` Python would look for the toolkit on the desk first.
+    cache.write_anew(path, f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m autoresearch_kit "$@"\n'.encode())
+    path.chmod(0o700)
     return folder
-
-
-def _content(path: Path) -> bytes:
-    """What a plain, executable file holds, at most some kilobytes; nothing for anything else."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(file, "rb") as stream:
-            return stream.read(8192) if os.access(path, os.X_OK) else b""
-    except OSError:
-        return b""

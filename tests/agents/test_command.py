@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -24,7 +25,7 @@ from autoresearch_kit.agents.presets import PRESETS
 from autoresearch_kit.core.errors import UsageError
 from autoresearch_kit.core.records import Cost
 from autoresearch_kit.core.spec import Agent
-from autoresearch_kit.lab.cache import cache_root, trim_logs
+from autoresearch_kit.lab.cache import cache_root, remove, trim_logs
 from autoresearch_kit.loop import FIRST_PAUSE_SECONDS
 from autoresearch_kit.project import open_project
 from autoresearch_kit.ratchet import Run
@@ -399,7 +400,7 @@ def test_the_log_of_a_session_is_not_trimmed_under_it(held: Run, stand_ins: Stan
 
 
 def test_a_cost_of_an_earlier_turn_on_the_same_desk_counts_once(held: Run) -> None:
-    agent = Agent(command=f"[ -e .ark ] || {{ mkdir .ark; echo '{{\"tokens\": 7}}' > .ark/{COST_NAME}; }}")
+    agent = Agent(command=f"[ -e .ark/{COST_NAME} ] || {{ echo '{{\"tokens\": 7}}' > .ark/{COST_NAME}; }}")
     process = AgentProcess(agent, lambda event: None)
     costs = [process.run(held, b"", timeout_seconds=30).cost for _ in range(2)]
     process.close()
@@ -419,19 +420,23 @@ def test_ark_on_path_is_this_very_one(tiny: Tiny, held: Run) -> None:
     assert log.read_text() == here.stdout != ""
 
 
-def test_the_script_is_written_again_only_when_it_differs() -> None:
-    path = ark_folder() / "ark"
-    script, state = path.read_bytes(), path.stat()
-    ark_folder()
-    assert path.stat().st_ino == state.st_ino and state.st_mode & 0o777 == 0o700
-    path.write_text("#!/bin/sh\necho forged\n")
-    ark_folder()
-    assert path.read_bytes() == script
-    path.unlink()
-    path.symlink_to("/bin/true")
-    ark_folder()
-    assert not path.is_symlink() and path.read_bytes() == script
-    path.unlink()
-    (path / "folder").mkdir(parents=True)
-    ark_folder()
-    assert path.read_bytes() == script
+def test_nothing_but_ark_is_first_on_path_whatever_was_planted_there(held: Run, tmp_path: Path) -> None:
+    agent = Agent(command="command -v git > git; command -v ark > ark; cp /bin/true $(dirname $(command -v ark))/git")
+    process = AgentProcess(agent, lambda event: None)
+    for _ in range(2):
+        process.run(held, b"", timeout_seconds=30)
+        assert (held.desk.folder / "git").read_text().strip() == shutil.which("git")
+    process.close()
+    assert (held.desk.folder / "ark").read_text().strip() == str(held.cache / "bin/ark")
+    for plant in ("link", "forged script", "folder"):
+        folder = ark_folder(held.cache)
+        assert [(path.name, path.stat().st_mode & 0o777) for path in folder.iterdir()] == [("ark", 0o700)]
+        if plant == "link":
+            remove(folder)
+            folder.symlink_to(tmp_path)
+        elif plant == "forged script":
+            (folder / "ark").write_text("#!/bin/sh\necho forged\n")
+        else:
+            remove(folder / "ark")
+            (folder / "ark/folder").mkdir(parents=True)
+    assert b"forged" not in (ark_folder(held.cache) / "ark").read_bytes() and not list(tmp_path.glob("ark"))
