@@ -245,7 +245,7 @@ def ark_folder(run: Path) -> Path:
 
     It is the first on an agent's PATH, so it is made anew for each turn: what another has planted there would be run.
     """
-    folder = run / "bin"
+    folder = run / cache.BIN
     cache.remove(folder)
     cache.make_private(folder)
     path = folder / "ark"

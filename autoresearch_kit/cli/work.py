@@ -197,7 +197,7 @@ def verify(directory: Path, tag: str | None, runs: int, ablate: bool, as_json: b
 @click.command()
 @directory
 def clean(directory: Path) -> None:
-    """Remove desks, benches and caches of this repository's runs; never refs, never your files."""
+    """Remove desks, benches and caches of this repository's runs; never refs, your files, or what is unmeasured."""
     from autoresearch_kit.lab import cache
     from autoresearch_kit.ledger.lock import Lock
     from autoresearch_kit.serve.client import dismiss

@@ -14,7 +14,7 @@ from autoresearch_kit.lab.caplog import trim
 from autoresearch_kit.lab.within import Within
 from autoresearch_kit.ledger.git import DISK_HINT
 
-DESK, BENCH, LOGS = "desk", "bench", "logs"
+DESK, BENCH, LOGS, BIN = "desk", "bench", "logs", "bin"
 """Folders in the cache of a run."""
 PROMPT, TICKET = "prompt.md", "desk.json"
 """Files of the engine's own there."""

@@ -1,7 +1,7 @@
 """What agents have cost without an attempt that could be charged with it: one commit at `refs/ark/<tag>/owed`.
 
-The last line of its message is an `Ark-Owed` trailer; parent and tree are the baseline's. It is replaced when something
-is added and removed when nothing is owed. No attempt is ever called `owed`, so it is never read as one. Each cost has
+The last line of its message is an `Ark-Owed` trailer; its tree is the baseline's. Its successor is its child, so that a
+run that was pushed can be pushed again. No attempt is ever called `owed`, so it is never read as one. Each cost has
 the number that its agent's next attempt could have had: where the ledger holds such a one, that was charged with it,
 also when whoever did so was killed in between. So nothing is paid twice, and nothing forgotten.
 """
@@ -39,14 +39,9 @@ def write_owed(repository: Repository, tag: str, owed: Mapping[str, Cost], attem
     old = repository.ref(_ref(tag))
     since = attempts[-1].number + 1
     rows = {agent: {"since": since, **_fields(cost)} for agent, cost in owed.items() if cost != Cost()}
-    if not rows:
-        if old is not None:
-            repository.update_refs({_ref(tag): (ZERO, old)})
-        return
     text = f"Owed by turns that brought no attempt\n\n{_TRAILER}{compact(rows)}\n"
-    baseline = attempts[0].commit
-    who = ("ark", "ark@localhost")
-    commit = repository.store_commit(repository.tree_of(baseline), [baseline], text, who, int(time.time()))
+    tree, parent, who = attempts[0].tree, old or attempts[0].commit, ("ark", "ark@localhost")
+    commit = repository.store_commit(tree, [parent], text, who, int(time.time()))
     repository.update_refs({_ref(tag): (commit, old or ZERO)})
 
 
