@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoresearch_kit.core.records import Attempt, Outcome, Proposal, number
+from autoresearch_kit.core.records import Attempt, Outcome, Proposal, clean_text, number
 from autoresearch_kit.views.summary import log_entry
 
 TAIL_LINES = 20
@@ -79,6 +79,42 @@ AFTER = {
     "conflict": "Undo your change here and call ark try once more: the desk is then laid anew with the best so far",
 }
 """What to do when there was nothing to measure, by kind."""
+
+
+def plain(found: Any) -> Any:
+    """The same without what a terminal would obey; a desk is where it is, however it is called."""
+    if isinstance(found, str):
+        return clean_text(found, len(found) + 1)
+    if isinstance(found, list):
+        return [plain(inner) for inner in found]
+    if isinstance(found, dict):
+        return {str(name): inner if name == "desk" else plain(inner) for name, inner in found.items()}
+    return found
+
+
+def received(message: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A `{"result": ...}` or an `{"error": ...}`, cleaned; None for what is none: an agent may have written it."""
+    if "error" in message:
+        code = message.get("exit_code")
+        code = code if isinstance(code, int) and 0 < code < 126 else 1
+        return plain(
+            {**message, "error": str(message["error"]), "hint": str(message.get("hint", "")), "exit_code": code}
+        )
+    result = message.get("result")
+    if not isinstance(result, dict):
+        return None
+    result = {name: result.get(name, empty) for name, empty in NOTHING.items()}
+    fits = all(isinstance(result[name], _kinds(empty)) for name, empty in NOTHING.items())
+    if not (
+        fits and isinstance(result["number"], int | None) and all(isinstance(note, str) for note in result["notes"])
+    ):
+        return None
+    return plain({**message, "result": result})
+
+
+def _kinds(empty: object) -> tuple[type, ...]:
+    """What may be in the place of an empty field."""
+    return (type(empty),) if isinstance(empty, str | list | dict) else (str, int, float, type(None))
 
 
 def words(event: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.lab.cache import LOGS, make_private, write_anew
 from autoresearch_kit.lab.ticket import desk_cache
 from autoresearch_kit.serve import unread
-from autoresearch_kit.serve.answers import running, unmeasured
+from autoresearch_kit.serve.answers import plain, received, running, unmeasured
 from autoresearch_kit.serve.place import Place
 from autoresearch_kit.serve.server import Message, address, check_private, read_line, say
 
@@ -78,7 +78,7 @@ def wait(place: Place, seconds: float | None, tell: Tell) -> Message:
 
 def dismiss(cache: Path) -> None:
     """Ask the process that measures for a desk to end now, if it has nothing to do, and wait until it has."""
-    with contextlib.suppress(OSError, ArkError):  # where nothing can listen there is nobody
+    with contextlib.suppress(OSError):
         if connection := _connect(cache):
             with connection:
                 say(connection, {"verb": "leave"})
@@ -155,7 +155,7 @@ def _listen(connection: socket.socket, cache: Path, tell: Tell, detach: bool = F
     accepted, rest = False, bytearray()
     while (said := read_line(connection, None, MAX_ANSWER_BYTES, rest)) is not None:
         if "event" in said:
-            tell(said["event"])
+            tell(plain(said["event"]))
         elif "busy" in said:
             return dict(said)
         elif "running" in said:
@@ -166,8 +166,10 @@ def _listen(connection: socket.socket, cache: Path, tell: Tell, detach: bool = F
                 return dict(said["begun"])
         elif "accepted" in said:
             accepted = True
+        elif answer := received(said):
+            return _unpacked(answer, cache)
         else:
-            return _unpacked(said, cache)
+            raise ArkError("what answers is not ark's", f"remove {address(cache)}")
     if accepted:
         raise ArkError(
             "the process that measures was killed, or the machine has run out of something",
@@ -186,8 +188,8 @@ def _unpacked(message: Mapping[str, Any], cache: Path, is_outdated: bool = False
     """An answer that has arrived, which nobody needs to fetch any more."""
     unread.forget(cache, message.get("token"))
     if "error" in message:
-        error = ArkError(str(message["error"]), str(message.get("hint", "")))
-        error.exit_code = int(message.get("exit_code", 1))
+        error = ArkError(message["error"], message["hint"])
+        error.exit_code = message["exit_code"]
         raise error
     result = dict(message["result"])
     if is_outdated:
@@ -205,7 +207,7 @@ def _connect(cache: Path) -> socket.socket | None:
     try:
         check_private(path.parent)
         connection.connect(str(path))
-    except OSError:
+    except (OSError, ArkError):  # where others can enter none of ours listens; who would, says why he does not
         connection.close()
         return None
     except BaseException:
@@ -257,11 +259,11 @@ def _cancel(cache: Path, token: str) -> str:
                 say(other, {"verb": "cancel", "token": token})
         rest, ends = bytearray(), time.monotonic() + CANCEL_SECONDS
         while (said := read_line(connection, max(0.0, ends - time.monotonic()), MAX_ANSWER_BYTES, rest)) is not None:
-            if "result" in said or "error" in said:
+            if answer := received(said):
                 with contextlib.suppress(ArkError):
-                    found = _unpacked(said, cache)
+                    found = _unpacked(answer, cache)
                     return f"{found['reason']}; {found['next']}"
-                return str(said["error"])
+                return str(answer["error"])
             if "busy" in said:
                 return ""
     return ""

@@ -56,7 +56,8 @@ def check_private(folder: Path) -> None:
     """ArkError unless `folder` is a real one that only this user can enter."""
     state = os.lstat(folder)
     if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or stat.S_IMODE(state.st_mode) & 0o077:
-        raise ArkError(f"{folder} is not a private folder of yours", "remove it, or set XDG_CACHE_HOME to a shorter path")
+        hint = "remove it, or set XDG_CACHE_HOME to a shorter path"
+        raise ArkError(f"{folder} is not a private folder of yours", hint)
 
 
 def event_data(event: Event) -> Message:
