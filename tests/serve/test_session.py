@@ -170,6 +170,16 @@ def test_what_a_turn_costs_is_charged_to_the_next_attempt_and_ends_the_run(tiny:
 
 
 @pytest.mark.slow
+def test_what_a_command_tells_of_its_cost_is_charged_to_each_attempt_and_ends_the_run(tiny: Tiny) -> None:
+    tiny.commit(budget={"money": 5})
+    told = 'echo \'{"money": 2, "tokens": 7}\' > .ark/cost.json'
+    script = f"{told}; measure 11; {told}; ark try; {told}; measure 12; {told}; measure 13; measure 14; {told}\n"
+    found = drive(tiny, script)
+    assert "budget of 5 is spent" in found.ending.reason and found.ending.exit_code == 3
+    assert [a.proposal.cost.money for a in found.attempts[1:]] == [2, 4], "the second with what brought nothing"
+
+
+@pytest.mark.slow
 def test_a_conversation_is_taken_up_where_that_is_possible(tiny: Tiny, stand_ins: StandIns) -> None:  # noqa: F811
     def scene(value: int) -> dict[str, str]:
         does = f"echo 'echo {value} > answer.txt' > train.sh; ark try -m 'set {value}'" if value else "true"
@@ -225,11 +235,11 @@ def test_a_desk_that_cannot_be_laid_spoils_no_run(tiny: Tiny, monkeypatch: pytes
     monkeypatch.setattr(host, "LAY_TRIES", 1)
     lay, calls = Run.lay_desk, []
 
-    def failing(self: Run, extra: Any) -> None:
+    def failing(self: Run, extra: Any, **how: Any) -> None:
         calls.append(1)
         if len(calls) in (3, 4):  # before the first measurement and after it; ready and start have laid it before
             raise ArkError("somebody else writes there")
-        lay(self, extra)
+        lay(self, extra, **how)
 
     monkeypatch.setattr(Run, "lay_desk", failing)
     script = f"measure 11 > {tiny.tmp}/1; measure 12 > {tiny.tmp}/2; measure 13 > {tiny.tmp}/3\n"
