@@ -97,9 +97,8 @@ def received(message: Mapping[str, Any]) -> dict[str, Any] | None:
     if "error" in message:
         code = message.get("exit_code")
         code = code if isinstance(code, int) and 0 < code < 126 else 1
-        return plain(
-            {**message, "error": str(message["error"]), "hint": str(message.get("hint", "")), "exit_code": code}
-        )
+        texts = {"error": str(message["error"]), "hint": str(message.get("hint", ""))}
+        return dict(plain({**message, **texts, "exit_code": code}))
     result = message.get("result")
     if not isinstance(result, dict):
         return None
@@ -109,7 +108,7 @@ def received(message: Mapping[str, Any]) -> dict[str, Any] | None:
         fits and isinstance(result["number"], int | None) and all(isinstance(note, str) for note in result["notes"])
     ):
         return None
-    return plain({**message, "result": result})
+    return dict(plain({**message, "result": result}))
 
 
 def _kinds(empty: object) -> tuple[type, ...]:
