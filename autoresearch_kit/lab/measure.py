@@ -25,7 +25,7 @@ from autoresearch_kit.lab.cache import make_private, remove, trim_logs
 from autoresearch_kit.lab.clone import Clone
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.processes import Command, Finished, Supervisor, tail
-from autoresearch_kit.ledger.git import DISK_HINT, Entry, Repository
+from autoresearch_kit.ledger.git import Entry, Repository
 
 ENGINE_METRICS = frozenset({"wall_seconds", "cpu_seconds", "peak_memory_mb"})
 """Measured by the engine, whatever a run prints under these names."""
@@ -163,9 +163,8 @@ class Bench:
     ) -> tuple[Finished, str, Reading]:
         """Make the bench the commit again but for what survives, run `line`, and read the metric from what it says."""
         self._bench.lay(self._tracked, self._commit, keep=self._survives)
-        own_log = self.folder / RUN_LOG
-        if not _is_file(own_log):  # only now: before, the way there may have led anywhere
-            _copy(run_log, own_log)
+        if not _is_file(self.folder / RUN_LOG):
+            self._bench.files.put(self._prefix + RUN_LOG, run_log.read_bytes() if _is_file(run_log) else b"")
         spec = self._spec
         done = self._command(phase, line, spec.eval_timeout_seconds, log, env)
         said = _read(log)
@@ -262,10 +261,3 @@ def _is_file(path: Path) -> bool:
 def _read(path: Path) -> str:
     """A log as text; empty when it is no plain file."""
     return decode(path.read_bytes()) if _is_file(path) else ""
-
-
-def _copy(source: Path, target: Path) -> None:
-    try:
-        target.write_bytes(source.read_bytes() if _is_file(source) else b"")
-    except OSError as error:
-        raise ArkError(f"{target} cannot be written: {error.strerror}", DISK_HINT) from None
