@@ -23,6 +23,7 @@ from autoresearch_kit.agents.presets import PRESETS, Preset
 from autoresearch_kit.agents.refusals import is_login, is_rate_limit, rest_seconds
 from autoresearch_kit.agents.transcript import Transcript, as_number, at, lines_of
 from autoresearch_kit.core.errors import UsageError
+from autoresearch_kit.core.names import NOTES_FOLDER
 from autoresearch_kit.core.records import Cost, Proposal, clean_line
 from autoresearch_kit.core.spec import Agent as AgentSpec
 from autoresearch_kit.lab import cache
@@ -100,13 +101,20 @@ class AgentProcess:
         )
         found = self._preset.read(lines_of(log)) if self._preset else Transcript()
         cost = self._cost(done, found, resume)
-        if self._preset is None and (text := run.desk.left(COST_NAME)) != left:
+        if self.agent.drive != "agent" and self._preset is None and (text := run.desk.left(COST_NAME)) != left:
             cost = _told_cost(text, cost)
         failed, doubt = (
             answer and replace(answer, agent=self.agent.known_as, cost=cost)
             for answer in (_failed(done, found, log, self._preset), _doubt(found, self._preset))
         )
         return Played(failed, cost, found.session, found.message, doubt)
+
+    def take_cost(self, run: Run) -> Cost:
+        """What a command that drives has told of its cost since the last time; not while the desk is laid."""
+        text = run.desk.left(COST_NAME) if self._preset is None else ""
+        if text:
+            run.desk.put({f"{NOTES_FOLDER}/{COST_NAME}": b""})
+        return _told_cost(text, Cost())
 
     def cancel(self) -> None:
         """From another thread: end the turn that is going on, if any."""

@@ -18,7 +18,7 @@ from autoresearch_kit.agents.command import AgentProcess, Played
 from autoresearch_kit.core.budget import Ending, Limits
 from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.core.names import MODEL_FREE
-from autoresearch_kit.core.records import Proposal
+from autoresearch_kit.core.records import Cost, Proposal
 from autoresearch_kit.core.spec import Agent as AgentSpec
 from autoresearch_kit.loop import Failed, Turns
 from autoresearch_kit.ratchet import Change, NoAttempt, Note, Run, Watch
@@ -101,6 +101,7 @@ class Session:
             turn = self._start(resume)
             if over := self._serve(turn):
                 return over
+            self._count_cost()
             played, self._turn = turn.played[0], None
             # A session that was taken up and brought nothing is not taken up again.
             resume = played.session if turn.attempts or not resume else ""
@@ -115,6 +116,7 @@ class Session:
         if turn := self._turn:
             self._end(turn)
             with contextlib.suppress(ArkError):  # there may be another one on its way
+                self._count_cost()
                 for played in turn.played:
                     self._host.turns.owe(self._process.agent.known_as, played.cost)
         self._process.close()
@@ -149,6 +151,7 @@ class Session:
             alive = turn.thread.is_alive()
             if order := server.take(GLANCE_SECONDS if alive else 0.0):
                 made = turns.made
+                self._count_cost()
                 self._host.handle(order)
                 if turns.made > made:
                     turn.attempts += turns.made - made
@@ -187,6 +190,11 @@ class Session:
             return turns.take(Proposal("", agent=name, cost=played.cost), idle) or 0.0
         self._run.told = failed.reason if failed.kind in ("timed_out", "denied") else ""
         return turns.fail(failed)
+
+    def _count_cost(self) -> None:
+        """Enter what a command has told of its cost, before the desk is laid anew and that is gone."""
+        if not self._host.desk_is_gone and (cost := self._process.take_cost(self._run)) != Cost():
+            self._host.turns.owe(self._process.agent.known_as, cost)
 
     def _end(self, turn: _Turn) -> None:
         while turn.thread.is_alive():

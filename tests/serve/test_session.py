@@ -171,11 +171,11 @@ def test_what_a_turn_costs_is_charged_to_the_next_attempt_and_ends_the_run(tiny:
 
 @pytest.mark.slow
 def test_what_a_command_tells_of_its_cost_is_charged_to_each_attempt_and_ends_the_run(tiny: Tiny) -> None:
-    tiny.commit(budget={"money": 5})
+    tiny.commit(budget={"money": 8})
     told = 'echo \'{"money": 2, "tokens": 7}\' > .ark/cost.json'
     script = f"{told}; measure 11; {told}; ark try; {told}; measure 12; {told}; measure 13; measure 14; {told}\n"
     found = drive(tiny, script)
-    assert "budget of 5 is spent" in found.ending.reason and found.ending.exit_code == 3
+    assert "budget of 8 is spent" in found.ending.reason and found.ending.exit_code == 3
     assert [a.proposal.cost.money for a in found.attempts[1:]] == [2, 4], "the second with what brought nothing"
 
 
