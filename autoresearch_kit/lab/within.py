@@ -73,11 +73,10 @@ class Within:
             file = os.open(name, _READ, dir_fd=parent)
         except OSError as error:
             _say(error, name, parent, path)
-        stream = os.fdopen(file, "rb", buffering=0)
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            stream.close()
+            os.close(file)
             raise OSError(errno.EINVAL, "Not a plain file", path)
-        return stream
+        return os.fdopen(file, "rb", buffering=0)
 
     def read(self, path: str, limit: int = -1) -> bytes:
         """What a plain file holds, at most `limit` bytes of it."""
