@@ -57,7 +57,7 @@ def measured(
 def _next(attempt: Attempt, head: Attempt, holds: str) -> str:
     best = f"the best so far, attempt {head.number} ({number(head.value or 0.0)})"
     if holds == "ruin":
-        return "End what writes on the desk without end; the next ark try lays it"
+        return "Mend what is in the way on the desk, as said; the next ark try lays it"
     if holds == "changes":
         is_kept = attempt.outcome is Outcome.KEEP
         then = "ark try merges it with that" if is_kept else "go on from there"

@@ -154,7 +154,7 @@ class Host:
             self._half_laid = False
         except ArkError as error:
             self._half_laid = True
-            self._notes.append(f"the desk could not be laid anew, so end what writes there: {error.message}")
+            self._notes.append(f"the desk could not be laid anew: {error.message}; {error.hint}")
 
     def touched(self) -> list[str]:
         """What was changed on the desk since it was laid; empty when it is gone."""
@@ -195,7 +195,7 @@ class Host:
             return self._unmeasured("refused", "Refused: the desk was gone", f"It is laid anew: cd {self.desk}")
         if self._half_laid:
             self._try_to_lay()
-            then = "End what writes there without end" if self._half_laid else "It is laid now: make your change again"
+            then = "Mend what is in the way there" if self._half_laid else "It is laid now: make your change again"
             return self._unmeasured("refused", "Refused: the desk was not laid properly before", then)
         proposal, change = self._propose(order.request)
         if order.cancelled:
