@@ -25,7 +25,7 @@ from pathlib import Path
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.lab.cache import failed, make_private, remove, write_anew
 from autoresearch_kit.lab.within import Within
-from autoresearch_kit.ledger.git import GITLINK, SYMLINK, Entry, Repository
+from autoresearch_kit.ledger.git import GITLINK, SYMLINK, Entry, Repository, blob_hash
 
 RACY_NS = 50_000_000
 """Kernels stamp files with a clock that ticks every 1 to 10 ms; this is well above."""
@@ -124,7 +124,7 @@ class Folder:
                 return _hash(inside, path) != entry.oid
             # Of what another process has laid the user's filters are not known: mostly they are about line ends.
             data = inside.read(path)
-            return entry.oid not in (_blob_hash(data), _blob_hash(data.replace(b"\r\n", b"\n")))
+            return entry.oid not in (blob_hash(data), blob_hash(data.replace(b"\r\n", b"\n")))
         return True
 
     def make_folder(self, path: str) -> None:
@@ -144,7 +144,7 @@ class Folder:
         """Write a file of the engine's own over whatever `lay` left; it counts as untouched until somebody edits it."""
         for gone in (*_above(path), path):
             self._laid.pop(gone, None)
-        entry = Entry(0o100644, _blob_hash(data))
+        entry = Entry(0o100644, blob_hash(data))
         if state := self.edit(path, entry, data):
             self._laid[path] = _Laid(entry, _stamp(state), entry.oid)
         self._handed_ns = self._now()
@@ -356,16 +356,12 @@ def _write(inside: Within, path: str, entry: Entry, data: bytes) -> os.stat_resu
 def _hash(inside: Within, path: str) -> str:
     """Hash of what is at `path`, a plain file or a link, as a blob."""
     if stat.S_ISLNK(inside.stat(path).st_mode):
-        return _blob_hash(os.fsencode(inside.read_link(path)))
+        return blob_hash(os.fsencode(inside.read_link(path)))
     with inside.open(path) as file:
         digest = hashlib.sha1(b"blob %d\0" % os.fstat(file.fileno()).st_size, usedforsecurity=False)
         while data := file.read(1 << 20):
             digest.update(data)
     return digest.hexdigest()
-
-
-def _blob_hash(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def _stamp(state: os.stat_result) -> Stamp:
