@@ -209,6 +209,7 @@ class Host:
             if order.request.get("from"):
                 then = self._after_from(change)
             return self._unmeasured(change.kind, change.reason, then)
+        self._notes += [change.left_out] if change.left_out else []
         self._proposal = proposal = self.turns.charged(proposal)
         before = self.run.books.next_number
 

@@ -52,8 +52,11 @@ def test_a_try_is_measured_told_and_recorded(tiny: Tiny, desk: OnDesk) -> None:
 
     desk.answer(11)
     desk.write("the title\n\nthe reason\n", ".ark/attempt.md")
+    desk.write("x\n", "helper.sh")
     done = desk.ark("try")
-    assert done.returncode == 0 and done.stdout.startswith("attempt 2: the title\nDiscard: 12 -> 11")
+    note, _, verdict = done.stdout.partition("\n")
+    assert done.returncode == 0 and verdict.startswith("attempt 2: the title\nDiscard: 12 -> 11")
+    assert note == "note: Not taken, because it is not yours to change: helper.sh"
     assert "next: The desk holds the best so far, attempt 1 (12) again" in done.stdout
     assert (desk.folder / "train.sh").read_text() == "echo 12 > answer.txt\n"
     assert not (desk.folder / ".ark/attempt.md").exists()
