@@ -5,6 +5,11 @@ from __future__ import annotations
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test asserts a time, and a busy machine says nothing of the inputs.
+settings.register_profile("ark", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ark")
 
 
 @pytest.fixture(scope="session", autouse=True)
