@@ -40,6 +40,7 @@ def ark(*words: str | Path, cwd: Path, code: int = 0) -> subprocess.CompletedPro
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", sorted(starter.templates()))
 def test_init_makes_a_committed_project_that_passes_check(template, home, tmp_path):
     ark("init", "my project", "--template", template, cwd=tmp_path)
@@ -63,6 +64,7 @@ def test_the_blank_project_runs(home, tmp_path):
     assert status["best"] < status["baseline"]
 
 
+@pytest.mark.slow
 def test_init_in_a_repository_of_others_commits_only_its_own_files(home, tmp_path):
     subprocess.run("git init -q && echo x > x && git add x && git commit -qm x && echo y > y && git add y", shell=True,
                    cwd=tmp_path, check=True)  # fmt: skip
@@ -172,6 +174,7 @@ def test_unknown_template_lists_the_known_ones(home, tmp_path):
     assert "did you mean `blank`?" in done.stderr
 
 
+@pytest.mark.slow
 def test_render_program_goes_to_stdout_or_beside_the_spec(home, tmp_path):
     ark("init", "mine", cwd=tmp_path)
     text = ark("render-program", "mine", "-o", "-", cwd=tmp_path).stdout
@@ -181,6 +184,7 @@ def test_render_program_goes_to_stdout_or_beside_the_spec(home, tmp_path):
     assert (tmp_path / "other.md").read_text() == text
 
 
+@pytest.mark.slow
 def test_render_program_does_not_overwrite_what_somebody_wrote(home, tmp_path):
     ark("init", "mine", cwd=tmp_path)
     program = tmp_path / "mine" / "program.md"
@@ -202,6 +206,7 @@ def test_render_program_needs_no_repository(home, tmp_path):
     assert "# alone" in ark("render-program", ".", "-o", "-", cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_check_finds_what_would_waste_a_night(home, tmp_path):
     ark("init", "mine", cwd=tmp_path)
     folder = tmp_path / "mine"
@@ -297,6 +302,7 @@ def test_clean_removes_the_cache_and_no_ref(home, tmp_path):
     ark("clean", cwd=folder)
 
 
+@pytest.mark.slow
 def test_clean_spares_a_run_that_has_no_attempt_yet(home, tmp_path):
     ark("init", "mine", cwd=tmp_path)
     lock = Lock(tmp_path / "mine" / ".git" / "ark" / "new.lock", "run new")
@@ -308,6 +314,7 @@ def test_clean_spares_a_run_that_has_no_attempt_yet(home, tmp_path):
     ark("clean", "mine", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_no_run_yet_is_a_sentence(home, tmp_path):
     ark("init", "mine", cwd=tmp_path)
     for verb in ("status", "log", "show"):

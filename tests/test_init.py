@@ -140,6 +140,7 @@ def test_odd_names(name, tmp_path):
     assert there.returncode == 0, step
 
 
+@pytest.mark.slow
 def test_inside_a_bare_repository_or_below_it(tmp_path):
     git(tmp_path, "init", "-q", "--bare", "x.git")
     before = everything(tmp_path)
@@ -241,6 +242,7 @@ def test_what_somebodys_runs_left_in_an_example_is_not_taken(tmp_path, monkeypat
         assert not [name for name in made if "waste" in (tmp_path / template / name).read_text() or name == "link"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(tmp_path):
     small = tmp_path / "small"
     small.mkdir()
@@ -261,6 +263,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
         subprocess.run(["umount", str(small)], env=tools, check=True)
 
 
+@pytest.mark.slow
 def test_two_at_once_in_one_folder_make_one_project(tmp_path):
     both = [subprocess.Popen([*ARK, "init", "mine"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     said = [process.communicate()[1] for process in both]
@@ -270,6 +273,7 @@ def test_two_at_once_in_one_folder_make_one_project(tmp_path):
     assert git(tmp_path / "mine", "rev-list", "--count", "HEAD") == "1\n"
 
 
+@pytest.mark.slow
 def test_two_at_once_in_one_repository_make_two_projects(code):
     both = [subprocess.Popen([*ARK, "init", name], cwd=code, stderr=subprocess.PIPE, text=True) for name in "abc"]
     said = [process.communicate()[1] for process in both]
@@ -277,6 +281,7 @@ def test_two_at_once_in_one_repository_make_two_projects(code):
     assert git(code, "status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGTERM)],
@@ -304,6 +309,7 @@ def test_ended_while_git_commits_it_leaves_nothing(how, code, tmp_path):
 # Code that is there
 
 
+@pytest.mark.slow
 def test_own_code_becomes_a_project(code):
     (code / "notes").write_text("not committed")
     done = ark("init", ".", *OWN, "--eval", "grep val_loss run.log", cwd=code)
@@ -329,6 +335,7 @@ def test_own_code_runs(code):
     assert '"attempts": 1' in ark("status", "--json", cwd=code).stdout
 
 
+@pytest.mark.slow
 def test_own_code_in_no_repository_is_to_be_committed_first(tmp_path):
     (tmp_path / "train.py").write_text(TRAIN)
     done = ark("init", ".", *OWN, cwd=tmp_path)
@@ -375,6 +382,7 @@ def test_a_virtual_environment_that_a_command_names_is_shared(code):
     assert load_spec(code / "autoresearch-config.yaml").link == [".venv"]
 
 
+@pytest.mark.slow
 def test_options_that_lack_something_are_answered_with_the_whole_line(code):
     done = ark("init", ".", "--metric", "val_loss", cwd=code, code=2)
     assert "--run, --direction, --mutable are missing" in done.stderr
@@ -405,6 +413,7 @@ def test_mistakes_in_the_options_leave_nothing(code, options, said):
     assert git(code, "status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_a_second_time_says_what_is_in_the_way(code):
     ark("init", ".", *OWN, cwd=code)
     for options in ((), OWN):
@@ -415,6 +424,7 @@ def test_a_second_time_says_what_is_in_the_way(code):
 # Next steps
 
 
+@pytest.mark.slow
 def test_an_installed_agent_is_named(tmp_path, monkeypatch):
     programs = tmp_path / "bin"
     programs.mkdir()

@@ -529,6 +529,7 @@ def json_texts(draw: st.DrawFn) -> str:
 ENTRY = {"command": "/x y/python", "args": ["-m", "autoresearch_kit"], "n": 3, "on": True}
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(json_texts(), st.sampled_from(["mcpServers", "mcp"]))
 def test_any_json_survives_an_entry(text, key):
@@ -557,6 +558,7 @@ def quoted(key: str) -> str:
     return json.dumps(key).replace("\x7f", "\\u007f")
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.dictionaries(NAMES, TOML, max_size=5), st.booleans(), st.booleans())
 def test_any_toml_survives_an_entry(found, with_comments, inline):
@@ -594,6 +596,7 @@ def test_any_toml_survives_an_entry(found, with_comments, inline):
     assert "# top" in new or not with_comments
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(json_texts(), st.sampled_from(["claude", "gemini", "opencode", "copilot"]))
 def test_install_and_undo_are_nothing_for_any_json(project, text, agent):

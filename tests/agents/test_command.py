@@ -95,6 +95,7 @@ def scene(name: str, kind: str, code: int = 0, errs: str = "") -> Any:
     return pytest.param(name, {"says": says(name, kind), "exit": code, "errs": errs}, id=f"{name}-{kind}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_turn_without_a_change_is_just_that(name: str, stand_ins: StandIns, night: Play) -> None:
     stand_ins.put(name, {"says": says(name, "success")})

@@ -28,6 +28,7 @@ def whose(night: Night) -> list[str]:
     return [attempt.proposal.agent for attempt in night.attempts[1:]]
 
 
+@pytest.mark.slow
 def test_agents_take_turns(stand_ins: StandIns, night: Play) -> None:
     stand_ins.put("claude", *[good("claude", n) for n in (11, 13, 15)])
     stand_ins.put("codex", *[good("codex", n) for n in (12, 14, 16)])
@@ -35,6 +36,7 @@ def test_agents_take_turns(stand_ins: StandIns, night: Play) -> None:
     assert whose(done) == ["claude:opus", "codex", "claude:opus", "codex", "claude:opus"]
 
 
+@pytest.mark.slow
 def test_while_one_rests_the_others_go_on(stand_ins: StandIns, night: Play) -> None:
     stand_ins.put("opencode", LIMIT)
     stand_ins.put("codex", *[good("codex", n) for n in (11, 12, 13)])
@@ -43,6 +45,7 @@ def test_while_one_rests_the_others_go_on(stand_ins: StandIns, night: Play) -> N
     assert (done.pauses, done.counts["rate_limited"]) == ([], 1), "nobody waits, and it is asked once"
 
 
+@pytest.mark.slow
 def test_when_all_rest_the_first_to_wake_is_waited_for(stand_ins: StandIns, night: Play) -> None:
     stand_ins.put("opencode", LIMIT)
     stand_ins.put("copilot", {"says": "copilot/rate_limit.jsonl", "exit": 1})
@@ -51,6 +54,7 @@ def test_when_all_rest_the_first_to_wake_is_waited_for(stand_ins: StandIns, nigh
     assert done.ending.exit_code == 1 and "longer than 24 hours in a row" in done.ending.reason
 
 
+@pytest.mark.slow
 def test_who_is_not_logged_in_leaves(stand_ins: StandIns, night: Play) -> None:
     stand_ins.put("codex", LOGIN)
     stand_ins.put("claude", *[good("claude", n) for n in (11, 12, 13)])
@@ -67,6 +71,7 @@ def test_when_nobody_is_logged_in_the_run_ends(stand_ins: StandIns, night: Play)
     assert "not logged in" in done.ending.reason
 
 
+@pytest.mark.slow
 def test_what_became_of_a_turn_is_told_to_the_one_whose_turn_it_was(stand_ins: StandIns, night: Play) -> None:
     stand_ins.put("claude", IDLE, good("claude", 12))
     stand_ins.put("codex", good("codex", 11), good("codex", 13))
@@ -76,6 +81,7 @@ def test_what_became_of_a_turn_is_told_to_the_one_whose_turn_it_was(stand_ins: S
     assert told == [False, False, True, False]
 
 
+@pytest.mark.slow
 def test_fruitless_turns_are_charged_to_the_same_agents_next_attempt(
     stand_ins: StandIns, night: Play, tiny: Tiny
 ) -> None:

@@ -58,6 +58,7 @@ def test_the_parent_does_not_import_optuna() -> None:
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_run_edits_the_files_and_nothing_else(agent: SearchAgent, tmp_path: Path) -> None:
     history = [entry(0, values(lay(tmp_path), ALL), 9.0, "keep")]
     seen = {json.dumps(history[0]["parameters"])}
@@ -217,6 +218,7 @@ def test_a_dead_program_is_an_error_with_its_last_words(tmp_path: Path) -> None:
     agent.close()
 
 
+@pytest.mark.slow
 def test_a_killed_program_is_an_error(agent: SearchAgent, tmp_path: Path) -> None:
     agent.propose(lay(tmp_path), [])
     os.kill(agent._process.pid, signal.SIGKILL)
@@ -242,6 +244,7 @@ def test_the_program_ends_with_its_engine() -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_stray_print_is_no_answer(tmp_path: Path) -> None:
     """Whatever a library prints goes to the log."""
     (tmp_path / "sitecustomize.py").write_text(

@@ -171,6 +171,7 @@ def test_false_keeps_are_as_few_as_promised(simulation: ModuleType, noise: str) 
     assert max(trial.runs for trial in trials) <= 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gain", "power"), [(2.0, 0.6), (3.0, 0.93), (10.0, 1.0)])
 def test_real_gains_are_found(simulation: ModuleType, gain: float, power: float) -> None:
     setting = simulation.Setting(gain=gain)

@@ -191,6 +191,7 @@ def test_any_bytes_decode(data: bytes) -> None:
     assert isinstance(decode(data), str)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     [*"\na {1", "\x1b[", "\x1b]", "val", "val:", "1e", '{"a":', '{"a" ', "METRIC ", "} ", ": ", "a b\n", '{"a\n'],

@@ -42,6 +42,7 @@ def agree(simulation: ModuleType, decision: Decision, planned: int | None, candi
     assert said == pytest.approx(found, rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("max_runs", "sd"), [(4, 1.0), (12, 0.01), (24, 50.0)])
 def test_what_is_called_detectable_is_found_four_times_in_five(
     simulation: ModuleType, max_runs: int, sd: float

@@ -77,6 +77,7 @@ def test_the_tail_begins_at_a_line() -> None:
     assert clean_tail("Traceback:\r\n  File\r\n", 100) == "Traceback:\n  File"
 
 
+@pytest.mark.slow
 def test_long_texts_take_no_time() -> None:
     for text in ("x" * 10**6, " " * 10**6, "\n" * 10**6, "\x1b" * 10**6, " \n" * 10**6):
         clean_line(text, 200), clean_text(text, 4000), clean_tail(text, 8000)

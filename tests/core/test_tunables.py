@@ -258,6 +258,7 @@ def test_toml(table: str, name: str, old: Value, new: Value, comment: str, eol: 
     assert tomllib.loads(after) == {name: 1, "other": f"{name} = 2", table: {name: new, "Last": 3}}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(NAMES, NAMES, VALUES | WORDS, VALUES | TEXTS, COMMENT, EOL)
 def test_yaml(table: str, name: str, old: Value, new: Value, comment: str, eol: str) -> None:
@@ -271,6 +272,7 @@ def test_yaml(table: str, name: str, old: Value, new: Value, comment: str, eol: 
     assert yaml.safe_load(after) == {table: {"First": "Stra\u00dfe", name: new, "Last": [1, {name: 2}]}}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(NAMES, NAMES, VALUES | WORDS, VALUES | WORDS, COMMENT, EOL)
 def test_ini(table: str, name: str, old: Value, new: Value, comment: str, eol: str) -> None:

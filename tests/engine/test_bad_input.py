@@ -66,6 +66,7 @@ def works(tiny: Tiny) -> None:
 # The repository
 
 
+@pytest.mark.slow
 def test_no_repository(tiny: Tiny) -> None:
     shutil.rmtree(tiny.root / ".git")
     fails(tiny, words="is not in a git repository", env={"LC_ALL": "C"})
@@ -84,6 +85,7 @@ def test_an_orphan_branch_in_a_repository_with_history(tiny: Tiny) -> None:
     fails(tiny, words="has no commit yet on branch empty")
 
 
+@pytest.mark.slow
 def test_a_bare_repository(tiny: Tiny) -> None:
     shutil.copy(tiny.folder / "autoresearch-config.yaml", tiny.root / ".git/autoresearch-config.yaml")
     tiny.git("config", "core.bare", "true")
@@ -96,6 +98,7 @@ def test_a_detached_head_works(tiny: Tiny) -> None:
     assert tiny.git("branch", "--show-current") == ""
 
 
+@pytest.mark.slow
 def test_submodules(tiny: Tiny) -> None:
     subprocess.run(["git", "clone", "-q", str(tiny.root), str(tiny.tmp / "other")], check=True)
     tiny.git("-c", "protocol.file.allow=always", "submodule", "add", "-q", str(tiny.tmp / "other"), "sub")
@@ -113,6 +116,7 @@ def test_a_sparse_checkout_works(tiny: Tiny) -> None:
     assert not (tiny.root / "absent").exists()
 
 
+@pytest.mark.slow
 def test_odd_paths_work(tiny: Tiny) -> None:
     inner = type(tiny)(shutil.move(tiny.root, tiny.tmp / 'wéird "näme" $(x) & co'), tiny.tmp, "in ner/ñ 'q'")
     for name in ("train.sh", "evaluate.sh"):
@@ -151,6 +155,7 @@ def test_a_repository_without_write_permission(tiny: Tiny) -> None:
         (tiny.root / ".git").chmod(0o755)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ROOT, reason="needs root to mount")
 @pytest.mark.parametrize("what", ["cache", "repository"])
 def test_a_full_disk(tiny: Tiny, what: str) -> None:
@@ -181,6 +186,7 @@ def test_a_full_disk_has_a_hint_in_all_wordings() -> None:
 # Programs and experiments
 
 
+@pytest.mark.slow
 def test_git_is_missing(tiny: Tiny) -> None:
     (tiny.tmp / "bin").mkdir()
     fails(tiny, words="git is not installed", env={"PATH": str(tiny.tmp / "bin")})
@@ -191,6 +197,7 @@ def test_a_missing_program(tiny: Tiny) -> None:
     fails(tiny, words="no-such-program")
 
 
+@pytest.mark.slow
 def test_a_missing_agent(tiny: Tiny) -> None:
     played = tiny.play("exec no-such-agent")
     assert played.ending.exit_code == 1
@@ -219,6 +226,7 @@ def test_a_log_of_binary_garbage(tiny: Tiny) -> None:
     assert tiny.git("for-each-ref") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["exit 3", "kill -SEGV $$", "sleep 30"])
 def test_a_baseline_that_crashes(tiny: Tiny, how: str) -> None:
     tiny.commit(run_command=f"echo last words; {how}", budget_minutes=0.005, timeout_minutes=0.005)
@@ -260,12 +268,14 @@ def test_no_run_yet(tiny: Tiny) -> None:
         fails(tiny, *verb, words="there is no run of this project yet", code=2)
 
 
+@pytest.mark.slow
 def test_a_missing_object(tiny: Tiny) -> None:
     oid = tiny.git("rev-parse", "HEAD:train.sh")
     (tiny.root / ".git/objects" / oid[:2] / oid[2:]).unlink()
     fails(tiny, words="", hint=False)
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_made(tiny: Tiny) -> None:
     (tiny.tmp / "file").write_text("x")
     fails(tiny, words="cannot be made", env={"XDG_CACHE_HOME": str(tiny.tmp / "file")})

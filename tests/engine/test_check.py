@@ -180,6 +180,7 @@ def test_two_cannot_measure_at_once_and_clean_waits(tiny: Tiny) -> None:
     assert not list(tiny.cache.glob("ark/user-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_processes(tiny: Tiny, number: signal.Signals) -> None:
     started = tiny.tmp / "started"
@@ -245,6 +246,7 @@ def test_a_quiet_run_begins_without(tiny: Tiny) -> None:
     assert tiny.play("answer 12", attempts=0).notes == []
 
 
+@pytest.mark.slow
 def test_a_run_whose_false_keeps_are_spent_does_not_start(noisy: Tiny) -> None:
     noisy.commit(budget={"attempts": 2})
     played = noisy.play("answer $((0 - TURN))")

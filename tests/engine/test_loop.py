@@ -281,6 +281,7 @@ def test_another_machine_measures_the_head_anew(tiny: Tiny, monkeypatch: pytest.
     assert log[2]["gain"] is None
 
 
+@pytest.mark.slow
 def test_a_changed_spec_measures_the_head_anew(tiny: Tiny) -> None:
     tiny.play("answer 12", attempts=1)
     tiny.spec(env={"X": "1"})
@@ -305,6 +306,7 @@ def test_from_another_runs_attempt(tiny: Tiny) -> None:
 # Somebody else at the same refs
 
 
+@pytest.mark.slow
 def test_a_branch_moved_during_an_attempt_is_not_overwritten(tiny: Tiny) -> None:
     tiny.play("answer 11", attempts=1)
     before = tiny.git("rev-parse", "autoresearch/t")
@@ -351,6 +353,7 @@ def test_a_checked_out_branch_is_not_moved(tiny: Tiny, linked: bool) -> None:
     assert tiny.git("status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_a_branch_checked_out_during_an_attempt(tiny: Tiny) -> None:
     tiny.play("answer 11", attempts=1)
     once = f"[ -e {tiny.tmp}/once ] || git -C {tiny.root} switch -q autoresearch/t; touch {tiny.tmp}/once"

@@ -79,6 +79,7 @@ def test_luck_is_not_kept(noisy: Tiny) -> None:
     assert [entry["replayed"] for entry in replayed] == ["keep" if value > head else "discard" for value in values]
 
 
+@pytest.mark.slow
 def test_the_checks_see_what_the_candidate_left(noisy: Tiny) -> None:
     noisy.commit(checks=['test "$(cat answer.txt)" = 90'])
     with pytest.raises(ArkError, match="the baseline failed: check `test"):
@@ -138,6 +139,7 @@ def test_a_limit_on_a_metric_that_nothing_measures(noisy: Tiny) -> None:
     assert noisy.git("for-each-ref", "refs/ark", "refs/heads/autoresearch") == ""
 
 
+@pytest.mark.slow
 def test_without_noise_one_run_each_and_a_known_baseline_once(tiny: Tiny) -> None:
     played = tiny.play("answer $((7 + TURN * 2))", attempts=4, tag="a")
     assert [len(attempt.measurements) for attempt in played.attempts] == [3, 1, 1, 1, 1]
@@ -150,6 +152,7 @@ def test_without_noise_one_run_each_and_a_known_baseline_once(tiny: Tiny) -> Non
     assert len(resumed.last.measurements) == 1 and resumed.outcomes[-1] == "keep"
 
 
+@pytest.mark.slow
 def test_a_known_baseline_that_changed_is_measured_in_full(tiny: Tiny) -> None:
     value = tiny.write("../value", "10")
     tiny.write("evaluate.sh", f'echo "score: $(cat {value})"\n')
@@ -160,6 +163,7 @@ def test_a_known_baseline_that_changed_is_measured_in_full(tiny: Tiny) -> None:
     assert played.attempts[0].values == (11.0, 11.0, 11.0)
 
 
+@pytest.mark.slow
 def test_the_plain_rule_is_still_there(noisy: Tiny) -> None:
     noisy.commit(decision="first_better")
     played = noisy.play("answer $((9 + TURN))", attempts=2)
@@ -195,6 +199,7 @@ def test_a_limit_that_is_added_to_a_run_with_a_typo(noisy: Tiny) -> None:
     assert checked.returncode == 1 and "limits peek_mb, which nothing measures" in checked.stdout
 
 
+@pytest.mark.slow
 def test_the_checks_never_look_at_the_head(noisy: Tiny) -> None:
     """With so few runs the head is measured last."""
     noisy.write("train.sh", "echo 10 > answer.txt; echo good > mark.txt\n")

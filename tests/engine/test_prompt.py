@@ -138,6 +138,7 @@ def test_what_an_agent_writes_into_the_templates_is_not_taken(tiny: Tiny) -> Non
     assert tiny.show("autoresearch/t", "attempt.md.j2") == "{{ tried }} so far."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["program.md.j2", "attempt.md.j2"])
 def test_a_broken_template_is_a_sentence_in_check_and_run(tiny: Tiny, name: str) -> None:
     tiny.write(name, "fine\n{{ speck.metric }}\n")

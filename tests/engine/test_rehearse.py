@@ -47,6 +47,7 @@ def kinds(found: dict[str, Any]) -> set[str]:
 # What is seen
 
 
+@pytest.mark.slow
 def test_a_short_rehearsal_has_seen_everything(tiny):
     tiny.commit(constraints=["memory_mb <= 100"], checks=["false"], **AGENT)
     found = rehearse(tiny, "--attempts", "10")
@@ -119,6 +120,7 @@ def test_the_users_repository_and_cache_are_as_before(tiny):
     assert left(tiny) == []
 
 
+@pytest.mark.slow
 def test_a_real_run_beside_it_is_not_touched(tiny):
     tiny.play("answer 11", attempts=1)
     before = snapshot(tiny.root)
@@ -156,6 +158,7 @@ def test_a_killed_rehearsal_leaves_nothing_after_the_next(tiny, number):
 # Noise
 
 
+@pytest.mark.slow
 def test_recorded_noise_is_replayed(tiny):
     tiny.write("evaluate.sh", NOISY)
     tiny.commit(constraints=["memory_mb <= 100"], decision={"baseline_runs": 5}, **AGENT)
@@ -173,6 +176,7 @@ def test_recorded_noise_is_replayed(tiny):
     assert {entry["idea"]: entry["outcome"] for entry in found["log"]}["great"] == "keep"
 
 
+@pytest.mark.slow
 def test_a_model_draws_what_was_recorded(tiny):
     tiny.write("evaluate.sh", NOISY)
     tiny.commit(decision={"baseline_runs": 5}, **AGENT)

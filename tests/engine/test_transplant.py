@@ -282,6 +282,7 @@ def test_every_kept_change_of_other_runs_is_tried_once(tiny):
     assert json.loads(tiny.ark_here("show", "t/3", "--json").stdout)["origin"] == ["second/1"]
 
 
+@pytest.mark.slow
 def test_a_resumed_one_tries_nothing_twice(tiny):
     tiny.play('echo 1 > "parts/$TURN"', attempts=3, tag="first")
     done = tiny.ark_here("run", "--agent", "transplant", "--tag", "t", "--attempts", "2")
@@ -292,6 +293,7 @@ def test_a_resumed_one_tries_nothing_twice(tiny):
     assert len(tiny.log()) == 4
 
 
+@pytest.mark.slow
 def test_changes_that_do_not_fit_are_passed_over(tiny):
     tiny.play('sed -i "1s/.*/5/" parts/list', attempts=1, tag="first")
     tiny.play('sed -i "1s/.*/6/" parts/list', attempts=1, tag="second")
@@ -321,6 +323,7 @@ def test_refs_that_are_no_records_do_not_end_it(tiny):
     assert [a["origin"] for a in tiny.log()[1:]] == [["ours/1"]]
 
 
+@pytest.mark.slow
 def test_finds_of_another_machine_are_fetched_and_tried_here(tiny, tmp_path):
     """The other repository is a clone with a run of its own, under the same tag and on top of other commits."""
     elsewhere = type(tiny)(tmp_path / "elsewhere", tmp_path)

@@ -212,6 +212,7 @@ def test_in_a_linked_worktree(tiny: Tiny) -> None:
     assert unexpected(before, picture(tiny.root), ".") == []
 
 
+@pytest.mark.slow
 def test_hooks_and_monitors_of_the_user_are_not_started(tiny: Tiny) -> None:
     flag = tiny.tmp / "started"
     for name in ("post-checkout", "reference-transaction", "post-index-change", "pre-commit", "post-commit"):
@@ -224,6 +225,7 @@ def test_hooks_and_monitors_of_the_user_are_not_started(tiny: Tiny) -> None:
     assert not flag.exists()
 
 
+@pytest.mark.slow
 def test_every_verb_that_reads_changes_nothing(tiny: Tiny) -> None:
     tiny.write("train.sh", "edited\n")
     os.utime(tiny.folder / "evaluate.sh")  # the index is out of date: `git status` would refresh it

@@ -53,6 +53,7 @@ def told(path: Path) -> list[str]:
 # Measuring
 
 
+@pytest.mark.slow
 def test_without_noise_two_pairs_tell_the_exact_gain(tiny: Tiny) -> None:
     kept(tiny)
     refs, log = tiny.git("for-each-ref"), tiny.log()
@@ -112,6 +113,7 @@ def test_noise_gives_an_interval_from_fresh_seeds_in_pairs(tiny: Tiny) -> None:
     assert "6 pairs in random order" in gain["method"] and "Fieller" in gain["method"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "made"), [("1", 8), ("9", 10)])
 def test_runs_come_in_pairs_four_at_least(tiny: Tiny, asked: str, made: int) -> None:
     tiny.write("evaluate.sh", NOISY)
@@ -149,6 +151,7 @@ def test_a_failed_run_is_made_again_and_recorded(tiny: Tiny) -> None:
     assert found["gain"]["absolute"]["value"] == 3 and len(found["samples"]) == 6
 
 
+@pytest.mark.slow
 def test_three_failures_name_the_commit(tiny: Tiny) -> None:
     flag = tiny.tmp / "flag"
     tiny.play(f"echo 'echo 12 > answer.txt; [ ! -e {flag} ] || exit 7' > train.sh", attempts=1)
@@ -164,6 +167,7 @@ def test_three_failures_name_the_commit(tiny: Tiny) -> None:
     assert verified(tiny)["number"] == 2
 
 
+@pytest.mark.slow
 def test_limits_that_the_head_breaks_are_reported(tiny: Tiny) -> None:
     size = tiny.tmp / "size"
     size.write_text("5\n")
@@ -180,6 +184,7 @@ def test_limits_that_the_head_breaks_are_reported(tiny: Tiny) -> None:
 # What cannot be verified
 
 
+@pytest.mark.slow
 def test_there_must_be_a_run_and_a_keep(tiny: Tiny) -> None:
     done = tiny.ark_here("verify")
     assert done.returncode == 2 and "there is no run of this project yet" in done.stderr
@@ -191,6 +196,7 @@ def test_there_must_be_a_run_and_a_keep(tiny: Tiny) -> None:
     assert "verify" not in tiny.git("for-each-ref")
 
 
+@pytest.mark.slow
 def test_another_machine_is_refused(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     kept(tiny)
     monkeypatch.setattr(verify, "machine", lambda: "Another machine")
@@ -199,6 +205,7 @@ def test_another_machine_is_refused(tiny: Tiny, monkeypatch: pytest.MonkeyPatch)
     assert "this is Another machine, that was " in done.stderr and "hint: verify on a machine" in done.stderr
 
 
+@pytest.mark.slow
 def test_another_yardstick_is_refused(tiny: Tiny) -> None:
     kept(tiny)
     tiny.spec(budget_minutes=0.15)
@@ -208,6 +215,7 @@ def test_another_yardstick_is_refused(tiny: Tiny) -> None:
     assert tiny.ark_here("verify").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_new_baseline_is_what_counts(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     kept(tiny)
     for module in (ratchet, verify):
@@ -219,6 +227,7 @@ def test_a_new_baseline_is_what_counts(tiny: Tiny, monkeypatch: pytest.MonkeyPat
     assert found["gain"]["absolute"]["value"] == 3
 
 
+@pytest.mark.slow
 def test_a_moved_branch_is_refused(tiny: Tiny) -> None:
     kept(tiny)
     tiny.git("branch", "-f", "autoresearch/t", "main")
@@ -229,6 +238,7 @@ def test_a_moved_branch_is_refused(tiny: Tiny) -> None:
 # The hold-out
 
 
+@pytest.mark.slow
 def test_the_hold_out_sees_what_the_evaluation_sees(tiny: Tiny) -> None:
     """The commit again, the artifacts and run.log, the same seed; and it never plays a part in a run."""
     runs = tiny.tmp / "runs"
@@ -274,6 +284,7 @@ def test_looks_are_counted_over_all_runs(tiny: Tiny) -> None:
     assert copy.stdout.count("/verify/0001") == 4, "looks travel with the runs"
 
 
+@pytest.mark.slow
 def test_a_hold_out_that_fails_may_have_been_looked_at(tiny: Tiny) -> None:
     kept(tiny, holdout_command="sh missing.sh")
     done = tiny.ark_here("verify")
@@ -326,6 +337,7 @@ def test_ctrl_c_ends_the_processes_and_says_so(tiny: Tiny) -> None:
     assert verified(tiny)["looks"] == 1, "the interrupted one had not come to look"
 
 
+@pytest.mark.slow
 def test_kill_9_leaves_a_record_and_counts_as_a_look(tiny: Tiny) -> None:
     pids = slow(tiny)
     process = start(tiny, pids)

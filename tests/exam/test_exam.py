@@ -78,6 +78,7 @@ def test_a_baseline_that_fails_is_an_error_with_its_last_words(commit):
     assert "the baseline failed: exit: exit code 3; its last words: no such luck" in done.stderr
 
 
+@pytest.mark.slow
 def test_nothing_is_left_but_logs_and_nothing_of_the_users_is_touched(commit, examine, tmp_path):
     folder = commit(files={"notes.txt": "mine"})
     (folder / "notes.txt").write_text("mine, not committed")
@@ -96,6 +97,7 @@ def test_nothing_is_left_but_logs_and_nothing_of_the_users_is_touched(commit, ex
     assert not [p for p in psutil.Process().children(recursive=True) if "guardian" in " ".join(p.cmdline())]
 
 
+@pytest.mark.slow
 def test_interrupted_it_ends_its_run_and_leaves_no_bench(hanging, tmp_path):
     folder, child = hanging
     child.send_signal(signal.SIGINT)
@@ -108,6 +110,7 @@ def test_interrupted_it_ends_its_run_and_leaves_no_bench(hanging, tmp_path):
     assert ark("exam", "--only", "unchanged", "--runs", "2", cwd=folder).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_second_exam_and_clean_wait_for_the_first(hanging):
     folder, _ = hanging
     second = ark("exam", cwd=folder)
@@ -116,6 +119,7 @@ def test_a_second_exam_and_clean_wait_for_the_first(hanging):
     assert clean.returncode == 1 and "exam" in clean.stderr and "is going on" in clean.stderr
 
 
+@pytest.mark.slow
 def test_what_is_linked_is_named_and_never_written(commit, examine):
     folder = commit(link=["tools"], eval_command="sh tools/evaluate.sh", immutable_files=[])
     git(folder, "rm", "-q", "evaluate.sh")
@@ -149,6 +153,7 @@ def test_a_cheat_stops_at_links(commit, tmp_path):
     assert (bench / "inner" / "hard").read_text() == (bench / "deep" / "er").read_text() == "forged"
 
 
+@pytest.mark.slow
 def test_in_a_folder_of_a_larger_repository(commit, examine):
     evaluation = "echo $((2 * $(cat answer.txt)))\n"
     folder = commit(files={"deep/own/train.sh": "echo 5 > answer.txt\n", "deep/own/evaluate.sh": evaluation})
@@ -176,6 +181,7 @@ def test_which_of_several_files_does_not_matter_is_told(commit, examine):
     assert answer.verdict == "ok" and "emptying only unused.sh changes nothing" in answer.text
 
 
+@pytest.mark.slow
 def test_scores_as_large_as_they_can_be(commit, examine):
     evaluation = 'if [ "$ARK_ATTEMPT" -gt 0 ]; then echo 1.7e308; else echo 1.6e308; fi\n'
     answers = examine(commit(files={"evaluate.sh": evaluation}))

@@ -39,6 +39,7 @@ def test_every_weak_evaluator_and_every_question_has_its_part():
     assert set(NAMED.values()) == set(QUESTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMED)
 def test_a_weak_evaluator_is_named(name, commit, examine):
     (answer,) = examine(commit(WEAK / name), only=NAMED[name]).values()

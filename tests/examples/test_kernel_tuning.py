@@ -83,6 +83,7 @@ def spelled(choice: object) -> str:
 # What is honest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiler", per_compiler())
 def test_the_committed_kernel_is_about_as_fast_as_the_reference(folder, compiler):
     result = run(folder, compiler)
@@ -92,6 +93,7 @@ def test_the_committed_kernel_is_about_as_fast_as_the_reference(folder, compiler
     assert set(numbers) == {"speedup", "kernel_ms", "reference_ms", "weights_gb_per_s", "relative_error", "rounds"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiler", per_compiler())
 def test_good_knobs_are_much_faster(folder, compiler):
     turn(folder, GOOD_KNOBS)
@@ -117,6 +119,7 @@ def test_the_config_names_every_file_and_every_knob_once():
     assert here == {*SPEC["mutable_files"], *SPEC["immutable_files"]}
 
 
+@pytest.mark.slow
 @linux_only
 def test_workers_die_with_the_harness(folder):
     run(folder, COMPILERS[0])

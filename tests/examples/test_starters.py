@@ -122,6 +122,7 @@ def model(tmp_path):
 ASK = f"'{sys.executable}' ask.py && '{sys.executable}' evaluate.py"
 
 
+@pytest.mark.slow
 def test_a_better_prompt_is_more_accurate(lay, model):
     folder = lay("prompt")
     assert number(run(ASK, folder, MODEL_COMMAND=model), "accuracy") == 0
@@ -271,6 +272,7 @@ def test_a_better_idea_is_kept(template, model, tmp_path, monkeypatch):
     assert [attempt["outcome"] for attempt in log] == ["keep", "keep"], log[-1]
 
 
+@pytest.mark.slow
 def test_without_a_model_the_run_ends_with_the_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     starter.start_project(tmp_path / "mine", "prompt")

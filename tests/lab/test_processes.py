@@ -325,6 +325,7 @@ def deaf(supervisor: Supervisor, tmp_path: Path) -> float:
     return time.monotonic() - begin - 0.4
 
 
+@pytest.mark.slow
 def test_who_is_deaf_to_term_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with with_guardian(monkeypatch, "g.GRACE_SECONDS = 0.3") as one:
         assert deaf(one, tmp_path) >= 0.3

@@ -316,6 +316,7 @@ def test_a_branch_whose_name_is_in_the_way(ledger: Ledger, folder: Path, name: s
     assert f"git branch -m {name} NAME" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_locks_that_a_killed_git_left(ledger: Ledger, folder: Path) -> None:
     first = begin(ledger)
     for name in ("refs/ark/t/0001", "refs/heads/autoresearch/t", "refs/heads/main"):

@@ -101,6 +101,7 @@ def test_a_child_does_not_inherit_it(path: Path) -> None:
     lock.release()
 
 
+@pytest.mark.slow
 def test_a_helper_that_is_given_it_keeps_it_until_it_ends(path: Path) -> None:
     """Its commands must be gone before another engine measures: one waits for them instead of refusing."""
     process = hold(path, 'import subprocess; subprocess.Popen(["sleep", "1"], pass_fds=[lock.fileno()], stdout=-3)')

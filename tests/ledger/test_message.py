@@ -76,6 +76,7 @@ def read(text: str, number: int = 7) -> Attempt:
     return read_message(text, number=number, commit="c" * 40, parent="p" * 40, tree="t" * 40)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.builds(Proposal, title=TEXT, why=TEXT, agent=TEXT, cost=COST),

@@ -102,6 +102,7 @@ def test_a_desk_is_laid_and_its_folder_alone_printed(tiny: Tiny) -> None:
     assert len(tiny.log()) == 1
 
 
+@pytest.mark.slow
 def test_what_was_not_measured_is_not_thrown_away(tiny: Tiny, desk: OnDesk) -> None:
     desk.answer(12)
     done = tiny.ark_here("desk", "--tag", "t")
@@ -151,6 +152,7 @@ def test_a_desk_in_use_is_left_alone(tiny: Tiny, desk: OnDesk) -> None:
     assert desk.wait()["value"] == 20
 
 
+@pytest.mark.slow
 def test_a_desk_in_a_sub_folder(tiny: Tiny, lay: Callable[..., OnDesk]) -> None:
     tiny.git("mv", "train.sh", "evaluate.sh", "autoresearch-config.yaml", "notes")
     tiny.git("commit", "-qm", "deeper")
@@ -257,6 +259,7 @@ def test_a_desk_that_lies_on_an_older_head_is_merged(tiny: Tiny, lay: Callable[.
     assert "a=5" in (desk.folder / "train.sh").read_text() and "c=5" in (desk.folder / "train.sh").read_text()
 
 
+@pytest.mark.slow
 def test_a_ticket_of_nonsense_is_none(tiny: Tiny, desk: OnDesk) -> None:
     ticket = json.loads((desk.cache / "desk.json").read_text())
     desk.answer(12)

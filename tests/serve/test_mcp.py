@@ -160,6 +160,7 @@ def test_the_program_is_a_prompt_and_a_resource(tiny):
     assert after.startswith(text) and str(desk) in after
 
 
+@pytest.mark.slow
 def test_the_first_try_measures_the_baseline_and_lays_the_desk(tiny):
     before = tiny.git("status", "--porcelain=v2", "--branch")
 

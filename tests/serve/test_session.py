@@ -221,6 +221,7 @@ cd "$HERE"; measure 11; measure 12
     assert len(found.values) == 2 and found.values[-1] == 12, found.notes
 
 
+@pytest.mark.slow
 def test_what_was_left_unmeasured_is_still_there_at_the_next_start(tiny: Tiny) -> None:
     script = (
         f'test $TURN = 1 && {{ measure 11; answer 12; exit; }}; cp "$ARK_PROMPT_FILE" {tiny.tmp}/told; ark try -m b'
@@ -259,6 +260,7 @@ for value in 11 12 13; do measure $value; done; kill %1
     assert found.values == [11, 12, 13], found.notes
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_agent_and_measurement(tiny: Tiny) -> None:
     begun = tiny.tmp / "begun"
     agent = tiny.agent(f'cat > /dev/null; echo "touch {begun}; sleep 600" > train.sh; ark try -m slow\n')

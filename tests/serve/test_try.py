@@ -93,6 +93,7 @@ def test_what_cannot_be_measured_costs_nothing_and_says_what_to_do(tiny: Tiny, d
     assert len(desk.log()) == 2
 
 
+@pytest.mark.slow
 def test_an_unmeasured_answer_has_every_key_of_the_log(desk: OnDesk) -> None:
     assert set(desk.log()[0]) <= set(desk.try_(code=1))
 
