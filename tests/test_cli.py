@@ -224,6 +224,7 @@ def test_check_finds_what_would_waste_a_night(home, tmp_path):
     assert not {("ok", "noise"), ("fail", "noise")} & found.keys(), "nothing is said of the noise of what cannot run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "level"),
     [
@@ -247,6 +248,7 @@ def test_check_tells_the_trust_level(spec, level, home, tmp_path):
     assert f"level {level} of 3" in next(f["text"] for f in findings if f["subject"] == "trust")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "text"),
     [

@@ -75,6 +75,7 @@ def code(tmp_path):
 # The spec that comes out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", starter.templates())
 def test_every_key_is_there_and_is_valid_without_its_comment_sign(template):
     source = starter.find_template(template) / "autoresearch-config.yaml"
@@ -184,6 +185,7 @@ def test_the_users_own_ignore_rules_leave_no_half_of_a_project(home, tmp_path):
     assert {"program.md", "autoresearch-config.yaml"} <= set(git(tmp_path / "mine", "ls-files").splitlines())
 
 
+@pytest.mark.slow
 def test_an_existing_gitignore_stays_and_is_told_of(tmp_path):
     (tmp_path / ".gitignore").write_text("results.tsv\nmine\n")
     done = ark("init", ".", "--template", "compile-flags", cwd=tmp_path)
@@ -357,6 +359,7 @@ def judged(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_what_changes_is_what_the_script_imports_and_all_that_runs_is_committed(judged):
     done = ark("init", ".", "--run", "python3 timing.py", cwd=judged, code=2)
     assert "--metric, --direction, --mutable are missing" in done.stderr
@@ -398,6 +401,7 @@ def test_in_a_folder_with_code_nothing_is_guessed_silently(code):
     assert git(code, "status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -531,6 +535,7 @@ def test_it_suggests_the_script_that_no_other_imports_and_says_why_it_asks_again
     assert terminal.ended() == 0, terminal.said
 
 
+@pytest.mark.slow
 def test_it_asks_only_for_what_is_not_given(code):
     terminal = Terminal("init", ".", *OWN[:4], *OWN[6:], cwd=code)
     terminal.until("direction (minimize, maximize) [minimize]: ")

@@ -603,6 +603,7 @@ def test_install_and_undo_are_nothing_for_any_json(project, text, agent):
     _there_and_back(project, agent, text.encode("utf-8", "surrogatepass"))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(NAMES, TOML, max_size=5))
 def test_install_and_undo_are_nothing_for_any_toml(project, found):
@@ -611,6 +612,7 @@ def test_install_and_undo_are_nothing_for_any_toml(project, found):
     _there_and_back(project, "codex", tomlkit.dumps(found).encode())
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(max_size=8) | st.just("read"), JSON, max_size=4), st.booleans(), st.booleans())
 def test_install_and_undo_are_nothing_for_any_yaml(project, found, flow, unicode):

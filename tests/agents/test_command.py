@@ -62,6 +62,7 @@ def test_a_good_turn_is_measured_with_its_cost_and_its_last_words(name: str, sta
     assert [what for what in ("tokens", "money") if getattr(proposal.cost, what) is not None] == list(told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_what_it_is_started_with(
     name: str, stand_ins: StandIns, night: Play, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
@@ -103,6 +104,7 @@ def test_a_turn_without_a_change_is_just_that(name: str, stand_ins: StandIns, ni
     assert (done.counts, done.pauses, done.ending.exit_code) == ({"no_change": 5}, [], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "played"),
     [scene(name, "denied") for name in PRESETS if name != "aider"],
@@ -118,6 +120,7 @@ def test_denied_tools_are_named_with_how_to_allow_them(
     assert "was not allowed to use" in stand_ins.given(name, 2)["stdin"], "the agent is told"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "played", "pause"),
     [
@@ -140,6 +143,7 @@ def test_a_rate_limit_is_waited_for_as_told(
     assert done.notes[0].startswith("The agent is rate limited: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "played"),
     [
@@ -163,6 +167,7 @@ def test_an_expired_login_ends_the_run_with_how_to_log_in(
     assert done.ending.reason.endswith(f"; log in: {PRESETS[name].login}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "played", "words"),
     [
@@ -184,6 +189,7 @@ def test_a_failure_is_tried_again_after_growing_pauses(
     assert words in done.ending.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_garbage_is_survived(name: str, stand_ins: StandIns, night: Play) -> None:
     garbage = {"says": "garbage.txt"}
@@ -204,6 +210,7 @@ def test_a_turn_that_takes_too_long_is_ended(stand_ins: StandIns, night: Play) -
     assert "was ended" in stand_ins.given("claude", 2)["stdin"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_words_cannot_turn_a_change_into_a_limit(name: str, stand_ins: StandIns, night: Play) -> None:
     """Whatever a successful turn prints, also what its program would print for a limit or a login: it is measured."""
@@ -213,6 +220,7 @@ def test_words_cannot_turn_a_change_into_a_limit(name: str, stand_ins: StandIns,
     assert (done.counts, done.pauses) == ({"proposed": 3}, [])
 
 
+@pytest.mark.slow
 def test_a_result_after_a_flood_is_found(stand_ins: StandIns, night: Play) -> None:
     flood = 'yes \'{"type":"user","text":"x"}\' | head -c 60000000'
     stand_ins.put("claude", {"does": f"{flood}; {answer(11)}", "says": "claude/success.jsonl"})
@@ -287,6 +295,7 @@ def test_who_runs_no_commands_cannot_drive() -> None:
 # Commands
 
 
+@pytest.mark.slow
 def test_a_command_may_tell_its_cost(tiny: Tiny, night: Play) -> None:
     command = tiny.agent("""
         mkdir -p .ark; answer 1$TURN
@@ -331,6 +340,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_agents_are_typed_counted_and_survived(name: str, tiny: Tiny, night: Play) -> None:
     script, kind = HOSTILE[name]

@@ -283,6 +283,7 @@ def campaign(count: int, seed: int = 0) -> list[Attempt]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("live", [True, False], ids=["live", "resumed"])
 def test_the_size_is_the_same_from_20_to_2000_attempts(seed: int, live: bool) -> None:
@@ -308,6 +309,7 @@ def test_the_digest_looks_at_none_of_the_old_attempts() -> None:
     assert all(len(held) <= 10 for held in (books.kept, books.near_misses, books.crashes))
 
 
+@pytest.mark.slow
 def test_the_size_is_the_same_in_a_real_ledger(tmp_path: Path) -> None:
     order = [sys.executable, str(Path(__file__).parents[2] / "benchmarks" / "prompt.py"), "20", "60"]
     done = subprocess.run(order, cwd=tmp_path, capture_output=True, text=True)

@@ -192,6 +192,7 @@ def test_no_bytes_make_a_reader_raise(lines: list[bytes]) -> None:
             assert told is None or told >= 0
 
 
+@pytest.mark.slow
 def test_only_plain_files_are_read_and_long_lines_are_passed_over(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert list(lines_of(log)) == []

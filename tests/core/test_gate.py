@@ -159,6 +159,7 @@ def simulation() -> ModuleType:
         del sys.path[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "noise", ["normal", "bimodal, 50 % better", "lognormal 1, tail worse", "drift 0.05 a run, to better"]
 )

@@ -552,6 +552,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=SLOW)
 @given(st.dictionaries(st.sampled_from(list(Spec.model_fields)), VALUES, max_size=6))
 def test_any_value_of_any_key(changes: dict[str, object]) -> None:

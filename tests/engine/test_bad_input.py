@@ -79,6 +79,7 @@ def test_no_commit_yet_on_an_unborn_branch(tiny: Tiny) -> None:
     fails(tiny, words="has no commit yet on branch trunk")
 
 
+@pytest.mark.slow
 def test_an_orphan_branch_in_a_repository_with_history(tiny: Tiny) -> None:
     tiny.git("switch", "-q", "--orphan", "empty")
     tiny.spec()

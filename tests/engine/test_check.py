@@ -132,6 +132,7 @@ def test_nothing_is_measured_where_a_run_would_not_start(tiny: Tiny) -> None:
     assert (level, text) == ("warn", "not measured, because a run would not start")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -211,6 +212,7 @@ def wait_for(what: Any) -> None:
 # From the ledger
 
 
+@pytest.mark.slow
 def test_the_noise_of_the_latest_run_is_known(noisy: Tiny) -> None:
     [(level, text)] = about_noise(noisy)
     assert level == "ok" and text.startswith("unknown: ")
@@ -265,6 +267,7 @@ def test_a_run_whose_false_keeps_are_spent_does_not_start(noisy: Tiny) -> None:
     assert len(noisy.play("answer 900").attempts) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [{"decision": "first_better"}, {}])
 def test_without_noise_or_without_a_promise_nothing_is_spent(tiny: Tiny, keys: dict[str, Any]) -> None:
     if keys:
@@ -275,6 +278,7 @@ def test_without_noise_or_without_a_promise_nothing_is_spent(tiny: Tiny, keys: d
     assert len(tiny.play("answer 3").attempts) == 3
 
 
+@pytest.mark.slow
 def test_the_desk_of_a_run_is_no_part_of_it(noisy: Tiny) -> None:
     """Logs of the noise and of runs lie in folders of their own."""
     noisy.play("answer 12", attempts=1)

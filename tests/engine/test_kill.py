@@ -319,6 +319,7 @@ def test_killing_the_guardian_alone_does_not_end_the_run(campaign: Campaign) -> 
     assert campaign.attempts()[1].problem.startswith("supervisor_killed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [signal.SIGINT, *(pytest.param(x, marks=pytest.mark.slow) for x in (signal.SIGTERM, signal.SIGHUP))],
@@ -371,6 +372,7 @@ def test_interrupted_at_any_moment(campaign: Campaign) -> None:
     campaign.check_end(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ref", [pytest.param("refs/ark/t/0001", marks=pytest.mark.slow), "refs/heads/autoresearch/t"])
 def test_a_lock_that_a_killed_git_left_stops_nothing(campaign: Campaign, ref: str) -> None:
     """When the whole group is killed, git dies between locking the refs and moving them."""

@@ -146,6 +146,7 @@ def test_failing_agents_pause_longer_each_time(tiny: Tiny, monkeypatch: pytest.M
     assert pauses == [2, 4, 2, 4, 8, 16], "two failures, an attempt, four more; the fifth ends the run"
 
 
+@pytest.mark.slow
 def test_an_agent_that_hangs_is_ended_and_costs_no_measurement(tiny: Tiny) -> None:
     played = tiny.play("case $TURN in 1) answer 99; sleep 60;; 2) answer 11;; esac", attempts=1, timeout=0.4)
     assert played.outcomes == ["keep", "keep"]
@@ -379,6 +380,7 @@ def test_a_second_engine_is_refused_with_pid_and_host(tiny: Tiny) -> None:
     assert tiny.play("answer 12", attempts=1, before=second).outcomes == ["keep", "keep"]
 
 
+@pytest.mark.slow
 def test_two_tags_at_a_time(tiny: Tiny) -> None:
     def other(run: ratchet.Run) -> None:
         done = tiny.ark("run", "--tag", "u", "--agent", tiny.agent("answer 15"), "--attempts", "1")

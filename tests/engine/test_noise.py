@@ -119,6 +119,7 @@ def test_a_head_that_fails_for_good_ends_the_run(noisy: Tiny) -> None:
     assert (entry["outcome"], entry["values"], entry["problem"]) == ("lost", [90 + entry["values"][0] % 1], "")
 
 
+@pytest.mark.slow
 def test_a_limit_holds_in_every_run(noisy: Tiny) -> None:
     twice = noisy.tmp / "twice"
     noisy.write("train.sh", "echo 10 > answer.txt; echo mb: 5\n")
@@ -180,6 +181,7 @@ def test_a_rule_that_was_never_asked_cannot_be_told(noisy: Tiny) -> None:
     assert same.stdout == "of 2 attempts this rule would have kept 2 where 2 were kept; it keeps 1, 2\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["best", "{max_runs: 1}", "{false_keeps: -1}", "{", "[1]", "3", "{alpha: 1}", ""])
 def test_a_rule_that_is_none(noisy: Tiny, rule: str) -> None:
     noisy.play("true", attempts=0)

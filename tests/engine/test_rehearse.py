@@ -110,6 +110,7 @@ def test_people_read_lines_as_in_a_run_and_a_summary(tiny):
 # Nothing is left
 
 
+@pytest.mark.slow
 def test_the_users_repository_and_cache_are_as_before(tiny):
     tiny.commit(**AGENT)
     tiny.write("train.sh", "echo not committed\n")
@@ -193,6 +194,7 @@ def test_a_model_draws_what_was_recorded(tiny):
     assert (asked.level, asked.sd, asked.residuals) == (model.level, 2.0, ())
 
 
+@pytest.mark.slow
 def test_a_deterministic_metric_stays_so(tiny):
     tiny.play("answer 9", attempts=1)
     tiny.spec(**AGENT)
@@ -239,6 +241,7 @@ def test_hours_pass_without_anybody_waiting(tiny):
     assert found["agent_hours"] is None
 
 
+@pytest.mark.slow
 def test_recorded_seconds_and_costs_of_agents_count(tiny):
     tiny.play("answer 9", attempts=1)
     tiny.spec(**AGENT)

@@ -55,6 +55,7 @@ def test_thirty_names_that_are_nearly_mutable(tiny: Tiny) -> None:
 # The evaluation is rewritten while running, a shadowing module is dropped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cheat",
     [
@@ -81,6 +82,7 @@ def test_the_evaluation_runs_on_the_commit_and_the_artifacts(tiny: Tiny, cheat: 
     assert value == 12 or played.last.problem
 
 
+@pytest.mark.slow
 def test_python_modules_that_shadow_the_evaluations(tiny: Tiny) -> None:
     tiny.write("helper.py", "def score(): return float(open('answer.txt').read())\n")
     tiny.write("evaluate.py", "import helper, json\nprint('score:', helper.score())\n")
@@ -299,6 +301,7 @@ def test_temporary_files_are_gone_after_the_run(tiny: Tiny) -> None:
 # The user's work (T14) and what an agent may do to its own folders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "deed",
     [
@@ -322,6 +325,7 @@ def test_a_ruined_desk_is_laid_anew(tiny: Tiny, deed: str) -> None:
     assert tiny.git("status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "deed",
     ['rm -rf "$PWD"', "rm -rf ./* ./.[a-z]*", 'cd ..; rm -rf bench; ln -s "$HERE" bench', "chmod -R 000 ."],

@@ -84,6 +84,7 @@ def test_two_near_misses_are_combined(tiny):
     assert tiny.log()[-1]["origin"] == ["t/1", "t/2"]
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_a_conflict_and_measures_nothing(tiny):
     tiny.play('sed -i "1s/.*/$(( TURN + 1 ))/" parts/list', attempts=3)
     tiny.play('sed -i "1s/.*/9/" parts/list', attempts=1, tag="u")
@@ -96,6 +97,7 @@ def test_what_does_not_fit_is_a_conflict_and_measures_nothing(tiny):
         assert len(run.attempts) == 4
 
 
+@pytest.mark.slow
 def test_added_deleted_and_executable_files(tiny):
     tiny.play("echo 5 > parts/new; rm parts/old; chmod +x train.sh", attempts=1, tag="u")
     tiny.play('sed -i "1s/.*/7/" parts/list', attempts=1)
@@ -227,6 +229,7 @@ def edited(tiny: Tiny, path: str, text: str) -> None:
         assert isinstance(closed, Attempt) and closed.outcome is Outcome.KEEP and closed.number == number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "text", "kind"),
     [
@@ -303,6 +306,7 @@ def test_changes_that_do_not_fit_are_passed_over(tiny):
     assert [a["origin"] for a in tiny.log()[1:]] == [["first/1"], ["third/1"]]
 
 
+@pytest.mark.slow
 def test_runs_of_another_spec_are_not_looked_at(tiny):
     tiny.play("echo 3 > parts/a", attempts=1, tag="ours")
     shutil.copy(tiny.root / "autoresearch-config.yaml", tiny.root / "other.yaml")

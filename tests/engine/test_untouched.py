@@ -149,6 +149,7 @@ quick = settings(
 thorough = settings(quick, max_examples=100)
 
 
+@pytest.mark.slow
 @quick
 @given(todo=actions, detached=st.booleans(), inner=st.booleans())
 def test_any_dirty_repository(_template: Path, tiny: Tiny, todo: list[Any], detached: bool, inner: bool) -> None:

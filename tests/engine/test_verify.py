@@ -92,6 +92,7 @@ def test_the_block_can_be_pasted_and_is_the_record(tiny: Tiny) -> None:
     assert message.rpartition("\n\n")[2].startswith("Ark-Verification: 1\n")
 
 
+@pytest.mark.slow
 def test_noise_gives_an_interval_from_fresh_seeds_in_pairs(tiny: Tiny) -> None:
     runs = tiny.tmp / "runs"
     tiny.write("evaluate.sh", f"{NOISY}echo $(cat answer.txt):$ARK_SEED:$ARK_ATTEMPT:$ARK_TAG >> {runs}\n")
@@ -351,6 +352,7 @@ def test_kill_9_leaves_a_record_and_counts_as_a_look(tiny: Tiny) -> None:
     assert [record.state for record in records(tiny)] == [State.LOST, State.DONE]
 
 
+@pytest.mark.slow
 def test_one_at_a_time(tiny: Tiny) -> None:
     pids = slow(tiny)
     process = start(tiny, pids)
@@ -393,6 +395,7 @@ def edit(script: str) -> str:
     return f"sed -i.old '{script}' train.sh; rm train.sh.old"
 
 
+@pytest.mark.slow
 def test_ablation_says_which_keeps_carry_weight(tiny: Tiny) -> None:
     parts(
         tiny,
@@ -442,6 +445,7 @@ def test_a_keep_that_breaks_a_limit_when_it_is_taken_out_carries_weight(tiny: Ti
     assert rows[1]["note"] == "" and rows[1]["gain"]["absolute"]["value"] == 2
 
 
+@pytest.mark.slow
 def test_a_keep_by_mistake_hurts(tiny: Tiny) -> None:
     """The run believed a number that does not come again: its verification says so, and so does ablation."""
     flag = tiny.tmp / "flag"

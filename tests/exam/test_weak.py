@@ -55,6 +55,7 @@ def test_a_weak_evaluator_is_weak_in_one_way_only(name, commit, examine):
     assert list(answers) == list(QUESTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", ["blank", pytest.param("toy", marks=pytest.mark.slow)])
 def test_a_sound_evaluator_passes_every_question(template, tmp_path, examine):
     starter.start_project(tmp_path / "user", template)

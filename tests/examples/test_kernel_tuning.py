@@ -204,6 +204,7 @@ def assert_no_score(result: subprocess.CompletedProcess, reason: str) -> None:
     assert re.search(reason, result.stderr), result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("compiler", "attack", "reason"), attacks())
 def test_an_attack_scores_nothing(folder, compiler, attack, reason):
     shutil.copy(ATTACKS / f"{attack}.c", folder / "kernel.c")
@@ -214,6 +215,7 @@ def test_an_attack_scores_nothing(folder, compiler, attack, reason):
         assert (folder / "build" / "reference.so").stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("compiler", "attack"),
     [

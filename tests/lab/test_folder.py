@@ -233,6 +233,7 @@ ATTACKS: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("racy", [False, True], ids=["later", "at once"])
 @pytest.mark.parametrize("name", ATTACKS)
 def test_scrub_restores(

@@ -266,6 +266,7 @@ def test_peak_memory_of_one_process(run: Run, tmp_path: Path, command: str) -> N
     assert 190 < done.peak_memory_mb < 260
 
 
+@pytest.mark.slow
 def test_peak_memory_is_a_sum_over_the_tree(run: Run, tmp_path: Path) -> None:
     (tmp_path / "eat.py").write_text(
         "import os, sys, time; x = bytearray(b'1') * 100_000_000; open(sys.argv[1], 'w').close()\n"
@@ -291,6 +292,7 @@ def test_peak_memory_is_not_carried_over(run: Run, tmp_path: Path) -> None:
 # Limits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ways",
     [
@@ -670,6 +672,7 @@ def test_portable_daemons_do_not_outlive_their_command(portable: Supervisor, tmp
     assert not alive(pid_in(tmp_path / "pid", 0))
 
 
+@pytest.mark.slow
 def test_portable_timeout(portable: Supervisor, tmp_path: Path) -> None:
     done = portable.run(order(tmp_path, f"{stayer('pid', 'fork', 'setsid', 'fork')}; sleep 600", timeout=0.5))
     assert (done.problem, done.signal) == ("timeout", "SIGTERM")

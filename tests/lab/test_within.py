@@ -168,6 +168,7 @@ SLOW = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in DONE]
 )
@@ -197,6 +198,7 @@ def test_a_link_that_lies_there_already(scene: Scene) -> None:
     assert (scene.desk.root / "src/deep/b.py").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_nothing_is_read_through_a_link(scene: Scene) -> None:
     """The agent could not read it itself where a sandbox keeps it in."""
     secret = scene.repository.store_blob(b"years of it")

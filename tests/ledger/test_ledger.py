@@ -382,6 +382,7 @@ def fill(ledger: Ledger, count: int) -> None:
     git(ledger.repository.root, "-c", "fastimport.unpackLimit=1000000", "fast-import", "--quiet", stdin=b"".join(feed))
 
 
+@pytest.mark.slow
 def test_tidy_packs_what_is_loose_and_nothing_else(
     ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ READS = ("status", "status --json", "log", "log --tsv", "log --replay first_bett
 # The ticket, and what it is good for
 
 
+@pytest.mark.slow
 def test_git_never_starts_on_a_desk(desk: OnDesk, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     config = desk.folder / ".git/config"

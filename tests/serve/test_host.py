@@ -30,6 +30,7 @@ from tests.serve.conftest import OnDesk, gone, until
 # Those who call
 
 
+@pytest.mark.slow
 def test_detach_and_wait(desk: OnDesk) -> None:
     gate = desk.hold()
     found = desk.try_("-m", "slow", "--detach")
@@ -80,6 +81,7 @@ def test_no_verdict_takes_the_place_of_another(desk: OnDesk) -> None:
     assert "The desk holds this now" in found[0]["next"] and found[2]["next"] == LAID_SINCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [signal.SIGKILL, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP))],
@@ -95,6 +97,7 @@ def test_a_killed_caller_loses_nothing(desk: OnDesk, number: signal.Signals) -> 
     assert [a["outcome"] for a in desk.log()] == ["keep", "keep"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_measurement_and_gives_the_change_back(desk: OnDesk) -> None:
     gate = desk.hold()
     text = (desk.folder / "train.sh").read_text()
@@ -292,6 +295,7 @@ def test_those_who_say_nothing_or_hear_nothing_hold_nobody_up(
     deaf.close()
 
 
+@pytest.mark.slow
 def test_too_many_clients_are_sent_away_and_the_dead_forgotten(served: Server, tmp_path: Path) -> None:
     path = address(tmp_path / "run")
     with connect(path) as first:

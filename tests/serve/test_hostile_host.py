@@ -81,6 +81,7 @@ def prepared(desk: OnDesk, change: str) -> Iterator[None]:
 # Killed, or stopped, at the wrong moment
 
 
+@pytest.mark.slow
 def test_a_host_that_is_killed_while_it_lays_the_desk_loses_nothing(desk: OnDesk) -> None:
     desk.answer(12)
     with prepared(desk, KILLED):
@@ -93,6 +94,7 @@ def test_a_host_that_is_killed_while_it_lays_the_desk_loses_nothing(desk: OnDesk
     assert [a["outcome"] for a in desk.log()] == ["keep", "keep"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "outcomes"), [("_propose", ["keep"]), ("_try_to_lay", ["keep", "lost"])])
 def test_ctrl_c_before_the_measurement_begins_stops_it(desk: OnDesk, step: str, outcomes: list[str]) -> None:
     desk.answer(12)

@@ -137,6 +137,7 @@ def test_there_is_one_tool_for_each_verb_and_it_says_what_verbs_says(tiny):
     assert "status" in instructions and "try_experiment" in instructions
 
 
+@pytest.mark.slow
 def test_the_program_is_a_prompt_and_a_resource(tiny):
     async def scenario(agent):
         client = agent.client
@@ -287,6 +288,7 @@ def test_an_agent_that_only_speaks_mcp_leaves_the_ledger_that_one_by_hand_leaves
 # What goes wrong
 
 
+@pytest.mark.slow
 def test_errors_are_sentences_and_the_server_goes_on(tiny):
     async def scenario(agent):
         with pytest.raises(MCPError, match="known: try_experiment"):

@@ -130,6 +130,7 @@ def test_a_flood_is_ended_and_what_was_measured_stays(tiny: Tiny) -> None:
     assert log.stat().st_size < 70 * 2**20
 
 
+@pytest.mark.slow
 def test_the_budget_ends_it_and_the_agent_is_told(tiny: Tiny) -> None:
     tiny.commit(budget={"attempts": 2})
     agent = tiny.agent(
@@ -209,6 +210,7 @@ RUINS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ruin", ["deletes", *(pytest.param(name, marks=pytest.mark.slow) for name in list(RUINS)[1:])])
 def test_an_agent_that_ruins_its_desk_finds_another_one_there(tiny: Tiny, ruin: str) -> None:
     script = f"""HERE=$PWD; ELSE={tiny.tmp}/else
