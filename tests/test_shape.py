@@ -23,13 +23,13 @@ LAYERS = [
     {"core"},
     {"data", "ledger"},
     {"lab"},
-    {"project", "books"},
+    {"project", "books", "campaigns"},
     {"workshop"},
     {"ratchet", "verify"},
-    {"loop"},
+    {"loop", "notify"},
     {"agents", "views"},
     {"serve"},
-    {"preflight", "starter", "install", "exam", "rehearse", "check"},
+    {"preflight", "starter", "install", "exam", "rehearse", "check", "watch"},
     {"cli", "__main__"},
 ]
 # The reference page is made from everything; no module of the package imports it.

@@ -127,7 +127,7 @@ class Repository:
 
     def commit_of(self, name: str) -> str | None:
         """Full hash of the commit that `name` stands for, or None."""
-        found = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", ok=(0, 1, 128))
+        found = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", ok=(0, 1, 128))
         return found.strip() or None
 
     def branch(self) -> str:
@@ -140,7 +140,7 @@ class Repository:
 
     def files(self, commit: str) -> dict[str, Entry]:
         """Every file below the tree of `commit` by its path from the root of the repository."""
-        listing = self._git("ls-tree", "-r", "-z", "--full-tree", commit)
+        listing = self.run("ls-tree", "-r", "-z", "--full-tree", commit)
         entries = {}
         for line in listing.split("\0"):
             if line:
@@ -151,7 +151,7 @@ class Repository:
 
     def sizes(self, commit: str) -> dict[str, int]:
         """Size in bytes of every blob below the tree of `commit`, by path."""
-        listing = self._git("ls-tree", "-r", "-z", "-l", "--full-tree", commit)
+        listing = self.run("ls-tree", "-r", "-z", "-l", "--full-tree", commit)
         rows = (line.split("\t", 1) for line in listing.split("\0") if line)
         return {path: int(head.split()[3]) for head, path in rows if head.split()[3].isdigit()}
 
@@ -178,7 +178,7 @@ class Repository:
         prefixes = [prefix] if isinstance(prefix, str) else prefix
         pattern = "".join(f"%({field})%00" for field in fields)
         # Cut by count: a field may be empty, such as the parent of somebody's first commit.
-        cells = self._git("for-each-ref", f"--format={pattern}", *prefixes).split("\0")
+        cells = self.run("for-each-ref", f"--format={pattern}", *prefixes).split("\0")
         rows = [cells[at : at + len(fields)] for at in range(0, len(cells) - 1, len(fields))]
         for row in rows[1:]:
             row[0] = row[0].removeprefix("\n")
@@ -191,28 +191,33 @@ class Repository:
                 return oid
         return None
 
+    def remote_branches(self, prefix: str) -> list[str]:
+        """Remote-tracking branches below `prefix`, such as `origin/autoresearch/nov21`."""
+        names = (name.removeprefix("refs/remotes/") for (name,) in self.refs("refs/remotes/", "refname"))
+        return [name for name in names if name.partition("/")[2].startswith(f"{prefix}/")]
+
     def ignored(self, paths: Iterable[str]) -> set[str]:
         """Those of `paths` (from the root) that the user's ignore rules cover."""
         paths = [str(self.root / path) for path in paths]
         if not paths:
             return set()
-        found = self._git("check-ignore", "-z", "--no-index", "--stdin", stdin="\0".join(paths), ok=(0, 1))
+        found = self.run("check-ignore", "-z", "--no-index", "--stdin", stdin="\0".join(paths), ok=(0, 1))
         return {os.path.relpath(path, self.root) for path in found.split("\0") if path}
 
     def tracked(self, path: str) -> bool:
         """Whether the user's index has the file `path` (from the root)."""
-        return bool(self._git("ls-files", "-z", "--", path, env=_LITERAL))
+        return bool(self.run("ls-files", "-z", "--", path, env=_LITERAL))
 
     def changed(self, folder: str) -> list[str]:
         """Paths below `folder` whose state on disk is not the one committed, untracked ones too, ignored ones not."""
         how = ("--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
-        text = self._git("status", *how, "--", folder or ".", env=_LITERAL)
+        text = self.run("status", *how, "--", folder or ".", env=_LITERAL)
         return [line[3:] for line in text.split("\0") if line]
 
     def diff(self, old: str, new: str, paths: Iterable[str] = ()) -> str:
         """The change between two commits as a patch."""
         how = ("-p", "-M", "--no-color", "--no-ext-diff", "--no-textconv")
-        return self._git("diff-tree", *how, old, new, "--", *paths, env=_LITERAL)
+        return self.run("diff-tree", *how, old, new, "--", *paths, env=_LITERAL)
 
     def merge(self, base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
         """Three versions of a file merged line by line; None for a conflict, and for what is not text."""
@@ -222,7 +227,7 @@ class Repository:
             for path, data in zip(paths, (ours, base, theirs), strict=True):
                 path.write_bytes(data)
             try:
-                merged = self._git("merge-file", "-p", "--quiet", *map(str, paths))
+                merged = self.run("merge-file", "-p", "--quiet", *map(str, paths))
             except ArkError:
                 return None
         return merged.encode("utf-8", "surrogateescape")
@@ -310,8 +315,8 @@ class Repository:
             return False
         if loose < _MANY_LOOSE:
             return False
-        self._git("repack", "-d", "-l", "-n", "-q")
-        self._git("pack-refs", "--all")
+        self.run("repack", "-d", "-l", "-n", "-q")
+        self.run("pack-refs", "--all")
         return True
 
     # Refs
@@ -325,7 +330,7 @@ class Repository:
         for name, (new, old) in changes.items():
             lines.append(f"delete {name} {old}" if new == ZERO else f"update {name} {new} {old}")
         try:
-            self._git("update-ref", "--no-deref", "--stdin", stdin="\n".join(lines) + "\n")
+            self.run("update-ref", "--no-deref", "--stdin", stdin="\n".join(lines) + "\n")
         except ArkError as error:
             for name, (_, old) in changes.items():
                 now = self.ref(name) or ZERO
@@ -349,22 +354,25 @@ class Repository:
     def read_index(self, commit: str, index: Path) -> None:
         """Make `index` an index of `commit`."""
         index.unlink(missing_ok=True)
-        self._git("read-tree", commit, env={"GIT_INDEX_FILE": str(index)})
+        self.run("read-tree", commit, env={"GIT_INDEX_FILE": str(index)})
 
     def check_out(self, index: Path, folder: Path, paths: Iterable[str] | None = None) -> None:
         """Write files of `index` below `folder` as a checkout would, all of them or just `paths`."""
         env = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(folder)}
         if paths is None:
-            self._git("checkout-index", "--all", "--force", "--quiet", env=env)
+            self.run("checkout-index", "--all", "--force", "--quiet", env=env)
         else:
-            self._git("checkout-index", "--force", "--quiet", "-z", "--stdin", stdin="\0".join(paths), env=env)
+            self.run("checkout-index", "--force", "--quiet", "-z", "--stdin", stdin="\0".join(paths), env=env)
 
     # Starting git
 
-    def _git(
+    def run(
         self, *args: str, stdin: str | None = None, ok: tuple[int, ...] = (0,), env: Mapping[str, str] | None = None
     ) -> str:
-        """Run git to its end and return what it printed; ArkError with git's own last words when it fails."""
+        """Run git to its end and return what it printed; ArkError with git's own last words when it fails.
+
+        For the modules of this folder.
+        """
         try:
             with tempfile.TemporaryFile() as feed:
                 feed.write((stdin or "").encode("utf-8", "surrogateescape"))

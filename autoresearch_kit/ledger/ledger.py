@@ -2,6 +2,7 @@
 
     refs/heads/<branch_prefix>/<tag>    baseline - kept - kept     only kept commits, linear
     refs/ark/<tag>/0000 ... 0041        every attempt; its parent is the head it was measured against
+    refs/ark-remotes/<remote>/<tag>/…   the attempts of a run as `ark fetch` found them elsewhere, to be read only
 
 An attempt is reserved before it is measured and closed after. Reserving creates its ref expecting absence, so a number
 needs no lock. Closing replaces that ref and, on keep, advances the branch, in one transaction. Nothing that was
@@ -26,6 +27,14 @@ from autoresearch_kit.ledger.message import read_message, write_message
 
 _FIELDS = ("refname", "objectname", "parent", "tree", "contents")
 _NUMBER = re.compile(r"[0-9]{4}|[1-9][0-9]{4,17}")
+FETCHED = "refs/ark-remotes/"
+"""Below it lie the runs of other repositories, each under the name of its remote."""
+_REF = re.compile(
+    rf"(?:{ROOT}(?=[^/]+/[^/]+$)|{FETCHED}(?=[^/]+/[^/]+/[^/]+$))(?P<name>.+)/(?P<number>{_NUMBER.pattern})"
+)
+
+
+_ATTEMPT = re.compile("^Ark-Attempt: ([0-9]{1,18})$", re.M)
 
 
 def check_tag(tag: str) -> str:
@@ -36,6 +45,12 @@ def check_tag(tag: str) -> str:
             "use up to 80 letters, digits, `.`, `_` and `-`, beginning with a letter or digit",
         )
     return tag
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Remote and tag: `nov21` is `("", "nov21")`, `origin/nov21` is `("origin", "nov21")`; UsageError for no name."""
+    remote, slash, tag = name.partition("/")
+    return (remote, check_tag(tag)) if slash and is_name(remote) else ("", check_tag(name))
 
 
 def utc_now() -> str:
@@ -68,14 +83,22 @@ def tags(repository: Repository) -> list[str]:
 class Ledger:
     """The attempts of one run."""
 
-    def __init__(self, repository: Repository, branch_prefix: str, tag: str, spec: str = "") -> None:
-        """`spec` is the path of the spec from the root, to be written into each record."""
+    def __init__(self, repository: Repository, branch_prefix: str, name: str, spec: str = "") -> None:
+        """`name` is a tag, or `REMOTE/TAG` for a run that was fetched, which can be read only.
+
+        `spec` is the path of the spec from the root, to be written into each record.
+        """
         self.repository = repository
-        self.tag = check_tag(tag)
+        self.remote, tag = split_name(name)
+        self.tag = name
         self.spec = spec
         self.branch = f"{branch_prefix}/{tag}"
         self._branch_ref = f"refs/heads/{self.branch}"
         self._root = f"{ROOT}{tag}/"
+        if self.remote:
+            self.branch = f"{self.remote}/{self.branch}"
+            self._branch_ref = f"refs/remotes/{self.branch}"
+            self._root = f"{FETCHED}{name}/"
 
     def lock(self) -> Lock:
         """The lock that one engine at a time holds on this run, not yet taken; by tag, as the attempts are."""
@@ -202,6 +225,11 @@ class Ledger:
         return new
 
     def _commit(self, attempt: Attempt) -> Attempt:
+        if self.remote:
+            raise UsageError(
+                f"run {self.tag} was fetched: it can be read only",
+                f"begin one of your own with its files: ark run --tag NAME --from {self.tag}/{attempt.number}",
+            )
         agent = attempt.proposal.agent or "ark"
         name = "".join(c for c in agent if c not in "<>\n") or "ark"
         author = (name, f"{''.join(c if c.isascii() and c.isalnum() else '-' for c in name)}@localhost")
@@ -211,24 +239,69 @@ class Ledger:
         return replace(attempt, commit=commit)
 
 
+def read_runs(repository: Repository, spec: str | None = None) -> list[tuple[Ledger, list[Attempt]]]:
+    """Every run, here or fetched, to read from, with its attempts; the one active last at the end. One process of git.
+
+    Only those of the spec at path `spec`, if one is given. ArkError for a ref that is no record.
+    """
+    return [
+        (ledger, sorted(ledger._parse(rows), key=lambda attempt: attempt.number))
+        for ledger, rows in _runs(repository, ROOT, FETCHED)
+        if spec is None or _is_of(ledger, rows, spec)
+    ]
+
+
 def read_latest(repository: Repository, spec: str) -> tuple[Ledger, list[Attempt]] | None:
     """The run of the spec at path `spec` that was active last, to read from, and its attempts; one process of git.
 
-    None when there is no such run.
+    None when there is no such run. One that was fetched is somebody else's and does not count.
     """
-    runs: dict[str, list[list[str]]] = {}
-    dates: dict[str, int] = {}
-    for date, *row in repository.refs(ROOT, "committerdate:unix", *_FIELDS):
-        tag, _, number = row[0].removeprefix(ROOT).partition("/")
-        if _NUMBER.fullmatch(number):
-            runs.setdefault(tag, []).append(row)
-            dates[tag] = max(dates.get(tag, 0), int(date or 0))
-    for tag in sorted(runs, key=lambda tag: (dates[tag], tag), reverse=True):
-        ledger = Ledger(repository, "", tag)
-        first = next(iter(ledger._parse(runs[tag])), None)
-        if first is not None and first.spec in ("", spec):
-            return ledger, sorted(ledger._parse(runs[tag]), key=lambda attempt: attempt.number)
+    for ledger, rows in reversed(_runs(repository, ROOT)):
+        if _is_of(ledger, rows, spec):
+            return ledger, sorted(ledger._parse(rows), key=lambda attempt: attempt.number)
     return None
+
+
+def read_branch(repository: Repository, branch: str) -> list[Attempt]:
+    """The kept attempts on a branch, from its last baseline's run on, without any ledger; ArkError when it has none."""
+    how = ("--first-parent", "--grep=^Ark-Attempt: [0-9]", "--format=%H%x00%P%x00%T%x00%B%x00")
+    cells = repository.run("log", *how, "--end-of-options", branch, "--").split("\0")
+    found: list[Attempt] = []
+    for at in range(0, len(cells) - 4, 4):
+        commit, parents, tree, contents = cells[at : at + 4]
+        number = int(_ATTEMPT.findall(contents)[-1])
+        if found and number >= found[-1].number:  # another run's, which this one began from
+            break
+        parent = parents.split(" ")[0]
+        found.append(read_message(contents, number=number, commit=commit.strip(), parent=parent, tree=tree))
+        if number == 0:
+            break
+    if not found:
+        raise ArkError(f"branch {branch} holds no record of `ark`", "see what there is: ark compare")
+    return found[::-1]
+
+
+def _runs(repository: Repository, *roots: str) -> list[tuple[Ledger, list[list[str]]]]:
+    """The runs below `roots`, each with a row of `_FIELDS` for each attempt; the one active last at the end."""
+    rows: dict[str, list[list[str]]] = {}
+    dates: dict[str, int] = {}
+    for date, *row in repository.refs(roots, "committerdate:unix", *_FIELDS):
+        if match := _REF.fullmatch(row[0]):
+            name = match["name"]
+            rows.setdefault(name, []).append(row)
+            dates[name] = max(dates.get(name, 0), int(date or 0))
+    names = sorted(rows, key=lambda name: (dates[name], name))
+    return [(Ledger(repository, "", name), rows[name]) for name in names if _is_run(name)]
+
+
+def _is_run(name: str) -> bool:
+    return all(is_name(part) for part in name.split("/"))
+
+
+def _is_of(ledger: Ledger, rows: Sequence[Sequence[str]], spec: str) -> bool:
+    """Whether a run is one of the spec at path `spec`; those of long ago do not say."""
+    first = next(iter(ledger._parse(rows)), None)
+    return first is not None and first.spec in ("", spec)
 
 
 def last_kept(attempts: Sequence[Attempt]) -> Attempt | None:

@@ -278,7 +278,7 @@ def test_what_is_no_attempt(ledger: Ledger, name: str) -> None:
         pick(ledger.repository, "autoresearch", name)
 
 
-@pytest.mark.parametrize("tag", ["", "a/b", "..", "-x", "a b", "x.lock", "ä", "a\n"])
+@pytest.mark.parametrize("tag", ["", "a/", "/b", "a/b/c", "../b", "a/..", "..", "-x", "a b", "x.lock", "ä", "a\n"])
 def test_bad_tags(repository: Repository, tag: str) -> None:
     with pytest.raises(UsageError, match="cannot be a tag"):
         Ledger(repository, "autoresearch", tag)
