@@ -16,7 +16,7 @@ from typing import Protocol
 from autoresearch_kit.core.budget import Ending, Limits, Spent, ending
 from autoresearch_kit.core.records import Attempt, Cost, Proposal
 from autoresearch_kit.ledger.owed import read_owed, write_owed
-from autoresearch_kit.ratchet import NoAttempt, Note, Run, Watch
+from autoresearch_kit.ratchet import NoAttempt, Note, Run, Trouble, Watch
 
 IDLE_TURNS = 5
 """So many turns in a row without a new tree end the run."""
@@ -30,6 +30,11 @@ BELIEVED_RESTS = 5
 """So often in a row it is believed how long a limit lasts; then the rests grow."""
 MAX_RESTS_SECONDS = 24 * 3600.0
 """So much rest in a row, without a turn in between that was let through, ends the run."""
+
+FAILURES_TOLD = 3
+"""So many failures of the agent in a row are told as trouble."""
+RESTS_TOLD_SECONDS = 3600.0
+"""So much rest in a row is told as trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ class Turns:
         self._rested = 0.0
         self._unpaid = read_owed(run.project.repository, run.tag, run.attempts)
         self._recorded = dict(self._unpaid)
+        run.live.limit(limits.attempts, limits.hours)
 
     @property
     def made(self) -> int:
@@ -121,6 +127,7 @@ class Turns:
         self._rested = 0.0
         if isinstance(result, Attempt):
             self.counts["proposed"] += 1
+            self._run.live.made(self.made)
             self._idle = 0
             self._record()
             return None
@@ -138,7 +145,9 @@ class Turns:
         if failed.kind == "rate_limited":
             return self._rest(failed, reason)
         self._failures += 1
-        return self._idled(reason) or self._pause_seconds * 2.0 ** (self._failures - 1)
+        cause = "agent_failed" if self._failures >= FAILURES_TOLD else ""
+        cause = failed.kind if failed.kind == "not_logged_in" else cause
+        return self._idled(reason, cause) or self._pause_seconds * 2.0 ** (self._failures - 1)
 
     def _rest(self, failed: Failed, reason: str) -> Ending | float:
         seconds = failed.rest_seconds
@@ -157,14 +166,16 @@ class Turns:
         if seconds and (reached := self.over(seconds)):
             return replace(reached, reason=f"{reached.reason}, before the agent may go on: {reason}")
         then = f"it is asked again in {_minutes(seconds)}" if seconds else "the others go on meanwhile"
-        self._watch(Note(f"{reason}; {then}"))
+        text = f"{reason}; {then}"
+        self._watch(Trouble(text, "rate_limited") if self._rested >= RESTS_TOLD_SECONDS and seconds else Note(text))
         return seconds
 
-    def _idled(self, reason: str) -> Ending | None:
+    def _idled(self, reason: str, cause: str = "") -> Ending | None:
         self._idle += 1
         if self._idle >= IDLE_TURNS:
             return Ending(f"{IDLE_TURNS} turns in a row brought nothing new to measure; the last: {reason}", 1)
-        self._watch(Note(f"{reason} (turn {self._idle} of {IDLE_TURNS} without a new tree)"))
+        text = f"{reason} (turn {self._idle} of {IDLE_TURNS} without a new tree)"
+        self._watch(Trouble(text, cause) if cause else Note(text))
         return None
 
     def owe(self, agent: str, cost: Cost) -> None:

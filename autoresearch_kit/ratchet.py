@@ -24,6 +24,7 @@ from autoresearch_kit.core.outlook import Outlook
 from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Proposal, Verdict, clean_line, number
 from autoresearch_kit.lab import cache
 from autoresearch_kit.lab.desk import Desk, Refused
+from autoresearch_kit.lab.live import LiveFile
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.lab.ticket import Ticket
@@ -45,6 +46,14 @@ class Note:
     """Something a person should read: a new baseline, a repaired ledger, an agent that failed."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble(Note):
+    """A note about what a person has to mend, while the run goes on as well as it can."""
+
+    cause: str
+    """What kind it is, in a word: `not_logged_in`, `agent_failed`, `rate_limited` or `results`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +114,9 @@ class Run:
         self.spec = project.spec
         self.ledger = Ledger(project.repository, self.spec.branch_prefix, tag, project.spec_name)
         self.tag = tag
-        self._watch = watch
+        self.live = LiveFile()
+        """What is told to whoever watches from another process."""
+        self._watch = self.recorded(watch)
         self._lock = self.ledger.lock()
         self._workshop = workshop
         self._shop: Workshop | None = None
@@ -120,8 +131,26 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is not None:
+            self.live.end(error.message if isinstance(error, ArkError) else "stopped")
         self.close()
+
+    def recorded(self, watch: Watch) -> Watch:
+        """`watch`, with the state file brought up to date first: for what is not the run's own, as an agent's turn."""
+
+        def both(event: Event) -> None:
+            if isinstance(event, Phase):
+                self.live.phase(event)
+            elif isinstance(event, Note):
+                self.live.note(event.text)
+            elif isinstance(event, Sampling):
+                self.live.sampling(event.done, event.of_head)
+            else:
+                self.live.judged()
+            watch(event)
+
+        return both
 
     # Opening
 
@@ -152,12 +181,15 @@ class Run:
         self._shop = self._workshop(self.project, self.ledger.branch, self._base, self.tag, self._watch)
         self._desk = Desk(repository, self.cache / "desk", self._base, self.project.place, self._shop.links)
         self._books = Books(attempts, ResultsFile(repository, self.project.folder, self.spec.metric))
+        if self._workshop is Workshop:  # nobody watches a rehearsal
+            self.live.open(self.cache, self.project.spec_name, self.tag, self.spec.budget)
 
     def close(self) -> None:
         """End helper processes and give the lock back; safe to call twice."""
         if self._shop is not None:
             self._shop.close()
             self._shop = None
+            self.live.close()
             with contextlib.suppress(ArkError):  # a convenience for readers, no reason to fail now
                 self.ledger.tidy()
         self._lock.release()
@@ -443,6 +475,7 @@ class Run:
     ) -> Attempt:
         """Measure a reserved attempt, whose tree is `files`, decide, and close it."""
         samples: list[Measurement] = []
+        self.live.attempt(attempt)
         try:
             begun()
             verdict = self._judge(attempt, files, None if baseline else self.head, samples)
@@ -559,7 +592,7 @@ class Run:
         self.books.add(attempt)
         self._watch(Judged(attempt))
         if self.books.results.problem not in ("", before):
-            self._watch(Note(self.books.results.problem))
+            self._watch(Trouble(self.books.results.problem, "results"))
 
 
 def _lost(reason: str, share: float | None = None) -> Verdict:

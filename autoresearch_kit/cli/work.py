@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from autoresearch_kit.core.spec import Agent as AgentSpec
     from autoresearch_kit.ledger.ledger import Ledger
     from autoresearch_kit.project import Project
-    from autoresearch_kit.ratchet import Run
-    from autoresearch_kit.views.display import Display
+    from autoresearch_kit.ratchet import Run, Watch
+
+STOPPED = "stopped by you"
+"""Why a run has ended that somebody interrupted."""
 
 
 @click.command()
@@ -101,12 +103,13 @@ def run(
                     _refuse_to_lose(held.cache, "`ark run` lays the desk anew for each turn")
                 try:
                     if host:
-                        ending = session.drive(held, host, agents[0], limits, display)
+                        ending = session.drive(held, host, agents[0], limits, held.recorded(display))
                     else:
-                        ending = _loop(held, agents, limits, display)
+                        ending = _loop(held, agents, limits, held.recorded(display))
                 except KeyboardInterrupt:
                     ending = None
-        _print_ending(project, held.ledger, held.attempts, directory, ending.reason if ending else "stopped by you")
+                held.live.end(ending.reason if ending else STOPPED)
+        _print_ending(project, held.ledger, held.attempts, directory, ending.reason if ending else STOPPED)
     raise SystemExit(ending.exit_code if ending else INTERRUPTED)
 
 
@@ -130,15 +133,15 @@ def _refuse_to_lose(cache: Path, why: str) -> None:
         )
 
 
-def _loop(run: Run, agents: Sequence[AgentSpec], limits: Limits, display: Display) -> Ending:
+def _loop(run: Run, agents: Sequence[AgentSpec], limits: Limits, watch: Watch) -> Ending:
     """Ask the agents for changes, one after another, until a limit is reached."""
     from autoresearch_kit.agents import open_agents
     from autoresearch_kit.loop import Turns, loop
 
-    worker = open_agents(agents, run, display)
+    worker = open_agents(agents, run, watch)
     try:
         run.ready()
-        return loop(run, worker, Turns(run, limits, display))
+        return loop(run, worker, Turns(run, limits, watch))
     finally:
         worker.close()
 
