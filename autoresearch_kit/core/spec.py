@@ -323,6 +323,41 @@ class Check(Part):
     timeout_minutes: Minutes = Field(10.0, description="Hard limit for it.", examples=["10"])
 
 
+class Hook(Part):
+    """A command that is told of an event of a run."""
+
+    command: Command = Field(
+        description="A shell command, run in the spec's folder of your checkout; one JSON document comes on its "
+        "standard input.",
+        examples=["./tell.sh"],
+    )
+    timeout_seconds: Annotated[Positive, Field(le=3600)] = Field(
+        30.0, description="Hard limit for it, with all that it has started.", examples=["30"]
+    )
+
+
+class Hooks(Part):
+    """Commands that are told what happens, each a line or `{command: ..., timeout_seconds: 30}`."""
+
+    keep: Annotated[Hook, BeforeValidator(_check)] | None = Field(
+        None, description="An attempt was kept, baselines not counted.", examples=['"./tell.sh"']
+    )
+    best: Annotated[Hook, BeforeValidator(_check)] | None = Field(
+        None,
+        description="An attempt was kept whose value is better than all others that were kept, and the baseline.",
+        examples=['"./tell.sh"'],
+    )
+    stop: Annotated[Hook, BeforeValidator(_check)] | None = Field(
+        None, description="`ark run` has ended, whatever the reason, Ctrl-C too.", examples=['"./tell.sh"']
+    )
+    trouble: Annotated[Hook, BeforeValidator(_check)] | None = Field(
+        None,
+        description="A person is needed: the agent is not logged in, fails or is rate limited for long, crashes in a "
+        "row, a full disk, an error that ends the run.",
+        examples=['"./tell.sh"'],
+    )
+
+
 class Constraint(Part):
     """A hard limit on a metric that the run prints or the engine measures."""
 
@@ -481,6 +516,11 @@ class Spec(Part):
     )
     resources: Resources = Field(
         Resources(), description="What one measurement may take.", examples=["{memory_mb: 16000}"]
+    )
+    on: Hooks = Field(
+        Hooks(),
+        description="Commands that tell you what happens, by event; each gets one JSON document on its standard input.",
+        examples=['{stop: "./tell.sh", trouble: {command: "./tell.sh", timeout_seconds: 60}}'],
     )
 
     @field_validator("decision", mode="before")

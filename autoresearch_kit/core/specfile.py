@@ -28,6 +28,7 @@ from autoresearch_kit.core.spec import (
     Check,
     Constraint,
     Decision,
+    Hooks,
     Resources,
     Spec,
     relative_path,
@@ -408,13 +409,17 @@ def _nearest(model: type[BaseModel] | None, name: str, cutoff: float = 0.6) -> s
     return found[0] if found else ""
 
 
+_PARTS = (("budget", Budget), ("resources", Resources), ("decision", Decision), ("agent", Agent), ("on", Hooks))
+"""Where a key may belong that stands among the outermost ones."""
+
+
 def _advice(model: type[BaseModel] | None, loc: Loc) -> str:
     name = str(loc[-1])
     if near := _nearest(model, name, 0.88):
         return f"did you mean `{near}`?"
     if len(loc) > 1 and name in Spec.model_fields:
         return f"it belongs to the outermost keys{_example((name,)).replace(';', ':', 1)}"
-    for owner, part in (("budget", Budget), ("resources", Resources), ("decision", Decision), ("agent", Agent)):
+    for owner, part in _PARTS:
         if len(loc) == 1 and name in part.model_fields:
             return f"it belongs into `{owner}`: write `{owner}: {{{name}: ...}}`"
     if near := _nearest(model, name):
