@@ -57,14 +57,6 @@ class Trouble(Note):
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble(Note):
-    """A note about what a person has to mend, while the run goes on as well as it can."""
-
-    cause: str
-    """What kind it is, in a word: `not_logged_in`, `agent_failed`, `rate_limited` or `results`."""
-
-
-@dataclass(frozen=True, slots=True)
 class Sampling:
     """A measurement begins: how many there were for this attempt, and whether it is the head's turn."""
 
