@@ -567,9 +567,14 @@ class Spec(Part):
     @property
     def yardstick(self) -> str:
         """Digest of the keys that fix the number; `ledger` adds the digest of the immutable tree."""
+        text = json.dumps(self.measuring, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def measuring(self) -> dict[str, Any]:
+        """The keys that fix the number, as plain data."""
         keys = {
             "metric", "metric_direction", "metric_pattern", "mutable_files", "run_command", "eval_command",
             "setup_command", "budget_minutes", "artifacts", "link", "inputs", "env", "resources",
         }  # fmt: skip
-        text = json.dumps(self.model_dump(mode="json", include=keys), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.model_dump(mode="json", include=keys)

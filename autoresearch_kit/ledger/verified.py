@@ -18,7 +18,7 @@ from autoresearch_kit.core.interval import Gain, Interval
 from autoresearch_kit.core.records import clean_line
 from autoresearch_kit.core.verification import Ablation, Arm, Sample, State, Verification, Weight, block_lines
 from autoresearch_kit.ledger.git import ROOT, ZERO, RefMoved, Repository
-from autoresearch_kit.ledger.ledger import seconds_of
+from autoresearch_kit.ledger.ledger import FETCHED, seconds_of
 from autoresearch_kit.ledger.message import compact, measurement_fields, parse, read_measurement
 
 FOLDER = "verify"
@@ -52,13 +52,17 @@ def finish(repository: Repository, verification: Verification) -> Verification:
     return ended
 
 
-def read_verifications(repository: Repository, tag: str = "*") -> list[Verification]:
-    """The verifications of a run, or of all runs, in order of their names; what is no record is left out."""
+def read_verifications(repository: Repository, name: str = "*") -> list[Verification]:
+    """The verifications of a run, or of all runs of this repository, in order of their names.
+
+    `name` is a tag, or `REMOTE/TAG` for a run that was fetched. What is no record is left out.
+    """
     found = []
-    for name, commit, contents in repository.refs(f"{ROOT}{tag}/{FOLDER}/*", "refname", "objectname", "contents"):
-        run, _, digits = name.removeprefix(ROOT).rsplit("/", 2)
+    root = FETCHED if "/" in name else ROOT
+    for ref_name, commit, contents in repository.refs(f"{root}{name}/{FOLDER}/*", "refname", "objectname", "contents"):
+        run, _, digits = ref_name.removeprefix(root).rsplit("/", 2)
         try:
-            found.append(_read_message(contents, run, int(digits), commit))
+            found.append(_read_message(contents, run.rpartition("/")[2], int(digits), commit))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
     return found
