@@ -80,7 +80,13 @@ def progress(campaign: Campaign, *, dark: bool = False, data: bool = True) -> Sp
         "field": "number",
         "type": "quantitative",
         "scale": {"domainMin": {"expr": "-0.012 * last"}, "domainMax": {"expr": "1.012 * last"}, "nice": False},
-        "axis": {"title": "attempt", "tickMinStep": 1, "format": "d", "grid": False, "labelFlush": False},
+        "axis": {
+            "title": "attempt",
+            "tickCount": {"expr": "min(12, last)"},
+            "format": "d",
+            "grid": False,
+            "labelFlush": False,
+        },
     }
     y: Spec = {
         "field": "y",
@@ -190,9 +196,11 @@ def best_rows(attempts: Sequence[Attempt]) -> list[Spec]:
 
 def present_marks(attempts: Sequence[Attempt], axis: Axis) -> list[str]:
     """The marks that occur, in the order of the legend."""
-    found = {WORDS[a.outcome] for a in attempts if a.value is None or axis.low <= a.value <= axis.high}
-    found |= {MARKS[5] for a in attempts if a.value is not None and a.value > axis.high}
-    found |= {MARKS[6] for a in attempts if a.value is not None and a.value < axis.low}
+    found = set()
+    for attempt in attempts:
+        value = _drawable(attempt.value)
+        on_axis = value is None or axis.low <= value <= axis.high
+        found.add(WORDS[attempt.outcome] if on_axis or value is None else MARKS[5 if value > axis.high else 6])
     return [mark for mark in MARKS if mark in found]
 
 
@@ -322,7 +330,7 @@ def _moment(started: str) -> float | None:
 class Axis:
     """What part of the values is shown, and how."""
 
-    def __init__(self, low: float, high: float, log: bool = False, clipped: int = 0) -> None:
+    def __init__(self, low: float, high: float, log: bool = False, clipped: int = 0, empty: bool = False) -> None:
         self.low = low
         """The lowest value on the axis."""
         self.high = high
@@ -331,13 +339,21 @@ class Axis:
         """Whether it is logarithmic."""
         self.clipped = clipped
         """How many values lie beyond it."""
+        self.empty = empty
+        """Whether there is no value at all."""
 
     @property
     def format(self) -> Spec:
         """How its ticks are written: as briefly as tells them apart."""
         size, step = max(abs(self.low), abs(self.high)), (self.high - self.low) / 5
+        if self.empty:
+            return {"labels": False, "ticks": False, "grid": False}
         if self.log:
-            return {"format": ".3~g", "tickCount": 6}
+            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+            steps = (1, 2, 5) if last - first <= 4 else (1,)
+            every = max(1, (last - first) // 8)
+            values = [step * 10.0**power for power in range(first, last + 1, every) for step in steps]
+            return {"format": ".3~g", "values": [value for value in values if self.low <= value <= self.high]}
         if 1e-4 <= size < 1e6 or not size:
             return {"tickCount": 6}
         digits = math.ceil(math.log10(size) - math.log10(step)) if step > 0 else 2
@@ -349,7 +365,7 @@ def value_axis(attempts: Sequence[Attempt]) -> Axis:
     kept = [v for a in attempts if a.outcome is Outcome.KEEP and (v := _drawable(a.value)) is not None]
     values = [v for a in attempts if (v := _drawable(a.value)) is not None]
     if not values:
-        return Axis(0.0, 1.0)
+        return Axis(0.0, 1.0, empty=True)
     kept = kept or [sorted(values)[len(values) // 2]]
     log = min(kept) > 0 and max(kept) >= DECADES * min(kept)
     scaled = [math.log10(v) for v in values if v > 0] if log else values
@@ -384,7 +400,7 @@ def _drawable(value: float | None) -> float | None:
 
 
 def _axis_title(metric: str, better: str, axis: Axis) -> str:
-    notes = [clean_line(metric, 60), better, "log scale" if axis.log else ""]
+    notes = [clean_line(metric, 60), "no value yet" if axis.empty else better, "log scale" if axis.log else ""]
     if axis.clipped:
         notes.append(f"{axis.clipped} beyond the axis")
     return ", ".join(note for note in notes if note)
