@@ -27,7 +27,7 @@ from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.measure import Watcher
 from autoresearch_kit.ledger import verified
 from autoresearch_kit.ledger.git import Entry, short
-from autoresearch_kit.ledger.ledger import Ledger, baseline_of, last_kept, utc_now
+from autoresearch_kit.ledger.ledger import Ledger, baseline_of, check_tag, last_kept, utc_now
 from autoresearch_kit.ledger.merge import without
 from autoresearch_kit.project import Project
 from autoresearch_kit.workshop import Workshop
@@ -95,7 +95,7 @@ class Verifier:
     ) -> None:
         self.project = project
         self.spec = project.spec
-        self.tag = tag
+        self.tag = check_tag(tag)
         self.ledger = Ledger(project.repository, project.spec.branch_prefix, tag, project.spec_name)
         self._tell, self._watch = tell, watch
         self._lock = self.ledger.lock()

@@ -1,8 +1,7 @@
 """The agent that tries here what was kept elsewhere: every kept change of the other runs, merged onto the head.
 
-The other runs are those of this repository, also those fetched from other machines
-(`git fetch MACHINE 'refs/ark/nov21/*:refs/ark/theirs/*'`). A change that does not fit any more, or is in already, costs
-nothing; a run that cannot be read is passed over.
+The other runs are those of this repository, and after them those that `ark fetch` brought from others. A change that
+does not fit any more, or is in already, costs nothing; a run that cannot be read is passed over.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.records import Attempt, Outcome, Proposal
-from autoresearch_kit.ledger.ledger import Ledger, tags
+from autoresearch_kit.ledger.ledger import Ledger, names
 from autoresearch_kit.loop import Failed, Finished
 from autoresearch_kit.ratchet import NoAttempt, Note, Run, Watch
 
@@ -52,15 +51,17 @@ class TransplantAgent:
 
 def _kept_elsewhere(run: Run, watch: Watch) -> Iterator[tuple[str, Attempt]]:
     repository = run.project.repository
-    for tag in tags(repository):
-        if tag == run.tag:
+    seen = {attempt.commit for attempt in run.attempts}  # what was pushed comes back when it is fetched
+    for name in names(repository):
+        if name == run.tag:
             continue
         try:
-            attempts = Ledger(repository, run.spec.branch_prefix, tag).read()
+            attempts = Ledger(repository, run.spec.branch_prefix, name).read()
         except ArkError as error:  # somebody else's refs are no reason to end a night
-            watch(Note(f"run {tag} is passed over: {error.message}"))
+            watch(Note(f"run {name} is passed over: {error.message}"))
             continue
         for attempt in attempts:
             ours = attempt.spec in ("", run.project.spec_name)
-            if ours and attempt.outcome is Outcome.KEEP and not attempt.is_baseline:
-                yield f"{tag}/{attempt.number}", attempt
+            if ours and attempt.outcome is Outcome.KEEP and not attempt.is_baseline and attempt.commit not in seen:
+                seen.add(attempt.commit)
+                yield f"{name}/{attempt.number}", attempt

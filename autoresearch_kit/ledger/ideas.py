@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.core.records import clean_line, clean_text
 from autoresearch_kit.ledger.git import ROOT, ZERO, RefMoved, Repository
-from autoresearch_kit.ledger.ledger import seconds_of, utc_now
+from autoresearch_kit.ledger.ledger import check_tag, root_of, seconds_of, utc_now
 
 FOLDER = "ideas"
 IDEA_CHARACTERS = 2000
@@ -34,7 +34,8 @@ class Idea:
 
 
 def write_idea(repository: Repository, tag: str, text: str, by: str) -> Idea:
-    """Note an idea in the run `tag`. UsageError when it is empty, or when there is no such run."""
+    """Note an idea in the run `tag`. UsageError when it is empty, or when there is no such run here."""
+    check_tag(tag)
     idea = Idea(clean_text(text, IDEA_CHARACTERS).strip(), utc_now(), clean_line(by, 80))
     if not idea.text:
         raise UsageError("the idea is empty", "write a sentence: ark note 'try ...'")
@@ -57,10 +58,10 @@ def write_idea(repository: Repository, tag: str, text: str, by: str) -> Idea:
         return idea
 
 
-def read_ideas(repository: Repository, tag: str) -> list[Idea]:
-    """The ideas of a run, oldest first; what is no record is left out."""
+def read_ideas(repository: Repository, run: str) -> list[Idea]:
+    """The ideas of the run called `run`, oldest first; what is no record is left out."""
     found = []
-    for name, contents in repository.refs(f"{ROOT}{tag}/{FOLDER}/", "refname", "contents"):
+    for name, contents in repository.refs(f"{root_of(run)}{FOLDER}/", "refname", "contents"):
         text, _, block = contents.rstrip("\n").rpartition("\n\n")
         fields = dict(line.removeprefix("Ark-").partition(":")[::2] for line in block.split("\n"))
         number, when, by = (fields.get(key, "").strip() for key in ("Idea", "When", "By"))

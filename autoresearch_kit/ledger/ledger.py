@@ -15,7 +15,7 @@ import calendar
 import contextlib
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 
 from autoresearch_kit.core.errors import ArkError, UsageError
@@ -38,7 +38,22 @@ _ATTEMPT = re.compile("^Ark-Attempt: ([0-9]{1,18})$", re.M)
 
 
 def check_tag(tag: str) -> str:
-    """`tag` itself when it can be one; UsageError otherwise."""
+    """`tag` itself when it can be that of a run of this repository; UsageError otherwise."""
+    remote, slash, rest = tag.partition("/")
+    if slash and is_name(remote) and is_name(rest):
+        raise read_only(tag)
+    return _check_plain(tag)
+
+
+def read_only(name: str, number: int | str = "N") -> UsageError:
+    """The error for a verb that would write to the fetched run `name`; `number` is an attempt to begin with."""
+    return UsageError(
+        f"{name} is the name of a run that was fetched: it can be read only",
+        f"begin one of your own with its files: ark run --tag NAME --from {name}/{number}",
+    )
+
+
+def _check_plain(tag: str) -> str:
     if not is_name(tag):
         raise UsageError(
             f"`{tag}` cannot be a tag",
@@ -50,7 +65,13 @@ def check_tag(tag: str) -> str:
 def split_name(name: str) -> tuple[str, str]:
     """Remote and tag: `nov21` is `("", "nov21")`, `origin/nov21` is `("origin", "nov21")`; UsageError for no name."""
     remote, slash, tag = name.partition("/")
-    return (remote, check_tag(tag)) if slash and is_name(remote) else ("", check_tag(name))
+    return (remote, _check_plain(tag)) if slash and is_name(remote) else ("", _check_plain(name))
+
+
+def root_of(name: str) -> str:
+    """What the refs of the run called `name` begin with."""
+    remote, tag = split_name(name)
+    return f"{FETCHED}{remote}/{tag}/" if remote else f"{ROOT}{tag}/"
 
 
 def utc_now() -> str:
@@ -66,18 +87,26 @@ def seconds_of(moment: str) -> int:
 
 def tags(repository: Repository) -> list[str]:
     """Every tag that has attempts, the one active last at the end."""
+    return _names(repository, ROOT)
+
+
+def names(repository: Repository) -> list[str]:
+    """Every run by its name, those of this repository before fetched ones, of each the one active last at the end."""
+    return [*tags(repository), *(name for name in _names(repository, FETCHED) if _is_run(name))]
+
+
+def _names(repository: Repository, root: str) -> list[str]:
     newest: dict[str, int] = {}
-    for (name,) in repository.refs(ROOT, "refname"):
-        tag, _, number = name.removeprefix(ROOT).partition("/")
-        if _NUMBER.fullmatch(number):
-            newest[tag] = max(newest.get(tag, 0), int(number))
+    for (ref,) in repository.refs(root, "refname"):
+        if match := _REF.fullmatch(ref):
+            newest[match["name"]] = max(newest.get(match["name"], 0), int(match["number"]))
     if len(newest) < 2:
         return list(newest)
     # Only the newest attempts are opened: reading the dates of thousands takes most of a second.
-    last = [f"{ROOT}{tag}/{number:04d}" for tag, number in newest.items()]
+    last = [f"{root}{name}/{number:04d}" for name, number in newest.items()]
     rows = repository.refs(last, "refname", "committerdate:unix")
-    dates = {name.removeprefix(ROOT).partition("/")[0]: int(date or 0) for name, date in rows}
-    return sorted(newest, key=lambda tag: (dates.get(tag, 0), tag))
+    dates = {ref.removeprefix(root).rpartition("/")[0]: int(date or 0) for ref, date in rows}
+    return sorted(newest, key=lambda name: (dates.get(name, 0), name))
 
 
 class Ledger:
@@ -94,11 +123,10 @@ class Ledger:
         self.spec = spec
         self.branch = f"{branch_prefix}/{tag}"
         self._branch_ref = f"refs/heads/{self.branch}"
-        self._root = f"{ROOT}{tag}/"
+        self._root = root_of(name)
         if self.remote:
             self.branch = f"{self.remote}/{self.branch}"
             self._branch_ref = f"refs/remotes/{self.branch}"
-            self._root = f"{FETCHED}{name}/"
 
     def lock(self) -> Lock:
         """The lock that one engine at a time holds on this run, not yet taken; by tag, as the attempts are."""
@@ -226,10 +254,7 @@ class Ledger:
 
     def _commit(self, attempt: Attempt) -> Attempt:
         if self.remote:
-            raise UsageError(
-                f"run {self.tag} was fetched: it can be read only",
-                f"begin one of your own with its files: ark run --tag NAME --from {self.tag}/{attempt.number}",
-            )
+            raise read_only(self.tag, attempt.number)
         agent = attempt.proposal.agent or "ark"
         name = "".join(c for c in agent if c not in "<>\n") or "ark"
         author = (name, f"{''.join(c if c.isascii() and c.isalnum() else '-' for c in name)}@localhost")
@@ -242,13 +267,34 @@ class Ledger:
 def read_runs(repository: Repository, spec: str | None = None) -> list[tuple[Ledger, list[Attempt]]]:
     """Every run, here or fetched, to read from, with its attempts; the one active last at the end. One process of git.
 
-    Only those of the spec at path `spec`, if one is given. ArkError for a ref that is no record.
+    Only those of the spec at path `spec`, if one is given. A fetched run whose attempts are all in another one is that
+    run, which was pushed, and is left out. ArkError for a ref of this repository that is no record; a fetched run that
+    holds such a one is left out, `ark fetch` told so.
     """
-    return [
-        (ledger, sorted(ledger._parse(rows), key=lambda attempt: attempt.number))
-        for ledger, rows in _runs(repository, ROOT, FETCHED)
-        if spec is None or _is_of(ledger, rows, spec)
-    ]
+    runs = _runs(repository, ROOT, FETCHED)
+    copies = _copies({ledger.tag: {row[1] for row in rows} for ledger, rows in runs})
+    found = []
+    for ledger, rows in runs:
+        if ledger.tag in copies:
+            continue
+        try:
+            if spec is None or _is_of(ledger, rows, spec):
+                found.append((ledger, sorted(ledger._parse(rows), key=lambda attempt: attempt.number)))
+        except ArkError:
+            if not ledger.remote:
+                raise
+    return found
+
+
+def _copies(commits: Mapping[str, Set[str]]) -> set[str]:
+    """The fetched ones among runs by name, whose attempts' commits these are, that say nothing which others do not."""
+    # Those of this repository first, then the longest, and of equal ones the first by name.
+    order = sorted(commits, key=lambda name: ("/" in name, -len(commits[name]), name))
+    copies: set[str] = set()
+    for at, name in enumerate(order):
+        if "/" in name and any(commits[name] <= commits[other] for other in order[:at] if other not in copies):
+            copies.add(name)
+    return copies
 
 
 def read_latest(repository: Repository, spec: str) -> tuple[Ledger, list[Attempt]] | None:
@@ -339,5 +385,5 @@ def pick(repository: Repository, branch_prefix: str, name: str) -> Attempt:
             found = Ledger(repository, branch_prefix, tag).read_one(int(number))
             if found:
                 return found
-    known = ", ".join(tags(repository)[-5:]) or "none yet"
+    known = ", ".join(names(repository)[-8:]) or "none yet"
     raise UsageError(f"there is no attempt {name}", f"write TAG/N; the tags are: {known}")

@@ -52,19 +52,22 @@ def finish(repository: Repository, verification: Verification) -> Verification:
     return ended
 
 
-def read_verifications(repository: Repository, name: str = "*") -> list[Verification]:
-    """The verifications of a run, or of all runs of this repository, in order of their names.
+def read_verifications(repository: Repository, *names: str) -> list[Verification]:
+    """The verifications of some runs, without names of all of this repository, in order of their refs; one process.
 
-    `name` is a tag, or `REMOTE/TAG` for a run that was fetched. What is no record is left out.
+    A name is a tag, or `REMOTE/TAG` for a run that was fetched; it is then the record's. What is no record is left out.
     """
+    roots = [(FETCHED if "/" in name else ROOT) + name for name in names or ("*",)]
     found = []
-    root = FETCHED if "/" in name else ROOT
-    for ref_name, commit, contents in repository.refs(f"{root}{name}/{FOLDER}/*", "refname", "objectname", "contents"):
-        run, _, digits = ref_name.removeprefix(root).rsplit("/", 2)
+    for path, commit, contents in repository.refs(
+        [f"{root}/{FOLDER}/*" for root in roots], "refname", "objectname", "contents"
+    ):
+        run, _, digits = path.removeprefix(FETCHED).removeprefix(ROOT).rsplit("/", 2)
         try:
-            found.append(_read_message(contents, run.rpartition("/")[2], int(digits), commit))
+            verification = _read_message(contents, run.rpartition("/")[2], int(digits), commit)
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
+        found.append(replace(verification, tag=run))
     return found
 
 
@@ -104,8 +107,9 @@ def _read_message(text: str, tag: str, number: int, commit: str) -> Verification
             fields[f"{name}s"].append(parse(value))
         else:
             fields[name] = value if name in _TEXTS else parse(value)
-    if fields.pop("verification") != number or fields["tag"] != tag:
+    if fields.pop("verification") != number:
         raise ValueError("another verification's record")
+    fields["tag"] = tag  # the run may have been pushed under another name
     samples = [
         Sample(
             row["arm"],

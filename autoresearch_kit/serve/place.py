@@ -150,7 +150,7 @@ def spec_name(repository: Repository, directory: Path) -> str:
 
 def read_run(repository: Repository, tag: str | None, spec: str) -> tuple[Ledger, list[Attempt]]:
     """The run `tag`, else that of the spec at path `spec` which was active last. UsageError when there is none."""
-    from autoresearch_kit.ledger.ledger import Ledger, read_latest, tags
+    from autoresearch_kit.ledger.ledger import Ledger, names, read_latest
 
     if tag is None:
         found = read_latest(repository, spec)
@@ -160,7 +160,7 @@ def read_run(repository: Repository, tag: str | None, spec: str) -> tuple[Ledger
     ledger = Ledger(repository, "", tag)
     attempts = ledger.read()
     if not attempts:
-        known = ", ".join(tags(repository)) or "none yet"
+        known = ", ".join(names(repository)) or "none yet"
         raise UsageError(f"there is no run {tag}", f"the runs are: {known}")
     return ledger, attempts
 
