@@ -155,7 +155,7 @@ def _money(value: float | None) -> float | None:
 
 
 def _moment(cell: object) -> str:
-    """ISO 8601 in UTC of a time in seconds, milliseconds or words; empty for anything else. Without a zone it is UTC."""
+    """ISO 8601 in UTC of a time in seconds, milliseconds or words, without a zone UTC; empty for anything else."""
     if cell is None or isinstance(cell, bool):
         return ""
     counted = number_of(cell) if not isinstance(cell, str) or cell.strip().replace(".", "", 1).isdigit() else None

@@ -28,7 +28,8 @@ _TEXTS = ("project", "metric", "yardstick", "machine", "version", "started", "ho
 
 def ref(verification: Verification) -> str:
     """Full name of the ref of a verification."""
-    return f"{ROOT}{verification.tag}/{FOLDER}/{verification.number:04d}"
+    root = FETCHED if "/" in verification.tag else ROOT
+    return f"{root}{verification.tag}/{FOLDER}/{verification.number:04d}"
 
 
 def begin(repository: Repository, verification: Verification) -> Verification:
