@@ -42,7 +42,7 @@ class Part:
     name: str
     """The constant; empty for lines."""
     removed: tuple[str, ...]
-    """Lines taken out, without white space at their ends; of a constant its old value, which does not make it another."""
+    """Lines taken out, without white space at their ends; of a constant its old value, which distinguishes nothing."""
     added: tuple[str, ...]
     """Lines put in; of a constant its new value."""
 
@@ -159,7 +159,7 @@ class _Files:
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
-        self._known: dict[tuple[str, str], tuple[frozenset[str], dict[str, str]]] = {}
+        self._known: dict[tuple[str, str], tuple[frozenset[str], frozenset[tuple[str, str]]]] = {}
 
     def has(self, run: Campaign, part: Part) -> bool:
         """Whether the run ends with this part."""
@@ -168,10 +168,10 @@ class _Files:
         if key not in self._known:
             data = self._repository.file_at(*key) or b""
             lines = [_plain(line) for line in data.decode("utf-8", "replace").splitlines()]
-            self._known[key] = (frozenset(lines), dict(filter(None, map(_assignment, lines))))
+            self._known[key] = (frozenset(lines), frozenset(filter(None, map(_assignment, lines))))
         lines_there, values = self._known[key]
         if part.name:
-            return values.get(part.name) == part.added[0]
+            return (part.name, part.added[0]) in values
         gone = set(part.removed) - set(part.added)
         # Lines that are elsewhere in the file too say nothing; but lines that were only taken out must be gone.
         return lines_there.issuperset(part.added) if part.added else not lines_there.intersection(gone)
@@ -262,11 +262,7 @@ def offers(found: Iterable[Change], target: Campaign) -> list[Offer]:
         here = next((where for where in change.places if where.run.name == target.name), None)
         for where in change.places:
             last = where.attempts[-1]
-            lacking = (
-                here is None
-                and target.name not in change.present
-                or (here is not None and where.part.added != here.part.added)
-            )
+            lacking = target.name not in change.present if here is None else where.part.added != here.part.added
             if where is here or not lacking or f"{where.run.name}/{last.number}" in tried:
                 continue
             key = (where.run.name, last.number)

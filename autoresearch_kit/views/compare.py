@@ -223,7 +223,7 @@ def _ranked(project: Project, rows: Sequence[Row], named: bool) -> list[Row]:
         measured = [row for row in members if row.campaign.best is not None and row.campaign.best.value is not None]
         measured.sort(key=_order)
         is_first = first is not None and number == 1
-        why = () if is_first else tuple(_differences(project, first and first.campaign, members[0].campaign))
+        why = () if is_first else tuple(_differences(project, first.campaign if first else None, members[0].campaign))
         ranks = {id(row): at for at, row in enumerate(measured, 1)} if _conditions(members[0].campaign) else {}
         for row in [*measured, *(row for row in members if row not in measured)]:
             found.append(replace(row, group=number, rank=ranks.get(id(row)), why_not=why))
