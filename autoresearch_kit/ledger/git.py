@@ -49,7 +49,7 @@ _ENVIRONMENT = {
 _LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
 # Where git and the user's settings are, and how it talks to others; all other variables say which repository.
 _KEPT = ("GIT_EXEC_PATH", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_ASKPASS")
-_KEPT_PREFIXES = ("GIT_PYTHON_", "GIT_SSH", "GIT_SSL_")
+_KEPT_PREFIXES = ("GIT_PYTHON_", "GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
 _PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 _MANY_LOOSE = 3000
 """So many loose objects are worth packing."""
@@ -366,6 +366,15 @@ class Repository:
 
     # Starting git
 
+    def command(self, *args: str) -> list[str]:
+        """The command line that starts git for `run`, or with `environment` for whoever must watch it."""
+        return [git.Git.GIT_PYTHON_GIT_EXECUTABLE or "git", *(word for s in _SAFE for word in ("-c", s)), *args]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What such a git finds in its environment; it speaks English."""
+        return {**os.environ, **self._repo.git.environment(), "LANGUAGE": "C", "LC_ALL": "C"}
+
     def run(
         self, *args: str, stdin: str | None = None, ok: tuple[int, ...] = (0,), env: Mapping[str, str] | None = None
     ) -> str:
@@ -378,7 +387,7 @@ class Repository:
                 feed.write((stdin or "").encode("utf-8", "surrogateescape"))
                 feed.seek(0)
                 status, out, err = self._repo.git.execute(
-                    [git.Git.GIT_PYTHON_GIT_EXECUTABLE or "git", *(word for s in _SAFE for word in ("-c", s)), *args],
+                    self.command(*args),
                     istream=feed,
                     with_extended_output=True,
                     with_exceptions=False,
