@@ -29,14 +29,17 @@ MAX_BYTES = 64 * 2**20
 def all_campaigns(project: Project) -> list[Campaign]:
     """Every run of the spec, here or fetched, the one active last at the end.
 
-    A remote-tracking branch whose ledger was not fetched counts with its kept attempts.
+    A remote-tracking branch whose ledger was not fetched counts with its kept attempts, unless they are known.
     """
     found = [_of_ledger(project, *run) for run in read_runs(project.repository, project.spec_name)]
-    known = {campaign.branch for campaign in found}
+    branches = {campaign.branch for campaign in found}
+    commits = {attempt.commit for campaign in found for attempt in campaign.attempts}
     for branch in project.repository.remote_branches(project.spec.branch_prefix):
-        if branch not in known:
+        if branch not in branches:
             with contextlib.suppress(ArkError):
-                found.insert(0, _of_branch(project, branch))
+                campaign = _of_branch(project, branch)
+                if campaign.attempts[-1].commit not in commits:  # else it was pushed from here
+                    found.insert(0, campaign)
     return found
 
 

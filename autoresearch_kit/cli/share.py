@@ -17,7 +17,7 @@ from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.serve.place import open_repository_at, refuse_desk, run_of
 
 if TYPE_CHECKING:
-    from autoresearch_kit.ledger.transfer import Fetched
+    from autoresearch_kit.ledger.mirror import Fetched
 
 remote_argument = click.argument("remote", required=False)
 directory_argument = click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
@@ -34,6 +34,7 @@ def push(remote: str | None, directory: Path | None, tags: tuple[str, ...], name
     """Share a run: its branch and every closed attempt, in one step, also while it goes on. Never by force."""
     from autoresearch_kit.ledger import transfer
     from autoresearch_kit.ledger.ledger import check_tag
+    from autoresearch_kit.ledger.remote import choose_remote
 
     chosen: list[str | None] = [*dict.fromkeys(tags)]
     if name is not None and len(chosen) > 1:
@@ -47,7 +48,7 @@ def push(remote: str | None, directory: Path | None, tags: tuple[str, ...], name
             if attempts[0].spec not in ("", project.spec_name):
                 raise UsageError(f"run {ledger.tag} belongs to {attempts[0].spec}", "give the folder of that spec")
             ledgers.append(ledger)
-        where = transfer.choose_remote(project.repository, remote, pushing=True)
+        where = choose_remote(project.repository, remote, pushing=True)
         with _progress() as tell:
             done = transfer.push(project.repository, where, ledgers, name, tell)
     for run in done:
@@ -62,14 +63,15 @@ def push(remote: str | None, directory: Path | None, tags: tuple[str, ...], name
 @click.option("--prune", is_flag=True, help="Forget runs that are not there any more.")
 def fetch(remote: str | None, directory: Path | None, prune: bool) -> None:
     """Bring the runs of others here, to compare, to show and to begin from; nothing of yours is touched."""
-    from autoresearch_kit.ledger import transfer
+    from autoresearch_kit.ledger import mirror
+    from autoresearch_kit.ledger.remote import choose_remote
 
     remote, directory = _words(remote, directory)
     heed_signals()
     with open_project_at(directory) as project:
-        where = transfer.choose_remote(project.repository, remote)
+        where = choose_remote(project.repository, remote)
         with _progress() as tell:
-            found = transfer.fetch(project.repository, where, project.spec.branch_prefix, prune, tell)
+            found = mirror.fetch(project.repository, where, project.spec.branch_prefix, prune, tell)
     for run in found.runs:
         if run.problem:
             _note(f"{run.name} cannot be read and is left out: {run.problem}")
@@ -80,7 +82,7 @@ def fetch(remote: str | None, directory: Path | None, prune: bool) -> None:
         _note(f"{name} is not there any more: {what}")
     others = [run for run in found.runs if not run.is_ours and not run.problem]
     if not any(run.new or run.was_replaced for run in found.runs):
-        click.echo(f"nothing new on {where}, which has {len(found.runs)} runs", err=True)
+        click.echo(f"nothing new on {where}; runs there: {len(found.runs)}", err=True)
     if others:
         click.echo(f"next: ark compare   ark log --tag {others[-1].name}", err=True)
 
@@ -97,7 +99,7 @@ def _note(text: str) -> None:
 
 def _words(remote: str | None, directory: Path | None) -> tuple[str | None, Path]:
     """Remote and folder. One word alone is a remote of the repository here, or else a folder that holds a spec."""
-    from autoresearch_kit.ledger.transfer import remotes
+    from autoresearch_kit.ledger.remote import remotes
     from autoresearch_kit.project import find_spec
 
     if remote is not None and directory is None and Path(remote).exists():

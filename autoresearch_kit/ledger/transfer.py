@@ -1,9 +1,6 @@
-"""Runs between repositories: branch and ledger move together, and nothing of the user's own is touched on either side.
+"""`ark push`: the closed attempts, ideas and ended verifications of a run, and its branch, by one atomic `git push`.
 
-push    the closed attempts, ideas and ended verifications of a run, and its branch, in one atomic `git push`, never by
-        force. A running attempt changes yet and stays here, as does what agents owe (`owed.py`).
-fetch   all runs of a remote into refs/ark-remotes/REMOTE/, their branches into refs/remotes/REMOTE/, which mirror it.
-
+Never by force. A running attempt changes yet and stays here, as does what agents owe (`owed.py`).
 What was pushed of an attempt never changes, so a run is pushed again and again while it goes on. Only a plain
 `git push REMOTE 'refs/ark/*'` brings running records to a remote: those are replaced by what became of them, and only
 where the remote still holds exactly that.
@@ -16,12 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autoresearch_kit.core.errors import ArkError, UsageError
-from autoresearch_kit.core.names import is_name
 from autoresearch_kit.core.records import Outcome
 from autoresearch_kit.core.verification import State
 from autoresearch_kit.ledger.git import ROOT, ZERO, Repository
-from autoresearch_kit.ledger.ledger import FETCHED, Ledger, check_tag, last_kept
+from autoresearch_kit.ledger.ledger import Ledger, check_tag, last_kept
 from autoresearch_kit.ledger.owed import NAME as OWED
+from autoresearch_kit.ledger.remote import read_remote
 from autoresearch_kit.ledger.talk import Said, Tell, talk
 from autoresearch_kit.ledger.verified import FOLDER as VERIFY
 from autoresearch_kit.ledger.verified import read_verifications
@@ -30,7 +27,6 @@ _AHEAD = 8
 """So many attempts may begin between our look at the ledger and git's own, and stay here nevertheless."""
 _RUNNING = re.compile(r"^Ark-(?:Outcome|State): running$", re.M)
 _PUSH = ("--porcelain", "--no-follow-tags", "--recurse-submodules=no", "--progress")
-_FETCH = ("--quiet", "--progress", "--no-tags", "--no-prune", "--no-write-fetch-head", "--no-auto-maintenance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,77 +45,6 @@ class Pushed:
     """Those of them that were not there before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What a fetch brought of one run."""
-
-    name: str
-    """`REMOTE/TAG`."""
-    attempts: int
-    """Attempts of it that are here now."""
-    new: int
-    """Those of them that were not here before, under no name."""
-    is_ours: bool = False
-    """Whether it was pushed from here and says nothing that this repository does not."""
-    was_replaced: bool = False
-    """Whether it is another run than the one that had this name there before."""
-    problem: str = ""
-    """Why it cannot be read; empty when it can."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mirror:
-    """What a fetch found."""
-
-    runs: tuple[Fetched, ...]
-    """The runs on the remote, in order of their names."""
-    gone: tuple[str, ...]
-    """Runs, as `REMOTE/TAG`, that are not there any more."""
-
-
-# Which remote
-
-
-def remotes(repository: Repository) -> list[str]:
-    """The remotes that the repository knows, by name."""
-    return repository.run("remote").split()
-
-
-def choose_remote(repository: Repository, wanted: str | None, pushing: bool = False) -> str:
-    """The remote `wanted`, else that of the branch that is checked out, else the only one, else `origin`.
-
-    For `pushing`, where git pushes that branch. UsageError when that is none, or when a run could not be named by it.
-    """
-    known = remotes(repository)
-    name = wanted or _configured(repository, known, pushing) or (known[0] if len(known) == 1 else "origin")
-    if name not in known:
-        if wanted is None and known:
-            raise UsageError("there are several remotes and none is `origin`", f"name one: {', '.join(known)}")
-        where = wanted if wanted and re.search("[/:]", wanted) else "URL"
-        new = "origin" if where == wanted or not wanted else wanted
-        listed = f"; the remotes are: {', '.join(known)}" if known else ""
-        raise UsageError(f"there is no remote {name}", f"add it: git remote add {new} {where}{listed}")
-    if not is_name(name):
-        plain = re.sub("[^A-Za-z0-9]+", "-", name).strip("-") or "hub"
-        raise UsageError(
-            f"the name of remote {name} cannot be part of a run's name", f"git remote rename {name} {plain}"
-        )
-    return name
-
-
-def _configured(repository: Repository, known: Sequence[str], pushing: bool) -> str:
-    branch = repository.branch()
-    keys = [f"branch.{branch}.pushRemote", "remote.pushDefault"] if pushing else []
-    for key in (*keys, f"branch.{branch}.remote"):
-        value = repository.run("config", "--get", key, ok=(0, 1)).strip()
-        if value in known:
-            return value
-    return ""
-
-
-# Push
-
-
 def push(
     repository: Repository,
     remote: str,
@@ -136,7 +61,7 @@ def push(
     specs = [spec for run in runs for spec in run.refspecs()]
     said = _push(repository, remote, specs, {}, tell)
     if said.status and (rejected := _outdated(said)):
-        there = _ls_remote(repository, remote, [f"{ROOT}*", "refs/heads/*"])
+        there = read_remote(repository, remote, [f"{ROOT}*", "refs/heads/*"])
         ours = {theirs: own for run in runs for own, theirs in run.names(rejected)}
         leases = {ref: there.get(ref, ZERO) for ref in rejected}
         for ref in rejected:
@@ -274,93 +199,3 @@ def _refused(remote: str, said: Said) -> ArkError:
         return ArkError(f"nothing was pushed to {remote}: {said.reason}", said.remark and f"it said: {said.remark}")
     why = refused[0].partition("(")[2].rstrip(")") or refused[0]
     return ArkError(f"{remote} refused: {why}", said.remark and f"it said: {said.remark}")
-
-
-# Fetch
-
-
-def fetch(
-    repository: Repository, remote: str, branch_prefix: str, prune: bool = False, tell: Tell | None = None
-) -> Mirror:
-    """Make refs/ark-remotes/`remote`/ and its branches below `branch_prefix` what the remote has.
-
-    A run that is not there any more is kept here unless `prune`. ArkError when the remote cannot be read.
-    """
-    root, heads = f"{FETCHED}{remote}/", f"refs/remotes/{remote}/{branch_prefix}/"
-    there = _ls_remote(repository, remote, [f"{ROOT}*", f"refs/heads/{branch_prefix}/*"])
-    wanted = {_mirrored(ref, root, heads, branch_prefix): oid for ref, oid in there.items()}
-    ours = {oid for (oid,) in repository.refs(ROOT, "objectname")}
-    before = _values(repository, root, heads)
-    if any(before.get(ref) != oid for ref, oid in wanted.items()):
-        specs = [f"+{ROOT}*:{root}*", f"+refs/heads/{branch_prefix}/*:{heads}*"]
-        said = talk(repository, "fetch", *_FETCH, "--recurse-submodules=no", remote, *specs, tell=tell)
-        if said.status:
-            raise ArkError(f"{remote} could not be fetched: {said.reason}", said.remark and f"it said: {said.remark}")
-    gone = _drop_stale(repository, root, before, wanted, prune)
-    after = _values(repository, root)
-    names = sorted({_run_of(ref, root) for ref in after} - {_run_of(ref, root) for ref in gone})
-    runs = [_fetched(repository, name, root, before, after, ours) for name in names if is_name(name)]
-    lost = sorted({_run_of(ref, root) for ref in gone if ref.startswith(root)})
-    return Mirror(tuple(run for run in runs if run.attempts), tuple(f"{remote}/{name}" for name in lost))
-
-
-def _mirrored(ref: str, root: str, heads: str, branch_prefix: str) -> str:
-    """The name here of a ref there."""
-    if ref.startswith(ROOT):
-        return root + ref.removeprefix(ROOT)
-    return heads + ref.removeprefix(f"refs/heads/{branch_prefix}/")
-
-
-def _drop_stale(
-    repository: Repository, root: str, before: Mapping[str, str], wanted: Mapping[str, str], prune: bool
-) -> list[str]:
-    """Delete what is not there any more of runs that are: of another one under the same name. All of it with `prune`.
-
-    Returns the refs of runs that are gone there altogether.
-    """
-    there = {_run_of(ref, root) for ref in wanted if ref.startswith(root)}
-    missing = [ref for ref in before if ref not in wanted]
-    gone = [ref for ref in missing if _run_of(ref, root) not in there]
-    doomed = missing if prune else [ref for ref in missing if ref.startswith(root) and ref not in gone]
-    if doomed:
-        repository.update_refs({ref: (ZERO, before[ref]) for ref in doomed})
-    return gone
-
-
-def _fetched(
-    repository: Repository, tag: str, root: str, before: Mapping[str, str], after: Mapping[str, str], ours: set[str]
-) -> Fetched:
-    name = f"{root.removeprefix(FETCHED)}{tag}"
-    ledger = Ledger(repository, "", name)
-    here = {ref: oid for ref, oid in after.items() if re.fullmatch(rf"{re.escape(root + tag)}/[0-9]+", ref)}
-    known = ours | set(before.values())
-    new = sum(oid not in known for oid in here.values())
-    problem = ""
-    if new:
-        try:
-            ledger.read()
-        except ArkError as error:
-            problem = error.message
-    first = ledger.ref(0)
-    replaced = first in before and before[first] != after.get(first)
-    return Fetched(name, len(here), new, set(here.values()) <= ours, replaced, problem)
-
-
-def _run_of(ref: str, root: str) -> str:
-    """The tag of an attempt's ref, or of a branch."""
-    return ref.removeprefix(root).partition("/")[0] if ref.startswith(root) else ref.rpartition("/")[2]
-
-
-def _values(repository: Repository, *roots: str) -> dict[str, str]:
-    return {row[0]: row[1] for row in repository.refs(roots, "refname", "objectname")}
-
-
-def _ls_remote(repository: Repository, remote: str, patterns: Sequence[str]) -> dict[str, str]:
-    """The refs of a remote that fit, with their commits; ArkError when it cannot be read."""
-    said = talk(repository, "ls-remote", "--quiet", remote, *patterns)
-    if said.status:
-        raise ArkError(f"{remote} cannot be read: {said.reason}", said.remark and f"it said: {said.remark}")
-    rows = (line.split("\t") for line in said.out.splitlines())
-    roots = tuple(pattern.removesuffix("*") for pattern in patterns)
-    # The patterns of `ls-remote` fit anywhere in a name.
-    return {row[1]: row[0] for row in rows if len(row) == 2 and row[1].startswith(roots)}
