@@ -1,0 +1,462 @@
+"""Runs side by side in words and tables: what `ark compare` prints, and what its page says.
+
+Numbers are written with as many digits as tell them apart. What is not known is `?`, what does not apply is `-`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from autoresearch_kit.core.campaign import ARK, Campaign
+from autoresearch_kit.core.entry import gain_percent
+from autoresearch_kit.core.interval import Interval
+from autoresearch_kit.core.records import Outcome, clean_line, number
+from autoresearch_kit.views.changes import Change, Offer, Part, Where, can_try, offers, transplant_command, try_command
+from autoresearch_kit.views.compare import Row, agents_data
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+UNKNOWN, NONE = "?", "-"
+SHOWN_CHANGES = 8
+"""So many changes of a kind are listed; `--json` has all."""
+SHOWN_TARGETS = 2
+"""For so many runs the commands that try the others' changes are written out."""
+TITLE_CHARACTERS = 72
+"""Of a title in a list."""
+VALUE_CHARACTERS = 24
+"""Of a constant's value in a list."""
+NAME_CHARACTERS = 60
+"""Of the name of a run, which may be a path."""
+
+NUMBERS = ("place", "metric", "attempts", "kept", "crashed", "baseline", "best", "gain", "verified", "to best")
+"""Facts of the first table when a run is a row; the others follow in a second one."""
+WORDS = ("agent", "machine")
+"""Facts that may be long, and are broken into lines."""
+
+Facts = Mapping[str, str]
+
+
+# Numbers as people read them
+
+
+def digits(values: Iterable[float | None]) -> int:
+    """Significant digits that tell values apart which are not equal; six where that is enough."""
+    found = {value for value in values if value is not None}
+    return next((n for n in range(6, 17) if len({f"{value:.{n}g}" for value in found}) == len(found)), 17)
+
+
+def duration(seconds: float | None) -> str:
+    """`48 s`, `12 min`, `3.4 h`, `2.1 d`."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 100 * 3600 else f"{seconds / 86400:.1f} d"
+
+
+def gain_cell(run: Campaign) -> str:
+    """The gain over the baseline: `9.3 %`, `3.1 times`, or in units of the metric where percents mean nothing."""
+    first, best = (found.value if found else None for found in (run.baseline, run.best))
+    if first is None or best is None or first == best:
+        return NONE
+    if run.maximize and first > 0 and best >= 2 * first:
+        return f"{best / first:.3g} times"
+    percent = gain_percent(first, best, run.maximize)
+    return f"{percent:.3g} %" if percent is not None else number(best - first if run.maximize else first - best)
+
+
+def _verified(row: Row) -> str:
+    found = row.verification
+    if found is None or found.gain is None or not row.is_verified:
+        return "no"
+    if found.gain.exact:
+        value = found.gain.percent or found.gain.absolute
+        return f"{value.value:.3g}{' %' if found.gain.percent else ''} exactly"
+    return _interval(found.gain.percent, " %") if found.gain.percent else _interval(found.gain.absolute, "")
+
+
+def _interval(found: Interval, unit: str) -> str:
+    return f"{found.low:.3g} to {found.high:.3g}{unit}"
+
+
+def group_name(row: Row) -> str:
+    """A, B, C, ...; beyond Z a number."""
+    return chr(64 + row.group) if row.group <= 26 else str(row.group)
+
+
+def run_name(run: Campaign) -> str:
+    """What to call a run on a line."""
+    return clean_line(run.name, NAME_CHARACTERS)
+
+
+def facts(rows: Sequence[Row]) -> list[Facts]:
+    """What is said of each run, by label in order; a label that says nothing of any of them is left out."""
+    runs = [row.campaign for row in rows]
+    width = digits(found.value for run in runs for found in (run.baseline, run.best) if found)
+    several_groups = len({row.group for row in rows}) > 1
+    several_metrics = len({(run.metric, run.maximize) for run in runs}) > 1
+
+    def value(number: float | None) -> str:
+        return NONE if number is None else f"{number:.{width}g}"
+
+    def of(row: Row) -> dict[str, str]:
+        run = row.campaign
+        best, cost = run.best, run.cost
+        outcomes = [a.outcome for a in run.tried]
+
+        def count(outcome: Outcome) -> str:
+            return str(outcomes.count(outcome)) if row.knows_all else UNKNOWN
+
+        to_best = NONE
+        if row.attempts_to_best:
+            to_best = f"{row.attempts_to_best} in {duration(row.seconds_to_best)}"
+        peers = sum(other.group == row.group and other.rank is not None for other in rows)
+        place = NONE if row.rank is None else f"{row.rank} of {peers}"
+        return {
+            "place": f"{place} in {group_name(row)}" if several_groups and row.rank else place,
+            "metric": clean_line(run.metric, 40) if several_metrics else "",
+            "attempts": UNKNOWN if row.attempts is None else str(row.attempts),
+            "kept": str(len(run.kept)),
+            "discarded": count(Outcome.DISCARD),
+            "crashed": count(Outcome.CRASH),
+            "lost": count(Outcome.LOST) if Outcome.LOST in outcomes else "",
+            "baseline": value(run.baseline.value if run.baseline else None),
+            "best": value(best.value if best else None),
+            "gain": gain_cell(run),
+            "verified": _verified(row) if run.source == ARK else "",
+            "to best": to_best,
+            "at work": duration(row.seconds),
+            "per hour": UNKNOWN if row.attempts_per_hour is None else f"{row.attempts_per_hour:.3g}",
+            "agent time": "" if cost.seconds is None else duration(cost.seconds),
+            "tokens": "" if cost.tokens is None else f"{cost.tokens:,}",
+            "money": "" if cost.money is None else f"{cost.money:.2f}",
+            "started": run.attempts[0].started[:16].replace("T", " ") if run.attempts else "",
+            "agent": ", ".join(_agent_words(run)) or UNKNOWN,
+            "machine": "; ".join(run.machines) or UNKNOWN,
+        }
+
+    found = [of(row) for row in rows]
+    labels = [label for label in (found[0] if found else {}) if any(entry[label] for entry in found)]
+    if all(entry.get("verified") in ("no", "", None) for entry in found) and "verified" in labels:
+        labels.remove("verified")
+    return [{label: entry[label] or UNKNOWN for label in labels} for entry in found]
+
+
+def _agent_words(run: Campaign) -> list[str]:
+    agents = agents_data(run)
+    if len(agents) == 1:
+        return [str(agents[0]["agent"])]
+    return [
+        f"{agent['agent']} ({agent['kept']}" + (" kept)" if agent["attempts"] is None else f" of {agent['attempts']})")
+        for agent in agents
+    ]
+
+
+# Tables for a terminal
+
+
+def print_table(console: Console, rows: Sequence[Row]) -> None:
+    """The facts, a run a column where all fit, else a run a row, else as many columns at a time as fit."""
+    found = facts(rows)
+    labels = list(found[0])
+    whole = _columns(rows, found, labels)
+    if _fits(console, whole):
+        console.print(whole)
+        return
+    first = [label for label in labels if label in NUMBERS]
+    rest = [label for label in labels if label not in first]
+    tables = [_rows(rows, found, first), _rows(rows, found, rest)]
+    if len(rows) > 2 and all(_fits(console, table) for table in tables):
+        console.print(tables[0])
+        console.print()
+        console.print(tables[1])
+        return
+    at = 0
+    while at < len(rows):
+        count = len(rows) - at
+        while count > 1 and not _fits(console, _columns(rows[at : at + count], found[at : at + count], labels)):
+            count -= 1
+        console.print(_columns(rows[at : at + count], found[at : at + count], labels))
+        at += count
+        if at < len(rows):
+            console.print()
+
+
+def _fits(console: Console, table: Table) -> bool:
+    """Whether nothing needs to be cut."""
+    from rich.measure import Measurement
+
+    options = console.options.update(max_width=10_000)
+    return Measurement.get(console, options, table).minimum <= console.width
+
+
+def _columns(rows: Sequence[Row], found: Sequence[Facts], labels: Sequence[str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("", style="dim", no_wrap=True)
+    for row in rows:
+        table.add_column(
+            Text(run_name(row.campaign), style="bold"), overflow="fold", min_width=_least([e for e in [row]], found)
+        )
+    for label in labels:
+        table.add_row(label, *(Text(entry[label], style=_style(label)) for entry in found))
+    return table
+
+
+def _least(_: Sequence[Row], found: Sequence[Facts]) -> int:
+    """A column's width that breaks no number."""
+    return max(len(text) for entry in found for label, text in entry.items() if label not in WORDS)
+
+
+def _rows(rows: Sequence[Row], found: Sequence[Facts], labels: Sequence[str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
+    table.add_column("run", overflow="fold", min_width=10, style="bold")
+    for label in labels:
+        if label in WORDS:
+            table.add_column(label, overflow="fold", min_width=16)
+        else:
+            table.add_column(label, no_wrap=True, min_width=max(len(entry[label]) for entry in found))
+    for row, entry in zip(rows, found, strict=True):
+        table.add_row(Text(run_name(row.campaign)), *(Text(entry[label], style=_style(label)) for label in labels))
+    return table
+
+
+def _style(label: str) -> str:
+    return "bold" if label in ("best", "gain") else ""
+
+
+# What the numbers say
+
+
+def sentences(rows: Sequence[Row]) -> list[str]:
+    """What somebody who reads the table should know, in order of weight."""
+    return [*_grouping(rows), *_lead(rows), *_gains(rows), *_notes(rows)]
+
+
+def _grouping(rows: Sequence[Row]) -> Iterator[str]:
+    groups: dict[int, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    if len(groups) > 1 and not rows[0].why_not:
+        names = _and(run_name(row.campaign) for row in groups[1])
+        yield f"Places are given only among runs that were measured alike. A is {names}."
+    for members in groups.values():
+        if members[0].why_not:
+            names = _and(run_name(row.campaign) for row in members)
+            letter = f"{group_name(members[0])}, " if len(groups) > 1 else ""
+            yield f"Not comparable: {letter}{names}: {'; '.join(members[0].why_not)}."
+
+
+def _lead(rows: Sequence[Row]) -> Iterator[str]:
+    """How far the first is ahead of the second among those measured alike, and what that is worth."""
+    placed = [row for row in rows if row.group == 1 and row.rank in (1, 2)]
+    if len(placed) < 2:
+        return
+    (one, first), (two, second) = ((row.campaign, row.campaign.best) for row in placed)
+    if first is None or second is None or first.value is None or second.value is None:
+        return
+    ahead = abs(first.value - second.value)
+    if not ahead:
+        yield f"{run_name(one)} and {run_name(two)} end with the same value."
+        return
+    percent = f" ({100 * ahead / abs(second.value):.3g} %)" if second.value else ""
+    text = f"{run_name(one)} ends better than {run_name(two)} by {number(ahead)} {clean_line(one.metric, 40)}{percent}"
+    noises = [a.verdict.noise for a in (first, second) if a.verdict and a.verdict.noise]
+    if not noises:
+        yield f"{text}; how much of that is noise is not known."
+        return
+    noise = max(noises)
+    if ahead < 2 * noise:
+        yield f"{text}, which is less than twice the noise of one measurement ({number(noise)}): no difference is shown."
+    else:
+        yield f"{text}; one measurement has a noise of {number(noise)} (standard deviation), and both were selected."
+
+
+def _gains(rows: Sequence[Row]) -> Iterator[str]:
+    selected = []
+    for row in rows:
+        best = row.campaign.best
+        if row.is_verified:
+            yield f"{run_name(row.campaign)}: {row.gain_note}."
+        elif row.verification is not None:
+            yield f"{run_name(row.campaign)}: its gain was {row.gain_note}."
+        elif best is not None and not best.is_baseline:
+            selected.append(row)
+    if not selected:
+        return
+    names = "these runs" if len(selected) == len(rows) > 1 else _and(run_name(row.campaign) for row in selected)
+    one = len(selected) == 1
+    text = f"The gain of {names} was kept because it looked good, so it has no interval and is likely too large"
+    if not one:
+        text = text.replace("The gain", "The gains").replace(" was ", " were ").replace(" it ", " they ", 1)
+        text = text.replace("so it has", "so they have").replace("is likely", "are likely")
+    own = next((row.campaign for row in selected if can_try(row.campaign)), None)
+    yield f"{text}; for one with an interval: ark verify --tag {own.name}." if own else f"{text}."
+
+
+def _notes(rows: Sequence[Row]) -> Iterator[str]:
+    for row in rows:
+        name = run_name(row.campaign)
+        if row.same_as:
+            yield f"{name} is also {_and(clean_line(other, NAME_CHARACTERS) for other in row.same_as)}: the same run."
+        for note in row.campaign.notes:
+            yield f"{name}: {clean_line(note, 300)}."
+
+
+def _and(names: Iterable[str]) -> str:
+    found = list(names)
+    if len(found) > 6:
+        found = [*found[:5], f"{len(found) - 5} others"]
+    return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
+
+
+# Changes
+
+
+def part_words(part: Part, before: str = "") -> str:
+    """One change: `train.py: LR 0.1 -> 0.05`, or how many lines went and came."""
+    file = clean_line(part.file, NAME_CHARACTERS)
+    if part.name:
+        old, new = (clean_line(text, VALUE_CHARACTERS) for text in (before or part.removed[0], part.added[0]))
+        return f"{file}: {part.name} {old} -> {new}"
+    if len(part.removed) == 1 and len(part.added) == 1:
+        old, new = clean_line(part.removed[0], 2 * VALUE_CHARACTERS), clean_line(part.added[0], 2 * VALUE_CHARACTERS)
+        return f"{file}: {old} -> {new}"
+    return f"{file}: {len(part.removed)} lines out, {len(part.added)} in"
+
+
+def common_lines(found: Sequence[Change]) -> list[str]:
+    """The changes that several runs came to, each with where."""
+    return [
+        f"{part_words(change.part, change.places[0].before)}  [{_places(change)}]{_only(change)}"
+        for change in found
+        if change.is_common
+    ]
+
+
+def _places(change: Change) -> str:
+    return ", ".join(f"{run_name(where.run)}/{where.attempts[-1].number}" for where in change.places)
+
+
+def _only(change: Change) -> str:
+    words = [f"only on {change.only_machine}" if change.only_machine else ""]
+    words += [f"only by {change.only_agent}" if change.only_agent else ""]
+    said = ", ".join(word for word in words if word)
+    return f", {said}" if said else ""
+
+
+def value_lines(found: Sequence[Change]) -> list[str]:
+    """The constants that several runs turned to different values."""
+
+    def words(where: Where) -> str:
+        value = clean_line(where.part.added[0], VALUE_CHARACTERS)
+        return f"{value} [{run_name(where.run)}/{where.attempts[-1].number}]"
+
+    return [
+        f"{clean_line(change.part.file, NAME_CHARACTERS)}: {change.part.name} "
+        f"{clean_line(change.places[0].before, VALUE_CHARACTERS)} -> {', '.join(map(words, change.places))}"
+        for change in found
+        if change.differs
+    ]
+
+
+def offer_words(offer: Offer) -> str:
+    """A kept change that another run lacks."""
+    said = "; ".join(part_words(part) for part in offer.parts[:3])
+    more = f" and {len(offer.parts) - 3} others" if len(offer.parts) > 3 else ""
+    by = f", by {offer.attempt.proposal.agent.removeprefix('by ')}" if offer.attempt.proposal.agent else ""
+    title = clean_line(offer.attempt.proposal.title, TITLE_CHARACTERS)
+    return f"{run_name(offer.run)}/{offer.attempt.number}  {title} ({said}{more}{by})"
+
+
+def particular(rows: Sequence[Row], found: Sequence[Change]) -> list[tuple[str, list[str], list[str]]]:
+    """For the best runs in which attempts can be made: heading, what of the others they lack, commands that try it."""
+    made = []
+    for row in rows:
+        target = row.campaign
+        if can_try(target) and (lacking := offers(found, target)):
+            heading = f"Kept elsewhere and not in {run_name(target)}: {len(lacking)}"
+            first = lacking[0]
+            commands = [
+                try_command(target, [f"{first.run.name}/{first.attempt.number}"]),
+                transplant_command(target) + "  # every one of them in turn",
+            ]
+            made.append((heading, [offer_words(offer) for offer in lacking], commands))
+    return made[:SHOWN_TARGETS]
+
+
+def change_lines(rows: Sequence[Row], found: Sequence[Change]) -> Iterator[str]:
+    """The changes for a terminal, a few of each kind."""
+    if not found:
+        return
+    for heading, lines in (
+        ("Kept by several runs", common_lines(found)),
+        ("The same constant, turned to other values", value_lines(found)),
+    ):
+        if lines:
+            yield ""
+            yield f"{heading}: {len(lines)}"
+            yield from _some(lines)
+    alone = sum(len(change.places) == 1 for change in found)
+    for kind, of in (("machine", _machine_of), ("agent", _agent_of)):
+        by: dict[str, int] = {}
+        for change in found:
+            if name := of(change):
+                by[name] = by.get(name, 0) + 1
+        if by:
+            yield ""
+            yield f"Kept on one {kind} only:" if kind == "machine" else "Found by one agent only:"
+            yield from (f"  {count:>4}  {name}" for name, count in sorted(by.items(), key=lambda item: -item[1]))
+    targets = particular(rows, found)
+    for heading, lines, commands in targets:
+        yield ""
+        yield heading
+        yield from _some(lines)
+        yield from (f"    {command}" for command in commands)
+    if alone and not targets:
+        yield ""
+        yield f"{alone} kept changes are in one run only; they can be tried where the other run was made."
+
+
+def _machine_of(change: Change) -> str:
+    return change.only_machine
+
+
+def _agent_of(change: Change) -> str:
+    return change.only_agent
+
+
+def _some(lines: Sequence[str]) -> Iterator[str]:
+    yield from (f"  {line}" for line in lines[:SHOWN_CHANGES])
+    if len(lines) > SHOWN_CHANGES:
+        yield f"  ... and {len(lines) - SHOWN_CHANGES} more: --json lists all"
+
+
+def print_all(console: Console, rows: Sequence[Row], found: Sequence[Change]) -> None:
+    """Everything for a terminal."""
+    from rich.text import Text
+
+    run = rows[0].campaign
+    metrics = {(row.campaign.metric, row.campaign.maximize) for row in rows}
+    if len(metrics) == 1:
+        console.print(Text(f"{clean_line(run.metric, 80)}, {'higher' if run.maximize else 'lower'} is better\n"))
+    print_table(console, rows)
+    said = sentences(rows)
+    if said:
+        console.print()
+    say: Callable[[str], None] = lambda text: console.print(Text(text), soft_wrap=not console.is_terminal)  # noqa: E731
+    for text in said:
+        say(text)
+    for line in change_lines(rows, found):
+        # Commands are to be copied, so no line of the terminal's making may cut them.
+        console.print(Text(line), soft_wrap=line.startswith("    ") or not console.is_terminal)
