@@ -121,7 +121,8 @@ class _Outgoing:
         """For `git push`. A pattern: thousands of single names take git half a minute."""
         own = f"{ROOT}{self.ledger.tag}/"
         specs = [f"{self.head}:refs/heads/{self.branch}", f"{own}*:{self.root}*"]
-        return specs + [f"^{own}{name}" for name in self.kept_here]
+        # Under both names: git holds what is excepted against names there, its manual says against those here.
+        return specs + [f"^{root}{name}" for root in dict.fromkeys((own, self.root)) for name in self.kept_here]
 
     def has(self, ref: str) -> bool:
         return ref.startswith(self.root) or ref == f"refs/heads/{self.branch}"

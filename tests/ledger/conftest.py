@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from made_runs import Shared
 from small_repository import git, start
 
 from autoresearch_kit.ledger.git import Repository
@@ -46,3 +47,18 @@ def repository(folder: Path) -> Iterator[Repository]:
 @pytest.fixture
 def ledger(repository: Repository) -> Ledger:
     return Ledger(repository, "autoresearch", "t")
+
+
+@pytest.fixture
+def shared(repository: Repository, folder: Path, tmp_path: Path) -> Iterator[Shared]:
+    """A bare repository, `repository`, and a clone of both."""
+    hub, elsewhere = tmp_path / "hub.git", tmp_path / "elsewhere"
+    git(tmp_path, "clone", "-q", "--bare", str(folder), str(hub))
+    # What a careful host checks of what it receives.
+    git(hub, "config", "receive.fsckObjects", "true")
+    git(folder, "remote", "add", "origin", str(hub))
+    git(folder, "fetch", "-q", "origin")
+    git(tmp_path, "clone", "-q", str(hub), str(elsewhere))
+    opened = Repository(elsewhere)
+    yield Shared(hub, repository, opened)
+    opened.close()
