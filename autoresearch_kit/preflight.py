@@ -131,6 +131,12 @@ def _commands(project: Project) -> Iterator[Finding]:
             yield Finding("fail", key, f"`{missing[0]}` is not found", "install it, or give its path")
         else:
             yield Finding("ok", key, line)
+    for event, hook in spec.on:
+        if hook is not None and (missing := missing_programs(hook.command)):
+            text = f"`{missing[0]}` is not found, so nobody would be told"
+            yield Finding("warn", f"on.{event}", text, "install it, or give its path")
+        elif hook is not None:
+            yield Finding("ok", f"on.{event}", hook.command)
     for suffix in {Path(name).suffix for name in [*spec.mutable_files, *spec.immutable_files]} & set(COMPILERS):
         compiler = (os.environ.get("CC") if suffix == ".c" else None) or COMPILERS[suffix]
         if shutil.which(compiler.split()[0]) is None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import click
 
 from autoresearch_kit.cli.common import (
-    INTERRUPTED,
     default_tag,
     directory,
     finite,
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
     from autoresearch_kit.ledger.ledger import Ledger
     from autoresearch_kit.project import Project
     from autoresearch_kit.ratchet import Run, Watch
-
-STOPPED = "stopped by you"
-"""Why a run has ended that somebody interrupted."""
 
 
 @click.command()
@@ -80,6 +76,7 @@ def run(
     from autoresearch_kit.agents.brief import check_templates
     from autoresearch_kit.core.budget import Limits
     from autoresearch_kit.ledger.ledger import check_tag
+    from autoresearch_kit.notify import STOPPED, Notifier
     from autoresearch_kit.ratchet import Run
     from autoresearch_kit.serve import session
     from autoresearch_kit.serve.client import dismiss
@@ -93,24 +90,26 @@ def run(
         tag = default_tag(project, time.strftime("%b%d").lower()) if tag is None else check_tag(tag)
         heed_signals()
         limits = Limits(attempts, hours)
-        with Display(Console(stderr=True)) as display:
-            host = Host(display, agents[0].known_as, stays=True) if agents[0].drive == "agent" else None
-            with Run(project, tag, host.watch if host else display) as held:
+        with Display(Console(stderr=True)) as display, Notifier(project, display) as notifier:
+            host = Host(notifier, agents[0].known_as, stays=True) if agents[0].drive == "agent" else None
+            with Run(project, tag, host.watch if host else notifier) as held:
                 display.follow(held)
                 dismiss(held.cache)
                 held.open(start_from)
                 if host is None:
                     _refuse_to_lose(held.cache, "`ark run` lays the desk anew for each turn")
+                notifier.follow(held)
                 try:
                     if host:
-                        ending = session.drive(held, host, agents[0], limits, held.recorded(display))
+                        ending = session.drive(held, host, agents[0], limits, held.recorded(notifier))
                     else:
-                        ending = _loop(held, agents, limits, held.recorded(display))
+                        ending = _loop(held, agents, limits, held.recorded(notifier))
                 except KeyboardInterrupt:
-                    ending = None
-                held.live.end(ending.reason if ending else STOPPED)
-        _print_ending(project, held.ledger, held.attempts, directory, ending.reason if ending else STOPPED)
-    raise SystemExit(ending.exit_code if ending else INTERRUPTED)
+                    ending = STOPPED
+                held.live.end(ending.reason)
+                notifier.ended(ending)
+        _print_ending(project, held.ledger, held.attempts, directory, ending.reason)
+    raise SystemExit(ending.exit_code)
 
 
 def _refuse_to_lose(cache: Path, why: str) -> None:

@@ -29,6 +29,7 @@ from autoresearch_kit.core.records import Attempt, Proposal
 from autoresearch_kit.lab.desk import Refused
 from autoresearch_kit.ledger.ledger import pick
 from autoresearch_kit.loop import Turns
+from autoresearch_kit.notify import Notifier
 from autoresearch_kit.project import open_project
 from autoresearch_kit.ratchet import Change, Event, Judged, NoAttempt, Note, Run, Sampling, Watch
 from autoresearch_kit.serve.answers import AFTER, measured, running, unmeasured
@@ -323,14 +324,15 @@ def main(arguments: Sequence[str]) -> int:
     """Hold the run of a desk until nobody has asked for a while. The first line on stdout says whether it began."""
     spec, tag = arguments
     _heed_signals()
-    host = Host(watch=_log)
     try:
         refuse_desk(Path(spec))
         project = open_project(Path(spec))
     except ArkError as error:
         _report(error, held=False)
         return error.exit_code
-    with contextlib.closing(project.repository), Run(project, tag, host.watch) as run:
+    notifier = Notifier(project, _log, is_whole=False)
+    host = Host(watch=notifier)
+    with contextlib.closing(project.repository), notifier, Run(project, tag, host.watch) as run:
         try:
             run.open()
             host.hold(run)
@@ -339,16 +341,18 @@ def main(arguments: Sequence[str]) -> int:
             _report(error, held=run.ledger.lock().is_held())
             return error.exit_code
         _say({"ready": True})
+        notifier.follow(run)
         try:
-            return _serve(host, run)
+            return _serve(host, run, notifier)
         finally:
             host.close()
 
 
-def _serve(host: Host, run: Run) -> int:
+def _serve(host: Host, run: Run, notifier: Notifier) -> int:
     try:
         host.ready(Turns(run, Limits(), lambda event: None))
     except ArkError as error:
+        notifier.failed(error)
         if host.server.take(LAST_WORDS_SECONDS):
             host.server.fail(error)
         return error.exit_code
@@ -356,6 +360,7 @@ def _serve(host: Host, run: Run) -> int:
         try:
             host.handle(order)
         except ArkError as error:
+            notifier.failed(error)
             return error.exit_code
     return 0
 

@@ -59,6 +59,7 @@ budget: {attempts: 100, hours: 8, target: 0.9, patience: 30, money: 20}
 sandbox: none
 env: {VERSION: 3.10, NO: yes, ON: 1:30, EMPTY: "", WIDTH: 010}
 resources: {memory_mb: 16000}
+on: {keep: ./tell.sh}
 """
 
 
