@@ -72,10 +72,12 @@ class Change:
 
     places: tuple[Where, ...]
     """In the order of the runs."""
-    runs: tuple[Campaign, ...]
-    """All that were looked at."""
     present: tuple[str, ...]
     """Names of the other runs whose best files have it all the same, because they began with it."""
+    only_machine: str
+    """The kind of machine on which alone it was kept, where the runs were on several; else empty."""
+    only_agent: str
+    """The agent that alone came upon it, where several have kept something; else empty."""
 
     @property
     def part(self) -> Part:
@@ -90,33 +92,7 @@ class Change:
     @property
     def differs(self) -> bool:
         """Whether several runs turned one constant to different values."""
-        return len({where.part.added for where in self.places}) > 1
-
-    @property
-    def only_machine(self) -> str:
-        """The kind of machine that alone kept it, where the runs were on several; else empty."""
-        return _only(self._of(self.places, _machines), self._of_runs(_machines))
-
-    @property
-    def only_agent(self) -> str:
-        """The agent that alone came upon it, where several were at work; else empty."""
-        authors = {a.proposal.agent for where in self.places for a in where.attempts}
-        return _only(authors, {agent for run in self.runs for agent in run.agents})
-
-    @staticmethod
-    def _of(places: Iterable[Where], what: Any) -> set[str]:
-        return {name for where in places for name in what(where.run)}
-
-    def _of_runs(self, what: Any) -> set[str]:
-        return {name for run in self.runs for name in what(run)}
-
-
-def _machines(run: Campaign) -> tuple[str, ...]:
-    return run.machines[:1]
-
-
-def _only(found: set[str], all_of_them: set[str]) -> str:
-    return next(iter(found)) if len(found) == 1 and len(all_of_them - {""}) > 1 else ""
+        return len(self.places) > 1 and len({where.part.added for where in self.places}) > 1
 
 
 # Finding
@@ -134,13 +110,21 @@ def changes(repository: Repository, runs: Sequence[Campaign]) -> list[Change]:
         for key, where in _of_run(run, found).items():
             if files.has(run, where.part):  # else it was undone, or became something else
                 grouped.setdefault(key, []).append(where)
+    machines = {run.name: run.machines[0] if run.machines else "" for run in runs}
+    agents = {a.proposal.agent for run in runs for a in run.kept if a.proposal.agent}
     made = []
     for places in grouped.values():
         names = {where.run.name for where in places}
-        others = [run for run in runs if run.name not in names]
-        present = tuple(run.name for run in others if files.has(run, places[0].part))
-        made.append(Change(tuple(places), tuple(runs), present))
+        present = tuple(run.name for run in runs if run.name not in names and files.has(run, places[0].part))
+        authors = {a.proposal.agent for where in places for a in where.attempts}
+        only_machine = _only({machines[name] for name in names}, set(machines.values()))
+        made.append(Change(tuple(places), present, only_machine, _only(authors, agents)))
     return sorted(made, key=lambda change: -len(change.places))
+
+
+def _only(found: set[str], there_are: set[str]) -> str:
+    """The one that was found, where there are others."""
+    return next(iter(found)) if len(found) == 1 and len(there_are) > 1 else ""
 
 
 def _of_run(run: Campaign, found: Mapping[str, str]) -> dict[tuple[object, ...], Where]:
@@ -255,21 +239,23 @@ class Offer:
 
 
 def offers(found: Iterable[Change], target: Campaign) -> list[Offer]:
-    """What other runs kept and `target` neither kept nor has; for a constant also another value. By run and number."""
-    made: dict[tuple[str, int], Offer] = {}
+    """What other runs kept and `target` neither kept nor has; for a constant also another value.
+
+    The changes of one run after those of another, in the order in which they were kept.
+    """
+    made: dict[str, dict[int, Offer]] = {}
     tried = {name for attempt in target.attempts for name in attempt.proposal.origin}
     for change in found:
         here = next((where for where in change.places if where.run.name == target.name), None)
         for where in change.places:
-            last = where.attempts[-1]
+            name, last = where.run.name, where.attempts[-1]
             lacking = target.name not in change.present if here is None else where.part.added != here.part.added
-            if where is here or not lacking or f"{where.run.name}/{last.number}" in tried:
+            if where is here or not lacking or f"{name}/{last.number}" in tried:
                 continue
-            key = (where.run.name, last.number)
-            known = made[key].parts if key in made else ()
-            made[key] = Offer(where.run, last, (*known, where.part))
-    order = [run.name for change in found for run in change.runs]
-    return sorted(made.values(), key=lambda offer: (order.index(offer.run.name), offer.attempt.number))
+            of_run = made.setdefault(name, {})
+            known = of_run[last.number].parts if last.number in of_run else ()
+            of_run[last.number] = Offer(where.run, last, (*known, where.part))
+    return [of_run[number] for of_run in made.values() for number in sorted(of_run)]
 
 
 def can_try(run: Campaign) -> bool:

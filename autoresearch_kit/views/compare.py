@@ -49,7 +49,7 @@ class Row:
     group: int = 0
     """From 1; runs of one group were measured alike."""
     rank: int | None = None
-    """Within its group, 1 is best; None when nothing was measured."""
+    """Within its group, 1 is best, equal ones share a place; None when nothing was measured."""
     why_not: tuple[str, ...] = ()
     """How its measuring differs from the first group's, one phrase each; empty in that group."""
     same_as: tuple[str, ...] = ()
@@ -224,7 +224,9 @@ def _ranked(project: Project, rows: Sequence[Row], named: bool) -> list[Row]:
         measured.sort(key=_order)
         is_first = first is not None and number == 1
         why = () if is_first else tuple(_differences(project, first.campaign if first else None, members[0].campaign))
-        ranks = {id(row): at for at, row in enumerate(measured, 1)} if _conditions(members[0].campaign) else {}
+        values = [_order(row) for row in measured]
+        places = {id(row): 1 + values.index(_order(row)) for row in measured}  # equal ones share a place
+        ranks = places if _conditions(members[0].campaign) else {}
         for row in [*measured, *(row for row in members if row not in measured)]:
             found.append(replace(row, group=number, rank=ranks.get(id(row)), why_not=why))
     return found

@@ -5,7 +5,9 @@ Numbers are written with as many digits as tell them apart. What is not known is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autoresearch_kit.core.campaign import ARK, Campaign
@@ -24,6 +26,8 @@ SHOWN_CHANGES = 8
 """So many changes of a kind are listed; `--json` has all."""
 SHOWN_TARGETS = 2
 """For so many runs the commands that try the others' changes are written out."""
+SHOWN_PARTS = 2
+"""So many pieces of one change are told."""
 TITLE_CHARACTERS = 72
 """Of a title in a list."""
 VALUE_CHARACTERS = 24
@@ -31,10 +35,14 @@ VALUE_CHARACTERS = 24
 NAME_CHARACTERS = 60
 """Of the name of a run, which may be a path."""
 
-NUMBERS = ("place", "metric", "attempts", "kept", "crashed", "baseline", "best", "gain", "verified", "to best")
-"""Facts of the first table when a run is a row; the others follow in a second one."""
 WORDS = ("agent", "machine")
 """Facts that may be long, and are broken into lines."""
+TABLES = (
+    ("place", "metric", "kept", "crashed", "lost", "baseline", "best", "gain", "verified", "to best"),
+    ("at work", "per hour", "agent time", "tokens", "money", "started"),
+    WORDS,
+)
+"""When a run is a row: which facts are in which table."""
 
 Facts = Mapping[str, str]
 
@@ -115,13 +123,11 @@ def facts(rows: Sequence[Row]) -> list[Facts]:
         to_best = NONE
         if row.attempts_to_best:
             to_best = f"{row.attempts_to_best} in {duration(row.seconds_to_best)}"
-        peers = sum(other.group == row.group and other.rank is not None for other in rows)
-        place = NONE if row.rank is None else f"{row.rank} of {peers}"
+        place = NONE if row.rank is None else str(row.rank)
         return {
             "place": f"{place} in {group_name(row)}" if several_groups and row.rank else place,
             "metric": clean_line(run.metric, 40) if several_metrics else "",
-            "attempts": UNKNOWN if row.attempts is None else str(row.attempts),
-            "kept": str(len(run.kept)),
+            "kept": f"{len(run.kept)} of {UNKNOWN if row.attempts is None else row.attempts}",
             "discarded": count(Outcome.DISCARD),
             "crashed": count(Outcome.CRASH),
             "lost": count(Outcome.LOST) if Outcome.LOST in outcomes else "",
@@ -168,13 +174,10 @@ def print_table(console: Console, rows: Sequence[Row]) -> None:
     if _fits(console, whole):
         console.print(whole)
         return
-    first = [label for label in labels if label in NUMBERS]
-    rest = [label for label in labels if label not in first]
-    tables = [_rows(rows, found, first), _rows(rows, found, rest)]
+    tables = [_rows(rows, found, [label for label in labels if label in part]) for part in TABLES]
     if len(rows) > 2 and all(_fits(console, table) for table in tables):
-        console.print(tables[0])
-        console.print()
-        console.print(tables[1])
+        for at, table in enumerate(tables):
+            console.print(*[""] * bool(at), table, sep="\n")
         return
     at = 0
     while at < len(rows):
@@ -201,31 +204,26 @@ def _columns(rows: Sequence[Row], found: Sequence[Facts], labels: Sequence[str])
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("", style="dim", no_wrap=True)
-    for row in rows:
-        table.add_column(
-            Text(run_name(row.campaign), style="bold"), overflow="fold", min_width=_least([e for e in [row]], found)
-        )
+    for row, entry in zip(rows, found, strict=True):
+        # No number is broken; names and machines may be.
+        width = max(len(text) for label, text in entry.items() if label not in WORDS)
+        table.add_column(Text(run_name(row.campaign), style="bold"), overflow="fold", min_width=max(width, 16))
     for label in labels:
         table.add_row(label, *(Text(entry[label], style=_style(label)) for entry in found))
     return table
-
-
-def _least(_: Sequence[Row], found: Sequence[Facts]) -> int:
-    """A column's width that breaks no number."""
-    return max(len(text) for entry in found for label, text in entry.items() if label not in WORDS)
 
 
 def _rows(rows: Sequence[Row], found: Sequence[Facts], labels: Sequence[str]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
     table.add_column("run", overflow="fold", min_width=10, style="bold")
     for label in labels:
         if label in WORDS:
-            table.add_column(label, overflow="fold", min_width=16)
+            table.add_column(label, overflow="fold", min_width=20)
         else:
-            table.add_column(label, no_wrap=True, min_width=max(len(entry[label]) for entry in found))
+            table.add_column(label, no_wrap=True)
     for row, entry in zip(rows, found, strict=True):
         table.add_row(Text(run_name(row.campaign)), *(Text(entry[label], style=_style(label)) for label in labels))
     return table
@@ -259,10 +257,10 @@ def _grouping(rows: Sequence[Row]) -> Iterator[str]:
 
 def _lead(rows: Sequence[Row]) -> Iterator[str]:
     """How far the first is ahead of the second among those measured alike, and what that is worth."""
-    placed = [row for row in rows if row.group == 1 and row.rank in (1, 2)]
+    placed = [row for row in rows if row.group == 1 and row.rank is not None]
     if len(placed) < 2:
         return
-    (one, first), (two, second) = ((row.campaign, row.campaign.best) for row in placed)
+    (one, first), (two, second) = ((row.campaign, row.campaign.best) for row in placed[:2])
     if first is None or second is None or first.value is None or second.value is None:
         return
     ahead = abs(first.value - second.value)
@@ -277,7 +275,7 @@ def _lead(rows: Sequence[Row]) -> Iterator[str]:
         return
     noise = max(noises)
     if ahead < 2 * noise:
-        yield f"{text}, which is less than twice the noise of one measurement ({number(noise)}): no difference is shown."
+        yield f"{text}: less than twice the noise of one measurement ({number(noise)}), so no difference is shown."
     else:
         yield f"{text}; one measurement has a noise of {number(noise)} (standard deviation), and both were selected."
 
@@ -370,29 +368,44 @@ def value_lines(found: Sequence[Change]) -> list[str]:
     ]
 
 
-def offer_words(offer: Offer) -> str:
-    """A kept change that another run lacks."""
-    said = "; ".join(part_words(part) for part in offer.parts[:3])
-    more = f" and {len(offer.parts) - 3} others" if len(offer.parts) > 3 else ""
+def offer_words(offer: Offer) -> list[str]:
+    """A kept change that another run lacks, and below it what was changed."""
     by = f", by {offer.attempt.proposal.agent.removeprefix('by ')}" if offer.attempt.proposal.agent else ""
     title = clean_line(offer.attempt.proposal.title, TITLE_CHARACTERS)
-    return f"{run_name(offer.run)}/{offer.attempt.number}  {title} ({said}{more}{by})"
+    said = [f"    {part_words(part)}" for part in offer.parts[:SHOWN_PARTS]]
+    if len(offer.parts) > SHOWN_PARTS:
+        said[-1] += f", and {len(offer.parts) - SHOWN_PARTS} others"
+    return [f"{run_name(offer.run)}/{offer.attempt.number}  {title}{by}", *said]
 
 
-def particular(rows: Sequence[Row], found: Sequence[Change]) -> list[tuple[str, list[str], list[str]]]:
-    """For the best runs in which attempts can be made: heading, what of the others they lack, commands that try it."""
-    made = []
-    for row in rows:
-        target = row.campaign
-        if can_try(target) and (lacking := offers(found, target)):
-            heading = f"Kept elsewhere and not in {run_name(target)}: {len(lacking)}"
-            first = lacking[0]
-            commands = [
-                try_command(target, [f"{first.run.name}/{first.attempt.number}"]),
-                transplant_command(target) + "  # every one of them in turn",
-            ]
-            made.append((heading, [offer_words(offer) for offer in lacking], commands))
-    return made[:SHOWN_TARGETS]
+@dataclass(frozen=True)
+class Particular:
+    """What others kept and one run lacks."""
+
+    target: Campaign
+    """The run, in which attempts can be made here."""
+    lacking: Sequence[Offer]
+    """What the others kept."""
+
+    @property
+    def heading(self) -> str:
+        """How many there are."""
+        return f"Kept elsewhere and not in {run_name(self.target)}: {len(self.lacking)}"
+
+    @property
+    def commands(self) -> list[str]:
+        """What tries the first of them, and what tries them all."""
+        first = self.lacking[0]
+        return [try_command(self.target, [f"{first.run.name}/{first.attempt.number}"]), transplant_command(self.target)]
+
+
+def particular(rows: Sequence[Row], found: Sequence[Change]) -> list[Particular]:
+    """For the first runs in which attempts can be made: what they lack."""
+    made: list[Particular] = []
+    for run in (row.campaign for row in rows):
+        if len(made) < SHOWN_TARGETS and can_try(run) and (lacking := offers(found, run)):
+            made.append(Particular(run, lacking))
+    return made
 
 
 def change_lines(rows: Sequence[Row], found: Sequence[Change]) -> Iterator[str]:
@@ -408,38 +421,35 @@ def change_lines(rows: Sequence[Row], found: Sequence[Change]) -> Iterator[str]:
             yield f"{heading}: {len(lines)}"
             yield from _some(lines)
     alone = sum(len(change.places) == 1 for change in found)
-    for kind, of in (("machine", _machine_of), ("agent", _agent_of)):
-        by: dict[str, int] = {}
-        for change in found:
-            if name := of(change):
-                by[name] = by.get(name, 0) + 1
-        if by:
+    for heading, names in (
+        ("Kept on one kind of machine only", [change.only_machine for change in found]),
+        ("Found by one agent only", [change.only_agent for change in found]),
+    ):
+        if counts := Counter(filter(None, names)):
             yield ""
-            yield f"Kept on one {kind} only:" if kind == "machine" else "Found by one agent only:"
-            yield from (f"  {count:>4}  {name}" for name, count in sorted(by.items(), key=lambda item: -item[1]))
+            yield f"{heading}:"
+            yield from (f"  {count:>4}  {name}" for name, count in counts.most_common())
     targets = particular(rows, found)
-    for heading, lines, commands in targets:
-        yield ""
-        yield heading
-        yield from _some(lines)
-        yield from (f"    {command}" for command in commands)
+    for target in targets:
+        one, all_of_them = target.commands
+        yield from ("", target.heading)
+        for offer in target.lacking[:SHOWN_CHANGES]:
+            yield from (f"  {line}" for line in offer_words(offer))
+        yield from _more(len(target.lacking))
+        yield from ("  to try the first of them there, or all in turn:", f"    {one}", f"    {all_of_them}")
     if alone and not targets:
         yield ""
         yield f"{alone} kept changes are in one run only; they can be tried where the other run was made."
 
 
-def _machine_of(change: Change) -> str:
-    return change.only_machine
-
-
-def _agent_of(change: Change) -> str:
-    return change.only_agent
-
-
 def _some(lines: Sequence[str]) -> Iterator[str]:
     yield from (f"  {line}" for line in lines[:SHOWN_CHANGES])
-    if len(lines) > SHOWN_CHANGES:
-        yield f"  ... and {len(lines) - SHOWN_CHANGES} more: --json lists all"
+    yield from _more(len(lines))
+
+
+def _more(count: int) -> Iterator[str]:
+    if count > SHOWN_CHANGES:
+        yield f"  ... and {count - SHOWN_CHANGES} more: --json lists all"
 
 
 def print_all(console: Console, rows: Sequence[Row], found: Sequence[Change]) -> None:
@@ -451,12 +461,7 @@ def print_all(console: Console, rows: Sequence[Row], found: Sequence[Change]) ->
     if len(metrics) == 1:
         console.print(Text(f"{clean_line(run.metric, 80)}, {'higher' if run.maximize else 'lower'} is better\n"))
     print_table(console, rows)
-    said = sentences(rows)
-    if said:
-        console.print()
-    say: Callable[[str], None] = lambda text: console.print(Text(text), soft_wrap=not console.is_terminal)  # noqa: E731
-    for text in said:
-        say(text)
-    for line in change_lines(rows, found):
-        # Commands are to be copied, so no line of the terminal's making may cut them.
+    lines = sentences(rows)
+    for line in [*[""] * bool(lines), *lines, *change_lines(rows, found)]:
+        # Commands are to be copied, so no line break of the terminal's making may cut them.
         console.print(Text(line), soft_wrap=line.startswith("    ") or not console.is_terminal)
