@@ -83,6 +83,7 @@ def chart(series: Sequence[Series], width: int, height: int, unicode: bool = Tru
     if width < MIN_WIDTH or height < MIN_HEIGHT or not points:
         return []
     x, y = _Axis([at for at, _ in points]), _Axis([value for _, value in points])
+    plotext.terminal.limit(False, False)  # it may be drawn for a page, or a pipe
     figure: Any = plotext.figure
     figure.clear()
     figure.theme("colorless")

@@ -1,0 +1,285 @@
+"""A picture of a run as lines of text that fit a terminal exactly: what is most worth a look stays when room is short.
+
+From the top: what goes on and how far it is, the best, what is left; then a chart, the end of the log, the last
+verdicts. The state is told in words and figures; colour only repeats it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from rich.text import Text
+
+from autoresearch_kit.core.entry import gain_words
+from autoresearch_kit.core.records import Outcome, clean_line, number
+from autoresearch_kit.ledger.ledger import seconds_of
+from autoresearch_kit.views.display import PHASE_WORDS, duration, verdict_line
+from autoresearch_kit.watch.log import MEASURING
+from autoresearch_kit.watch.plot import MIN_HEIGHT, curve_chart, progress_chart
+from autoresearch_kit.watch.state import Picture
+
+SNAPSHOT_WIDTH, SNAPSHOT_HEIGHT = 100, 44
+"""What a picture on a pipe is made for."""
+BAR_CELLS = 20
+WIDE = 116
+"""From this width on both charts stand side by side."""
+CHART_HEIGHTS = (MIN_HEIGHT + 1, 16)
+"""With its title: the least and the most that a chart is given."""
+CURVE_SECONDS = 3.0
+"""An experiment that is younger, or shorter, shows no curve: the charts would change all the time."""
+REDRAW_SHARE = 200
+"""A chart of n attempts is drawn anew every n / 200 seconds: before, nobody would see a difference."""
+NOTE_SECONDS = 900.0
+"""So long a note of the engine's stays in sight."""
+KEYS = "q ends this view; the run goes on without it"
+
+
+class Painter:
+    """Makes lines of pictures. It remembers charts that are still true."""
+
+    def __init__(self, unicode: bool = True) -> None:
+        self._unicode = unicode
+        self._charts: dict[str, tuple[tuple[object, ...], float, list[str]]] = {}
+
+    def lines(self, picture: Picture, width: int, height: int, waits_for: str = "") -> list[Text]:
+        """Exactly `height` lines of at most `width` cells; `waits_for` is told where there is no run yet."""
+        footer = _spread(Text(KEYS, "dim"), Text(time.strftime("%H:%M:%S", time.localtime(picture.moment))), width)
+        top = self._top(picture, width) if picture.campaign else [Text(waits_for)]
+        rest = height - len(top) - 1
+        body = self._body(picture, width, rest) if picture.campaign and rest > 0 else []
+        shown = [*top, *body][: max(0, height - 1)]
+        shown += [Text()] * (height - 1 - len(shown))
+        return [_fit(line, width) for line in [*shown, footer][:height]]
+
+    def snapshot(self, picture: Picture) -> list[Text]:
+        """The same once, for a pipe: long lines stay whole."""
+        top = self._top(picture, SNAPSHOT_WIDTH)
+        return [*top, *self._body(picture, SNAPSHOT_WIDTH, SNAPSHOT_HEIGHT - len(top))]
+
+    # The top
+
+    def _top(self, picture: Picture, width: int) -> list[Text]:
+        campaign = picture.campaign
+        assert campaign is not None
+        name = campaign.spec.name if campaign.spec and campaign.spec.name else ""
+        branch = f"  on {campaign.branch}" if campaign.branch and campaign.branch != campaign.name else ""
+        head = Text.assemble((f"{clean_line(name, 40)}  " if name else ""), (f"run {campaign.name}", "bold"), branch)
+        state = ("at work", "bold green") if picture.at_work else ("not at work", "bold")
+        lines = [_spread(head, Text(*state), width), self._activity(picture, width)]
+        live = picture.live
+        if live and live.number is not None:
+            by = f" (by {clean_line(live.agent, 40).removeprefix('by ')})" if live.agent and live.agent != "ark" else ""
+            lines.append(Text(f"tries: {live.title}{by}"))
+        lines.append(self._best(picture))
+        lines.append(self._counts(picture))
+        if text := left_words(picture):
+            lines.append(Text(text))
+        if live and live.notes and picture.moment - live.notes[-1][0] < NOTE_SECONDS:
+            moment, text = live.notes[-1]
+            lines.append(Text(f"note {time.strftime('%H:%M', time.localtime(moment))}: {text}", "yellow"))
+        lines += [Text(f"note: {note}", "yellow") for note in campaign.notes[:1]]
+        return lines
+
+    def _activity(self, picture: Picture, width: int) -> Text:
+        live = picture.live
+        if live is None:
+            return Text(at_rest_words(picture))
+        again = f", run {live.done + 1}{' (the head, in turn)' if live.of_head else ''}" if live.done else ""
+        if not live.phase:
+            return Text(f"attempt {picture.next_number}{again}: between two steps, or it waits for a change")
+        words = f"attempt {picture.next_number}{again}: {PHASE_WORDS.get(live.phase, live.phase)}"
+        elapsed, limit = picture.elapsed_seconds, live.limit_seconds
+        if not limit:
+            return Text(f"{words}, {duration(elapsed)}")
+        times = f"{duration(elapsed)} of {duration(limit)}"
+        if elapsed > limit:
+            times += ", over it"
+        cells = min(BAR_CELLS, width - len(words) - len(times) - 4)
+        return Text(f"{words}  {self._bar(elapsed / limit, cells)} {times}" if cells >= 5 else f"{words}, {times}")
+
+    def _bar(self, share: float, cells: int) -> str:
+        full = round(cells * min(1.0, share))
+        return ("█" * full + "░" * (cells - full)) if self._unicode else ("#" * full + "-" * (cells - full))
+
+    @staticmethod
+    def _best(picture: Picture) -> Text:
+        campaign = picture.campaign
+        assert campaign is not None
+        if campaign.best is None:
+            word = "measuring the baseline" if picture.at_work else "there is no baseline"
+            return Text(f"{campaign.metric}: {word}")
+        baseline = campaign.baseline.value if campaign.baseline else None
+        words = gain_words(baseline, campaign.best.value, campaign.maximize) or "no gain yet"
+        target = picture.live.budget.target if picture.live and picture.live.budget else None
+        goal = f"; target {number(target)}" if target is not None else ""
+        value = number(campaign.best.value) if campaign.best.value is not None else "no value"
+        return Text.assemble(
+            f"{campaign.metric} ", (value, "bold"), f" (attempt {campaign.best.number}), {words}{goal}"
+        )
+
+    @staticmethod
+    def _counts(picture: Picture) -> Text:
+        counts = picture.counts
+        words = [f"{counts[Outcome.KEEP]} kept", f"{counts[Outcome.DISCARD]} discarded"]
+        words.append(f"{counts[Outcome.CRASH]} crashed")
+        if counts[Outcome.LOST]:
+            words.append(f"{counts[Outcome.LOST]} lost")
+        rate = f"; {picture.rate:.3g} an hour" if picture.rate else ""
+        total = sum(counts.values())
+        return Text(f"{total} attempt{'' if total == 1 else 's'}: {', '.join(words)}{rate}")
+
+    # The rest
+
+    def _body(self, picture: Picture, width: int, rows: int) -> list[Text]:
+        """At most `rows` lines."""
+        assert picture.campaign is not None
+        closed = [a for a in picture.campaign.attempts[-40:] if a.verdict is not None]
+        log = max(3, min(13, rows // 4)) if picture.lines else 0
+        verdicts = min(max(4, min(11, rows // 4)), len(closed) + 1) if closed else 0
+        charts = self._both(picture, width, min(CHART_HEIGHTS[1], rows - log - verdicts))
+        spare = rows - len(charts) - log - verdicts
+        if spare > 0 and log:
+            log, spare = min(len(picture.lines) + 1, log + (spare + 1) // 2), 0
+        verdicts = min(len(closed) + 1, rows - len(charts) - log) if closed else 0
+        lines = list(charts)
+        if log > 1:
+            lines.append(self._title(f"the end of {clean_line(picture.log, 40)}", width))
+            lines += [Text(line) for line in picture.lines[-(log - 1) :]]
+        if verdicts > 1:
+            lines.append(self._title("verdicts, the last one below", width))
+            lines += [verdict_line(attempt) for attempt in closed[-(verdicts - 1) :]]
+        return lines
+
+    def _both(self, picture: Picture, width: int, height: int) -> list[Text]:
+        """The charts that there is room for, with their titles."""
+        if height < CHART_HEIGHTS[0]:
+            return []
+        if picture.curve and width >= WIDE:
+            half = (width - 2) // 2
+            left, right = self._curve(picture, half, height), self._progress(picture, half, height)
+            if left and right:
+                return [Text(f"{a:<{half}}  {b}") for a, b in zip(left, right, strict=True)]
+        chosen = self._curve(picture, width, height) if _shows_curve(picture) else []
+        chosen = chosen or self._progress(picture, width, height) or self._curve(picture, width, height)
+        return [Text(line) for line in chosen]
+
+    def _curve(self, picture: Picture, width: int, height: int) -> list[str]:
+        curve = picture.curve
+        if curve is None:
+            return []
+        title = f"{curve.name} by {curve.along}, attempt {picture.curve_number}: {number(curve.points[-1][1])}"
+        key = (picture.curve_number, len(curve.points), curve.points[-1], width, height)
+        chart = self._remembered("curve", key, 0.0, lambda: curve_chart(curve, width, height - 1, self._unicode))
+        return [self._title(title, width).plain, *chart] if chart else []
+
+    def _progress(self, picture: Picture, width: int, height: int) -> list[str]:
+        campaign = picture.campaign
+        assert campaign is not None
+        key = (campaign.name, picture.version, width, height)
+        fresh = len(campaign.attempts) / REDRAW_SHARE if picture.at_work else 0.0
+        chart = self._remembered(
+            "progress", key, fresh, lambda: progress_chart(campaign, width, height - 1, self._unicode)
+        )
+        dot = "•" if self._unicode else "."
+        return (
+            [self._title(f"{campaign.metric} by attempt: {dot} each, the line is the best so far", width).plain, *chart]
+            if chart
+            else []
+        )
+
+    def _remembered(
+        self, name: str, key: tuple[object, ...], seconds: float, draw: Callable[[], list[str]]
+    ) -> list[str]:
+        old = self._charts.get(name)
+        now = time.monotonic()
+        if old and (old[0] == key or (now - old[1] < seconds and old[0][-2:] == key[-2:])):
+            return old[2]
+        self._charts[name] = (key, now, draw())
+        return self._charts[name][2]
+
+    def _title(self, words: str, width: int) -> Text:
+        line = "─" if self._unicode else "-"
+        return Text(f"{line * 2} {words} ".ljust(width, line)[:width])
+
+
+def at_rest_words(picture: Picture) -> str:
+    """Why nothing goes on, or nothing is known of what does."""
+    if picture.at_work:
+        return "some process holds this run and does not say what it does, as `ark verify`"
+    assert picture.campaign is not None
+    last = picture.last
+    again = f"to go on: ark run --tag {picture.campaign.name}"
+    if last is None:
+        return ""
+    if last.ended is None:
+        return f"the process that worked on it, {last.pid}, is gone without a word: killed? {again}"
+    when = time.strftime("%H:%M", time.localtime(last.ended))
+    return f"it ended at {when}: {last.reason or 'nothing more was asked for'}"
+
+
+def left_words(picture: Picture) -> str:
+    """What may still be used up, and what was spent; empty when there is nothing to say."""
+    left, spent, words = picture.left, picture.spent, []
+    if left.attempts is not None:
+        words.append(f"{left.attempts} attempts")
+    if left.hours is not None:
+        words.append(f"{duration(3600 * left.hours)} of its time")
+    if left.patience is not None:
+        words.append(f"patience for {left.patience} more")
+    if left.money is not None and spent:
+        words.append(f"{left.money:.2f} of {left.money + spent.money:.2f} in money")
+    if left.tokens is not None:
+        words.append(f"{left.tokens:,} tokens")
+    expected = left.expected_hours(picture.rate) if picture.at_work else None
+    text = f"left: {', '.join(words)}" if words else ""
+    if expected is not None:
+        text += f"; it ends in about {duration(3600 * expected)}"
+    used = [f"{spent.money:.4g} in money"] if spent and spent.money and left.money is None else []
+    used += [f"{spent.tokens:,} tokens"] if spent and spent.tokens and left.tokens is None else []
+    if used:
+        text += f"{'; ' if text else ''}spent: {', '.join(used)}"
+    return text
+
+
+def _shows_curve(picture: Picture) -> bool:
+    """Whether the curve is that of an experiment that goes on, for long enough to be looked at."""
+    live = picture.live
+    if picture.curve is None or live is None or live.phase not in MEASURING or live.number != picture.curve_number:
+        return False
+    running = (
+        next((a for a in reversed(picture.campaign.attempts) if a.number == live.number), None)
+        if picture.campaign
+        else None
+    )
+    try:
+        began = seconds_of(running.started) if running else live.began
+    except ValueError:
+        began = live.began
+    return picture.moment - min(began, live.began) >= CURVE_SECONDS
+
+
+def _spread(left: Text, right: Text, width: int) -> Text:
+    """Both at the ends of one line; the left gives way."""
+    room = width - right.cell_len - 1
+    if room < 1:
+        return left
+    left = left.copy()
+    left.truncate(room, overflow="ellipsis", pad=True)
+    return Text.assemble(left, " ", right)
+
+
+def _fit(line: Text, width: int) -> Text:
+    line = line.copy()
+    line.truncate(max(1, width), overflow="ellipsis")
+    return line
+
+
+def is_same(one: Sequence[Text], other: Sequence[Text], row: int) -> bool:
+    """Whether a row of two pictures looks the same."""
+    return (
+        row < len(one)
+        and row < len(other)
+        and one[row].plain == other[row].plain
+        and one[row].spans == other[row].spans
+    )
