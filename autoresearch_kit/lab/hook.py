@@ -141,8 +141,8 @@ class HookQueue:
 
 @contextlib.contextmanager
 def _file_of(data: bytes) -> Iterator[Path]:
-    """A file with that content, in memory where the system allows. On Linux it has no name, so that nothing is left of it
-    when this process is killed."""
+    """A file with that content, in memory where that is possible. On Linux it has no name: nothing is left of it when
+    this process is killed."""
     make = tempfile.TemporaryFile if DESCRIPTORS.is_dir() else tempfile.NamedTemporaryFile
     with make(prefix="ark-", dir=_fast_folder()) as file:
         file.write(data)

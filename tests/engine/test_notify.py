@@ -146,6 +146,7 @@ def test_each_event_has_its_document(tiny, box):
     assert not Path("/tmp/pwned").exists()
 
 
+@pytest.mark.slow
 def test_a_command_runs_in_the_users_folder_with_his_environment(tiny, tmp_path):
     tiny.commit(on={"keep": f"(pwd; env) > '{tmp_path}/seen'"})
     done = tiny.ark(
@@ -179,6 +180,7 @@ def test_crashes_in_a_row_are_trouble_once(tiny, box):
     assert trouble["attempt"]["number"] == 5 and trouble["exit_code"] is None
 
 
+@pytest.mark.slow
 def test_an_agent_that_fails_is_trouble_and_so_is_the_end(tiny, box):
     tiny.commit(on=box.all())
     done = run(tiny, "echo no licence; exit 7")
@@ -211,6 +213,7 @@ def test_what_of_an_agents_failures_is_trouble(tiny, failed, causes):
     assert [event.cause for event in events if isinstance(event, Trouble)] == causes
 
 
+@pytest.mark.slow
 def test_a_baseline_that_fails_is_told_and_the_error_shown(tiny, box):
     tiny.commit(on=box.all(), eval_command="echo no number")
     done = run(tiny, "answer 20")
@@ -220,13 +223,14 @@ def test_a_baseline_that_fails_is_told_and_the_error_shown(tiny, box):
     assert stop["exit_code"] == 1 and stop["baseline"] is None and stop["best"] is None
 
 
+@pytest.mark.slow
 def test_what_never_began_is_told_to_nobody(tiny, box):
     tiny.commit(on=box.all())
     assert run(tiny, "answer 20", 1, "--from", "nothing/3").returncode == 2
     assert list(box.folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_whoever_stops_a_run_is_told(tiny, box, tmp_path, number):
     tiny.commit(on=box.all())
     process = subprocess.Popen(
@@ -290,7 +294,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("kind", sorted(BAD))
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind != "fails" else []) for kind in sorted(BAD)]
+)
 def test_what_a_command_does_is_told_once_and_hurts_nobody(tiny, kind):
     command, said = BAD[kind]
     tiny.commit(on={"keep": command})
@@ -369,13 +375,14 @@ def ledger(tiny) -> list[str]:
 @pytest.mark.slow
 def test_the_ledger_is_the_same_with_and_without(tiny, box, tmp_path):
     other = type(tiny)(shutil.copytree(tiny.root, tmp_path / "other" / "user"), tmp_path / "other")
-    other.spec(on={**box.all(), "keep": "sleep 9", "best": "exit 1"})  # not committed: it is read as it lies there
+    other.spec(on={**box.all(), "keep": "sleep 2", "best": "exit 1"})  # not committed: it is read as it lies there
     for one in (tiny, other):
         assert run(one, SCRIPT).returncode == 0
     assert len(box.of("stop")) == 1
     assert ledger(tiny) == ledger(other)
 
 
+@pytest.mark.slow
 def test_a_rehearsal_tells_nobody(tiny, box):
     tiny.commit(on=box.all())
     done = tiny.ark("rehearse", "--attempts", "5")
