@@ -52,9 +52,10 @@ def find_campaign(project: Project, name: str) -> Campaign:
             if attempts := ledger.read():
                 return _of_ledger(project, ledger, attempts)
     path = Path(name)
-    if path.exists():
+    if name and path.exists():
         return _of_path(project, path)
-    for branch in (name, f"{prefix}/{name}"):
+    remote, _, tag = name.partition("/")
+    for branch in (name, f"{prefix}/{name}", f"{remote}/{prefix}/{tag}"):
         if commit := repository.commit_of(branch):
             with contextlib.suppress(ArkError):
                 return _of_branch(project, branch)
