@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 @click.command()
 @directory
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Default: ark-report-TAG.html; - for stdout."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Default: ark-report-TAG.html; - for stdout.",
 )
 @tag_option
 @click.option(

@@ -120,6 +120,7 @@ def progress(campaign: Campaign, *, dark: bool = False, data: bool = True) -> Sp
             {"name": "low", "value": axis.low},
             {"name": "high", "value": axis.high},
             {"name": "last", "value": max(1, last)},
+            {"name": "dot", "expr": "last > 400 ? 20 : 34"},
             {"name": "anchors", "value": _ABOVE if campaign.maximize else _BELOW},
             {"name": "room", "value": 0},
         ],
@@ -146,14 +147,23 @@ def progress(campaign: Campaign, *, dark: bool = False, data: bool = True) -> Sp
                             "y": y,
                             "color": colors,
                             "shape": {**colors, "scale": {"domain": list(MARKS), "range": list(SHAPES)}},
-                            "size": {"condition": {"test": is_kept, "value": 110}, "value": 34},
+                            "size": {
+                                "condition": {"test": is_kept, "value": {"expr": "3 * dot"}},
+                                "value": {"expr": "dot"},
+                            },
                             "opacity": {"condition": {"test": is_kept, "value": 1}, "value": 0.62},
                         },
                     },
                     {
                         "name": "without",
                         "transform": [{"filter": f"!{known}"}],
-                        "mark": {"type": "point", "filled": True, "size": 34, "opacity": 0.9, "tooltip": None},
+                        "mark": {
+                            "type": "point",
+                            "filled": True,
+                            "size": {"expr": "dot"},
+                            "opacity": 0.9,
+                            "tooltip": None,
+                        },
                         "encoding": {
                             "x": x,
                             "y": {"value": {"expr": "height - 5" if campaign.maximize else "5"}},

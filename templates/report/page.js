@@ -37,7 +37,7 @@
   function number(value) {
     if (value === undefined || value === null) return "";
     const text = Number(value.toPrecision(6));
-    return String(Math.abs(text) >= 1e16 || (text && Math.abs(text) < 1e-4) ? text.toExponential() : text).replace(/^-/, "−");
+    return String(Math.abs(text) >= 1e16 || (text && Math.abs(text) < 1e-4) ? text.toExponential() : text);
   }
   const signed = (value) => (value > 0 ? "+" : "") + number(value);
   function duration(seconds) {
@@ -286,9 +286,9 @@
     }
     if (entry.problem || entry.reason) body.append(make("p", "quiet", entry.reason || entry.problem));
     if (more?.why) body.append(make("p", "why", more.why));
-    body.append(make("h3", "", "Measured"), meta(entry, more || {}));
     if (more?.log) body.append(make("h3", "", "The end of its log"), make("pre", "", more.log));
     body.append(make("h3", "", "The change"), change(entry, more));
+    body.append(make("h3", "", "Measured"), meta(entry, more || {}));
     panel.replaceChildren(header, body);
   }
 
@@ -386,14 +386,14 @@
       if (row.hidden === fits) row.hidden = !fits;
       seen += fits;
     }
-    get("count").textContent = seen === attempts.size ? `${seen} attempts` : `${seen} of ${attempts.size}`;
+    get("count").textContent = seen === attempts.size ? `all ${seen}` : `${seen} of ${attempts.size}`;
   }
 
   function rowOf(entry) {
     const link = make("a", "", String(entry.number));
     link.href = `#attempt-${entry.number}`;
     const row = make("tr", entry.outcome,
-      make("td", "n", link), make("td", "", make("i"), word(entry)), make("td", "n", number(entry.value)),
+      make("td", "n", link), make("td", "", make("i"), make("span", "", word(entry))), make("td", "n", number(entry.value)),
       make("td", "n gain", entry.gain === undefined ? "" : signed(entry.gain)),
       make("td", "", make("b", "", entry.title), make("small", "", sentence(entry))),
       make("td", "agent", entry.agent || ""), make("td", "n took", duration(entry.seconds || 0)),

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from autoresearch_kit.core.campaign import ARK, Campaign
-from autoresearch_kit.core.records import Attempt, Outcome
+from autoresearch_kit.core.records import Attempt, Outcome, number
 from autoresearch_kit.core.verification import Verification
 from autoresearch_kit.ledger.git import Repository
 from autoresearch_kit.ledger.patches import patches
@@ -59,7 +59,7 @@ def document(
 def sections(campaign: Campaign, verifications: Sequence[Verification] = ()) -> Document:
     """What is counted anew whenever an attempt is added."""
     return {
-        "summary": facts.summary(campaign),
+        "summary": facts.summary(campaign, verifications),
         "about": about(campaign),
         "gains": facts.gains(campaign),
         "claims": facts.claims(campaign, verifications),
@@ -99,7 +99,7 @@ def chart_words(campaign: Campaign) -> str:
     words = f"{campaign.metric} of {tried} attempts; {better} is better."
     first, best = campaign.baseline, campaign.best
     if first and best and first.value is not None and best.value is not None:
-        words += f" The best so far went from {facts.number(first.value)} to {facts.number(best.value)}"
+        words += f" The best so far went from {number(first.value)} to {number(best.value)}"
         words += f" in {kept} kept change{'s' * (kept != 1)}."
     return words
 

@@ -36,7 +36,7 @@ def money(amount: float) -> str:
 
 def signed(value: float) -> str:
     """A gain with its sign."""
-    return f"+{number(value)}" if value > 0 else number(value).replace("-", "−")
+    return f"+{number(value)}" if value > 0 else number(value)
 
 
 def percent(value: float | None) -> str:
@@ -47,14 +47,13 @@ def percent(value: float | None) -> str:
 # How it stands
 
 
-def summary(campaign: Campaign) -> Found:
+def summary(campaign: Campaign, verifications: Sequence[Verification] = ()) -> Found:
     """The state of a run in numbers, and the words for the tiles at the head of the page."""
     first, best = campaign.baseline, campaign.best
     counts = {outcome: sum(a.outcome is outcome for a in campaign.tried) for outcome in Outcome}
     start, best_value = (first.value if first else None), (best.value if best else None)
     spent, measured = elapsed(campaign.attempts), sum(a.seconds for a in campaign.attempts)
     tried, cost = len(campaign.tried), campaign.cost
-    words = gain_words(start, best_value, campaign.maximize) if best is not first else ""
     found: Found = {
         "baseline": start,
         "best": best_value,
@@ -75,7 +74,7 @@ def summary(campaign: Campaign) -> Found:
     after = f"from {number(start)}" if start is not None and best is not first else ""
     tiles = [
         ("best", f"best {campaign.metric}", "none yet" if best_value is None else number(best_value), after),
-        ("gain", "gain", _gain_tile(found["gain_percent"], tried), words or ("no gain yet" if tried else "")),
+        ("gain", "gain", *_gain_tile(campaign, of_head(campaign, verifications) is not None)),
         ("attempts", "attempts", f"{tried}", _counts(found)),
         ("time", "time", duration(spent) if spent else "", _rate(tried, spent, measured)),
     ]
@@ -85,10 +84,19 @@ def summary(campaign: Campaign) -> Found:
     return found
 
 
-def _gain_tile(share: float | None, tried: int) -> str:
-    if share is None or not tried:
-        return "–"
-    return f"{share:.3g} %" if abs(share) < 1000 else f"{1 + share / 100:.3g} ×"
+def _gain_tile(campaign: Campaign, verified: bool) -> tuple[str, str]:
+    first, best = campaign.baseline, campaign.best
+    if not campaign.kept or first is None or best is None or first.value is None or best.value is None:
+        return "none", "no change kept so far" if campaign.tried else ""
+    doubt = "" if verified else ", not verified"
+    words = gain_words(first.value, best.value, campaign.maximize)
+    if " times " in words:
+        return f"{words.partition(' ')[0]} times", f"the baseline{doubt}"
+    share = gain_percent(first.value, best.value, campaign.maximize)
+    if share is None:
+        gain = best.value - first.value
+        return signed(gain if campaign.maximize else -gain), f"over the baseline{doubt}"
+    return percent(share), f"over the baseline{doubt}"
 
 
 def _counts(found: Mapping[str, Any]) -> str:
@@ -145,14 +153,20 @@ def gains(campaign: Campaign) -> list[Found]:
     ]
 
 
+def of_head(campaign: Campaign, verifications: Sequence[Verification]) -> Verification | None:
+    """The latest verification with a result for what is now the head."""
+    best = campaign.best
+    done = [v for v in verifications if v.state is State.DONE and v.gain is not None]
+    return next((v for v in reversed(done) if best and v.head.commit == best.commit), None)
+
+
 def claims(campaign: Campaign, verifications: Sequence[Verification]) -> Found:
     """What may be said of the gain: the verification of the head if there is one, and what the noise lets be seen."""
     found: Found = {"headline": "", "block": [], "sentences": []}
     say = found["sentences"].append
-    best, done = campaign.best, [v for v in verifications if v.state is State.DONE and v.gain is not None]
-    of_head = next((v for v in reversed(done) if best and v.head.commit == best.commit), None)
-    if of_head is not None:
-        lines = block_lines(of_head)
+    best, verified = campaign.best, of_head(campaign, verifications)
+    if verified is not None:
+        lines = block_lines(verified)
         found["headline"], found["block"] = lines[0], [line for line in lines[1:] if line]
         say("Baseline and head were measured anew, in turn and with fresh seeds, by `ark verify`: publish this number.")
     elif campaign.kept:
@@ -160,8 +174,8 @@ def claims(campaign: Campaign, verifications: Sequence[Verification]) -> Found:
             "The best value was kept because it looked good, so it flatters itself by whatever luck was in it. "
             "`ark verify` measures baseline and head anew, in turn: that is the number to publish."
         )
-        if done:
-            say(f"The last verification is of attempt {done[-1].head.attempt}, which is no longer the head.")
+        if verifications and verifications[-1].gain is not None:
+            say(f"The last verification is of attempt {verifications[-1].head.attempt}, which is no longer the head.")
     elif campaign.attempts:
         say("Nothing was kept so far, so there is no gain to claim.")
     if campaign.source != ARK:

@@ -23,7 +23,7 @@ _HIDDEN = re.compile(
 
 
 def plain_patch(patch: str) -> tuple[str, bool]:
-    """A patch that can be shown anywhere, and whether it was cut: hidden characters by name, bytes of no text as such."""
+    """A patch that can be shown anywhere, and whether it was cut; hidden characters are shown by name."""
     cut = len(patch) > PATCH_CHARACTERS
     if cut:
         patch = patch[:PATCH_CHARACTERS].rpartition("\n")[0]
@@ -39,7 +39,7 @@ def pack(value: Any) -> str:
 
 
 def pack_details(details: Iterable[tuple[int, dict[str, Any]]], limit: int = PACKED_BYTES) -> tuple[str, set[int]]:
-    """Details by number as one packed object, the first ones first until `limit` bytes are full; and which are in it."""
+    """Details by number as one packed object, in this order until `limit` bytes are full; and which are in it."""
     packer = Packer(limit)
     inside: set[int] = set()
     packer.write("{")

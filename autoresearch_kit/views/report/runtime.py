@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import os
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from autoresearch_kit.core.errors import ArkError
@@ -41,11 +42,9 @@ class Runtime:
 
 def load_runtime() -> Runtime:
     """From the cache, else made anew; a file that is not what was written there is made anew too."""
-    import vl_convert
-
     path: Path | None = None
     with contextlib.suppress(ArkError):  # without a home, or where nothing can be written
-        path = cache_root() / f"vega-{vl_convert.__version__}-1"
+        path = cache_root() / f"vega-{version('vl-convert-python')}-1"
         if (found := _read(path)) is not None:
             return found
     script, needs_eval = _make()
