@@ -39,15 +39,16 @@ _UNPRINTABLE = re.compile(
 )
 
 
-def _is_clean(line: str, limit: int) -> bool:
-    """Whether nothing needs to be taken out: nearly always so, and a ledger of thousands is read in one go."""
-    return line.isprintable() and len(line) <= limit and not line.endswith(" ")
-
-
 def clean_text(text: str, limit: int) -> str:
     """`text` without control characters, without blank lines at either end, cut to its first `limit` characters."""
-    plain = len(text) <= limit and _is_clean(text.replace("\n", ""), limit)
-    if plain and " \n" not in text and text == text.strip("\n"):
+    # Nearly always nothing needs to be taken out, and a ledger of thousands is read in one go.
+    if not text or (
+        len(text) <= limit
+        and (text.isprintable() or text.replace("\n", "").isprintable())
+        and " \n" not in text
+        and text[-1] not in " \n"
+        and text[0] != "\n"
+    ):
         return text
     text = _UNPRINTABLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
@@ -56,7 +57,9 @@ def clean_text(text: str, limit: int) -> str:
 
 def clean_line(text: str, limit: int) -> str:
     """`text` on one line, each run of white space one blank, cut to `limit` characters."""
-    if _is_clean(text, limit) and "  " not in text and not text.startswith(" "):
+    if not text or (
+        text.isprintable() and len(text) <= limit and "  " not in text and text[0] != " " and text[-1] != " "
+    ):
         return text
     text = " ".join(_UNPRINTABLE.sub(" ", text).split())
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"

@@ -14,7 +14,7 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ _LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
 _KEPT = ("GIT_EXEC_PATH", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_ASKPASS")
 _KEPT_PREFIXES = ("GIT_PYTHON_", "GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
 _PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
+_CHUNK = 2**16
+"""Bytes read at once: what a pipe holds."""
 _MANY_LOOSE = 3000
 """So many loose objects are worth packing."""
 _LOCK_SECONDS = 1.0
@@ -176,13 +178,37 @@ class Repository:
         The first field must not begin with a newline.
         """
         prefixes = [prefix] if isinstance(prefix, str) else prefix
-        pattern = "".join(f"%({field})%00" for field in fields)
         # Cut by count: a field may be empty, such as the parent of somebody's first commit.
-        cells = self.run("for-each-ref", f"--format={pattern}", *prefixes).split("\0")
+        cells = self.run("for-each-ref", _format(fields), *prefixes).split("\0")
         rows = [cells[at : at + len(fields)] for at in range(0, len(cells) - 1, len(fields))]
         for row in rows[1:]:
             row[0] = row[0].removeprefix("\n")
         return rows
+
+    def each_ref(self, prefixes: Sequence[str], *fields: str) -> Iterator[list[str]]:
+        """The same one after the other while git still works: of thousands, both have half of the work."""
+        try:
+            process = self._repo.git.execute(self.command("for-each-ref", _format(fields), *prefixes), as_process=True)
+        except git.GitCommandNotFound:
+            raise ArkError("git is not installed", "install git 2.30 or newer") from None
+        data, cells, count = b"", list[str](), len(fields)
+        while chunk := process.stdout.read1(_CHUNK):
+            whole, _, rest = chunk.rpartition(b"\0")
+            if len(rest) == len(chunk):
+                data += chunk
+                continue
+            cells += (data + whole).decode("utf-8", "surrogateescape").split("\0")
+            data = rest
+            end = len(cells) - len(cells) % count
+            for at in range(0, end, count):
+                row = cells[at : at + count]
+                row[0] = row[0].removeprefix("\n")
+                yield row
+            del cells[:end]
+        try:
+            process.wait()
+        except git.GitCommandError as error:
+            raise _git_error("for-each-ref", 1, str(error.stderr)) from None
 
     def ref(self, name: str) -> str | None:
         """What a full ref name points to, or None."""
@@ -400,6 +426,10 @@ class Repository:
         if status not in ok:
             raise _git_error(args[0], int(status), err)
         return bytes(out).decode("utf-8", "surrogateescape")
+
+
+def _format(fields: Iterable[str]) -> str:
+    return "--format=" + "".join(f"%({field})%00" for field in fields)
 
 
 def _age(path: Path) -> float | None:

@@ -271,19 +271,42 @@ def read_runs(repository: Repository, spec: str | None = None) -> list[tuple[Led
     run, which was pushed, and is left out. ArkError for a ref of this repository that is no record; a fetched run that
     holds such a one is left out, `ark fetch` told so.
     """
-    runs = _runs(repository, ROOT, FETCHED)
-    copies = _copies({ledger.tag: {row[1] for row in rows} for ledger, rows in runs})
+    runs: dict[str, tuple[Ledger, list[Attempt]]] = {}
+    of_folder: dict[str, str] = {}
+    dates: dict[str, int] = {}
+    problems: dict[str, ArkError] = {}
+    # Parsed as they come: git has as much to do as we have.
+    for date, *row in repository.each_ref((ROOT, FETCHED), "committerdate:unix", *_FIELDS):
+        folder = row[0].rpartition("/")[0]
+        name = of_folder.get(folder, "")
+        if not name:
+            match = _REF.fullmatch(row[0])
+            name = of_folder[folder] = match["name"] if match and _is_run(match["name"]) else ""
+            if name:
+                runs[name] = (Ledger(repository, "", name), [])
+        if name:
+            ledger, attempts = runs[name]
+            dates[name] = max(dates.get(name, 0), int(date or 0))
+            try:
+                attempts += ledger._parse((row,))
+            except ArkError as error:
+                problems.setdefault(name, error)
+    runs = {name: run for name, run in runs.items() if run[1] or name in problems}
+    copies = _copies({name: {attempt.commit for attempt in attempts} for name, (_, attempts) in runs.items()})
     found = []
-    for ledger, rows in runs:
-        if ledger.tag in copies:
-            continue
-        try:
-            if spec is None or _is_of(ledger, rows, spec):
-                found.append((ledger, sorted(ledger._parse(rows), key=lambda attempt: attempt.number)))
-        except ArkError:
-            if not ledger.remote:
-                raise
+    for name in sorted(runs, key=lambda name: (dates[name], name)):
+        ledger, attempts = runs[name]
+        if name in problems:
+            if ledger.remote or (spec is not None and attempts and attempts[0].spec not in ("", spec)):
+                continue
+            raise problems[name]
+        if name not in copies and (spec is None or attempts[0].spec in ("", spec)):
+            found.append((ledger, sorted(attempts, key=_number)))
     return found
+
+
+def _number(attempt: Attempt) -> int:
+    return attempt.number
 
 
 def _copies(commits: Mapping[str, Set[str]]) -> set[str]:

@@ -144,20 +144,23 @@ def compare(project: Project, campaigns: Iterable[Campaign], named: bool = False
 def _once(campaigns: Iterable[Campaign]) -> list[tuple[Campaign, tuple[str, ...]]]:
     """The runs without those that another one of them contains, each with the names of those."""
     found: list[tuple[Campaign, tuple[str, ...]]] = []
+    known: list[frozenset[str]] = []
     for run in campaigns:
         commits = _closed(run)
+        is_copy = run.source != ARK or "/" in run.name
         for at, (other, names) in enumerate(found):
+            theirs = known[at]
             if run.name == other.name and run.source == other.source:
                 break
-            is_copy = run.source != ARK or "/" in run.name
-            if commits and (commits < _closed(other) or (commits == _closed(other) and is_copy)):
+            if commits and (commits < theirs or (commits == theirs and is_copy)):
                 found[at] = (other, (*names, run.name))
                 break
-            if _closed(other) and _closed(other) <= commits:  # the same, perhaps further on
-                found[at] = (run, (*names, other.name))
+            if theirs and theirs <= commits:  # the same, perhaps further on
+                found[at], known[at] = (run, (*names, other.name)), commits
                 break
         else:
             found.append((run, ()))
+            known.append(commits)
     return found
 
 
