@@ -15,7 +15,8 @@ from autoresearch_kit.core.errors import UsageError
 @json_option
 @click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write it as one page, with charts.")
 @click.option("--plot", metavar="FILE", type=click.Path(path_type=Path), help="Draw the best so far: .png or .svg.")
-def compare(names: tuple[str, ...], as_json: bool, html: Path | None, plot: Path | None) -> None:
+@click.option("--by", type=click.Choice(["attempts", "hours"]), default="attempts", help="What --plot draws it over.")
+def compare(names: tuple[str, ...], as_json: bool, html: Path | None, plot: Path | None, by: str) -> None:
     """Runs side by side: all of the spec, or those that are named.
 
     A name is a run's tag, REMOTE/TAG for one that was fetched, a branch, or a path to what another tool left
@@ -33,6 +34,14 @@ def compare(names: tuple[str, ...], as_json: bool, html: Path | None, plot: Path
             raise UsageError("there is no run of this project yet", "start one: ark run")
         rows = put_side_by_side(project, runs, named=bool(words))
         found = changes(project.repository, [row.campaign for row in rows])
+        if html is not None or plot is not None:
+            from autoresearch_kit.views import compare_page
+
+            if html is not None:
+                compare_page.write_page(compare_page.page(project.spec.name, rows, found), html)
+            left_out = compare_page.write_plot(rows, by, plot) if plot is not None else []
+            if left_out:
+                click.echo(f"not drawn, because it has another metric or no values: {', '.join(left_out)}", err=True)
         if as_json:
             offered = offers_data(found, [row.campaign for row in rows])
             print_json({"runs": list(map(row_data, rows)), "changes": list(map(change_data, found)), "offers": offered})

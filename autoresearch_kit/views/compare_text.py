@@ -408,6 +408,18 @@ def particular(rows: Sequence[Row], found: Sequence[Change]) -> list[Particular]
     return made
 
 
+def only_lines(found: Sequence[Change]) -> list[tuple[str, list[str]]]:
+    """How many changes are of one kind of machine only, and of one agent only, the most first."""
+
+    def counted(names: Iterable[str]) -> list[str]:
+        return [f"{count:>4}  {name}" for name, count in Counter(filter(None, names)).most_common()]
+
+    return [
+        ("Kept on one kind of machine only", counted(change.only_machine for change in found)),
+        ("Found by one agent only", counted(change.only_agent for change in found)),
+    ]
+
+
 def change_lines(rows: Sequence[Row], found: Sequence[Change]) -> Iterator[str]:
     """The changes for a terminal, a few of each kind."""
     if not found:
@@ -417,18 +429,11 @@ def change_lines(rows: Sequence[Row], found: Sequence[Change]) -> Iterator[str]:
         ("The same constant, turned to other values", value_lines(found)),
     ):
         if lines:
-            yield ""
-            yield f"{heading}: {len(lines)}"
-            yield from _some(lines)
+            yield from ("", f"{heading}: {len(lines)}", *_some(lines))
+    for heading, lines in only_lines(found):
+        if lines:
+            yield from ("", f"{heading}:", *(f"  {line}" for line in lines))
     alone = sum(len(change.places) == 1 for change in found)
-    for heading, names in (
-        ("Kept on one kind of machine only", [change.only_machine for change in found]),
-        ("Found by one agent only", [change.only_agent for change in found]),
-    ):
-        if counts := Counter(filter(None, names)):
-            yield ""
-            yield f"{heading}:"
-            yield from (f"  {count:>4}  {name}" for name, count in counts.most_common())
     targets = particular(rows, found)
     for target in targets:
         one, all_of_them = target.commands
