@@ -58,7 +58,7 @@ class ResultsFile:
         self._written = _stamp(self.path) if self.ours else None
         if self.ours:
             with contextlib.suppress(OSError):
-                _hide(repository, inner)
+                hide(repository, inner)
 
     def _is_ours(self, repository: Repository) -> bool:
         if not self.path.exists() and not self.path.is_symlink():
@@ -117,7 +117,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return state.st_ino, state.st_mtime_ns
 
 
-def _hide(repository: Repository, path: str) -> None:
+def hide(repository: Repository, path: str) -> None:
     """Have git ignore the file, by the repository's private list when the user's own rules do not."""
     if repository.ignored([path]):
         return
