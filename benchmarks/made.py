@@ -70,7 +70,7 @@ def _stream(runs: int, attempts: int, start: str, yardstick: str) -> Iterator[st
             if number:
                 for _ in range(dice.randint(1, 3)):
                     tried[dice.randrange(CONSTANTS)] = round(dice.random(), 3)
-            attempt = _attempt(number, value, yardstick, MACHINES[run % 2], dice)
+            attempt = _attempt(number, value, yardstick, MACHINES[run % 2], dice, better=0.999 - 0.001 * run)
             mark += 1
             message, source = write_message(attempt), _source(tried)
             # A mark cannot be `parent` in a record, and a record says nothing of its parent anyway.
@@ -87,9 +87,9 @@ def _stream(runs: int, attempts: int, start: str, yardstick: str) -> Iterator[st
         yield f"reset refs/heads/autoresearch/run{run}\nfrom {parent}\n\n"
 
 
-def _attempt(number: int, head: float, yardstick: str, machine: str, dice: random.Random) -> Attempt:
+def _attempt(number: int, head: float, yardstick: str, machine: str, dice: random.Random, better: float) -> Attempt:
     kept, crashed = number % KEPT_EVERY == 0, number % CRASHED_EVERY == 1
-    value = head if number == 0 else head * (0.995 if kept else 1 + 0.05 * dice.random())
+    value = head if number == 0 else head * (better if kept else 1 + 0.05 * dice.random())
     problem, tail = ("", "")
     if crashed and not kept:
         problem, tail = "exit: exit code 1", "Traceback (most recent call last)\n  File train.py\n" * 10
