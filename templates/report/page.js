@@ -101,8 +101,8 @@
       if (data.name === "attempts") data.values = chartRows();
       if (data.name === "best") data.values = structuredClone(doc.chart.best);
     }
-    for (const legend of spec.legends || []) legend.values = doc.chart.marks;
     [spec.width, spec.height] = size();
+    for (const legend of spec.legends) Object.assign(legend, { values: doc.chart.marks, columns: spec.width < 600 ? 3 : 7 });
     for (const signal of spec.signals) if (["low", "high", "last"].includes(signal.name)) signal.value = doc.chart[signal.name];
     const safe = Boolean(window.vegaInterpreter);
     const holder = make("div");
@@ -215,7 +215,9 @@
       clearTimeout(waiting);
       waiting = setTimeout(() => {
         const [width, height] = size();
-        if (view && Math.abs(view.width() - width) > 1) view.width(width).height(height).runAsync();
+        if (!view || Math.abs(view.width() - width) <= 1) return;
+        if (view.height() !== height) draw(); // a phone was turned
+        else view.width(width).runAsync();
       }, 120);
     }).observe(box);
     addEventListener("beforeprint", () => {

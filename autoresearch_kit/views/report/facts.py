@@ -11,13 +11,17 @@ from autoresearch_kit.core.campaign import ARK, Campaign
 from autoresearch_kit.core.entry import gain_percent, gain_words
 from autoresearch_kit.core.history import History
 from autoresearch_kit.core.outlook import Outlook
-from autoresearch_kit.core.records import Attempt, Cost, Outcome, number
+from autoresearch_kit.core.records import Attempt, Cost, Outcome, clean_line, number
 from autoresearch_kit.core.verification import State, Verification, block_lines
 
 Found = dict[str, Any]
 
 NUMBERS_SHOWN = 40
 """Crashes of one kind that are listed by number."""
+
+
+KIND_CHARACTERS = 40
+"""Of the name of a kind of crash."""
 
 
 def duration(seconds: float) -> str:
@@ -145,7 +149,7 @@ def gains(campaign: Campaign) -> list[Found]:
             "number": attempt.number,
             "title": attempt.proposal.title,
             "gain": gain,
-            "words": signed(gain),
+            "words": f"{gain:+.3g}",
             "percent": percent(100 * gain / abs(start)) if start else "",
             "share": max(0.0, 100 * gain / whole) if whole else 0.0,
         }
@@ -252,7 +256,9 @@ def crashes(campaign: Campaign) -> list[Found]:
     kinds: dict[str, list[Attempt]] = {}
     for attempt in campaign.attempts:
         if attempt.outcome is Outcome.CRASH:
-            kinds.setdefault(attempt.problem.partition(":")[0].strip() or "unknown", []).append(attempt)
+            kinds.setdefault(clean_line(attempt.problem.partition(":")[0], KIND_CHARACTERS) or "unknown", []).append(
+                attempt
+            )
     return [
         {
             "kind": kind,

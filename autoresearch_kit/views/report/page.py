@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from autoresearch_kit import __version__
 from autoresearch_kit.core.campaign import Campaign
@@ -121,6 +122,7 @@ def environment() -> jinja2.Environment:
         "duration": facts.duration,
         "title": lambda text: clean_line(text, TITLE_CHARACTERS),
         "reason": _short_reason,
+        "code": _code,
         "day": lambda text: text[:16].replace("T", " "),
     }
     found.globals |= {"words": {str(outcome): word for outcome, word in chart.WORDS.items()}}
@@ -130,6 +132,15 @@ def environment() -> jinja2.Environment:
 def _short_reason(text: str) -> str:
     """A verdict's sentence without the outcome, which stands beside it."""
     return clean_line(text.partition(": ")[2] or text, REASON_CHARACTERS)
+
+
+def _code(sentence: str) -> Markup:
+    """A sentence in which commands stand between backticks."""
+    parts = sentence.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if at % 2 and at < len(parts) - 1 else part
+        for at, part in enumerate(parts)
+    )
 
 
 def _file(name: str) -> str:
