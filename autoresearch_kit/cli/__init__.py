@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from autoresearch_kit import __version__
-from autoresearch_kit.cli import desk, install, read, rehearse, report, see, share, start, watch, work
+from autoresearch_kit.cli import desk, export, install, read, rehearse, report, see, share, start, watch, work
 from autoresearch_kit.cli.common import INTERRUPTED, styled
 from autoresearch_kit.core.errors import ArkError
 
@@ -85,6 +85,7 @@ for _verb in (
     read.show,
     see.compare,
     report.report,
+    export.export,
     share.push,
     share.fetch,
     work.verify,

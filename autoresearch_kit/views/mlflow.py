@@ -1,0 +1,416 @@
+"""Runs in MLflow: an experiment for the project, in it a parent run for each run, and a child run for each attempt.
+
+`export` promises: what is exported again is not there twice, also when it came from another clone, or when the export
+before was cut short; only what is new is sent. Attempts without a verdict come with a later export. MLflow's telemetry
+is off, its log is silent, and nothing is sent but to the store that was named.
+
+A child of its own for each attempt, rather than one step of the parent's metrics: only runs have tags, a status and
+files, so that in MLflow's table one can filter by outcome or agent, sort by value and open the change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import math
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from autoresearch_kit.core.campaign import ARK, BRANCH, Campaign
+from autoresearch_kit.core.entry import gain_percent, gain_words
+from autoresearch_kit.core.errors import ArkError
+from autoresearch_kit.core.records import Attempt, Outcome, clean_line, number
+from autoresearch_kit.ledger.git import Repository
+from autoresearch_kit.views.export import diffs_of, with_best
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PATCH = "change.patch"
+"""The artifact of each attempt."""
+SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_LOGGING_LEVEL": "ERROR"}
+"""Environment of MLflow, whatever the user's: nobody else hears of this."""
+DEFAULTS = {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_ENABLE_ASYNC_LOGGING": "false"}
+"""The same unless the user has set it: since MLflow 3 a folder as a store has to be wished for."""
+FIRST_CONTACT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+"""The same until a server has answered once: MLflow tries a server that is not there for minutes."""
+DATABASE_TRIES = 3
+"""The same for a database; MLflow has no variable for it."""
+METRICS_AT_ONCE = 1000
+"""MLflow's own limit for one call."""
+TEXT_CHARACTERS = 4000
+"""Of a tag; some stores refuse 5,000."""
+NAME_CHARACTERS = 250
+"""MLflow's own limit for the name of a metric."""
+PAGE = 1000
+"""Runs that are asked for at once."""
+TELL_EVERY = 200
+"""Attempts between two lines about how far it is."""
+_STATUS = {Outcome.CRASH: "FAILED", Outcome.LOST: "KILLED"}
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What came of one run."""
+
+    run: str
+    new: int
+    """Attempts that were sent."""
+    known: int
+    """Attempts that were there."""
+    patches_refused: str = ""
+    """Why the store takes no files, else empty."""
+
+
+def export(
+    repository: Repository,
+    project: str,
+    campaigns: Sequence[Campaign],
+    uri: str,
+    tell: Callable[[str], None] = lambda text: None,
+) -> list[Exported]:
+    """Bring the experiment called `project` in the store at `uri` up to date; ArkError when that fails."""
+    with _quiet():
+        client = _connect(uri)
+        try:
+            experiment, takes_files = _experiment(client, project, uri)
+            return [_export(client, experiment, repository, run, takes_files, tell) for run in campaigns]
+        except _errors() as error:
+            raise _refused(uri, error) from None
+
+
+# The store
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow without telemetry, log and warnings. It reads some of its settings once, when it is imported."""
+    os.environ.update(SETTINGS)
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def _connect(uri: str) -> MlflowClient:
+    try:
+        from mlflow import MlflowClient
+    except ImportError:
+        raise ArkError(
+            "ark export --mlflow needs MLflow, which is not installed",
+            f"install it: {sys.executable} -m pip install mlflow-skinny",
+        ) from None
+    with contextlib.suppress(ImportError):
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = min(utils.MAX_RETRY_COUNT, DATABASE_TRIES)
+    ours = {name: value for name, value in FIRST_CONTACT.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+    except ImportError as error:
+        name = error.name or str(error)
+        raise ArkError(f"the store {shown(uri)} needs {name}, which is not installed", "install it by pip") from None
+    except _errors() as error:
+        raise _refused(uri, error) from None
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+    return client
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What MLflow and the libraries below it raise."""
+    from mlflow.exceptions import MlflowException
+
+    found: list[type[Exception]] = [MlflowException, OSError]  # an error of `requests` is an OSError
+    with contextlib.suppress(ImportError):
+        from sqlalchemy.exc import SQLAlchemyError
+
+        found.append(SQLAlchemyError)
+    return tuple(found)
+
+
+def _refused(uri: str, error: Exception) -> ArkError:
+    text = str(getattr(error, "message", None) or error).strip().replace(uri, shown(uri))
+    return ArkError(
+        f"MLflow at {shown(uri)}: {clean_line(text, 300)}",
+        "a store is a server (http://...), a database (sqlite:////FOLDER/mlflow.db) or a folder",
+    )
+
+
+def shown(uri: str) -> str:
+    """An address without the name and the password in it."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return "that address"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
+
+
+def _experiment(client: MlflowClient, name: str, uri: str) -> tuple[str, bool]:
+    """The identity of the project's experiment, which is made if need be, and whether it may be given files."""
+    name = clean_line(name, 250) or "ark"
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # Beside the database; MLflow would take a folder below the current one.
+        location = _beside(uri)
+        found = client.get_experiment(client.create_experiment(name, artifact_location=location))
+    elif found.lifecycle_stage != "active":
+        raise ArkError(
+            f"the experiment {name} was deleted in MLflow, which keeps its name",
+            f"restore it: mlflow experiments restore --experiment-id {found.experiment_id}",
+        )
+    remote = urlsplit(uri).scheme not in ("", "file", "sqlite")
+    # A database on another machine may name a folder of that machine.
+    local = urlsplit(found.artifact_location).scheme in ("", "file")
+    return found.experiment_id, not (remote and local)
+
+
+def _beside(uri: str) -> str | None:
+    if not uri.startswith("sqlite:///"):
+        return None
+    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    return (path.absolute().parent / "mlartifacts").as_uri()
+
+
+# Runs
+
+
+def _export(
+    client: MlflowClient,
+    experiment: str,
+    repository: Repository,
+    run: Campaign,
+    takes_files: bool,
+    tell: Callable[[str], None],
+) -> Exported:
+    closed = [attempt for attempt in run.attempts if attempt.verdict is not None]
+    if not closed:
+        return Exported(run.name, 0, 0)
+    parent = _parent(client, experiment, run, closed)
+    children = _children(client, experiment, parent)
+    todo = [attempt for attempt in closed if not _finished(children.get(attempt.number))]
+    diffs = diffs_of(repository, run) if todo and takes_files else {}
+    refused = "" if takes_files else "its files are in a folder of another machine"
+    for done, attempt in enumerate(todo):
+        if done % TELL_EVERY == 0 and len(todo) > TELL_EVERY:
+            tell(f"{run.name}: {done:,} of {len(todo):,} attempts")
+        refused = _child(client, experiment, parent, run, attempt, children, diffs, refused)
+    _finish_parent(client, parent, run, closed)
+    return Exported(run.name, len(todo), len(closed) - len(todo), refused)
+
+
+def _parent(client: MlflowClient, experiment: str, run: Campaign, closed: Sequence[Attempt]) -> str:
+    key = identity(run, closed[0])
+    found = client.search_runs([experiment], f"tags.`ark.key` = '{key}'", max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    tags = {
+        "ark.key": key,
+        "ark.tag": run.tag,
+        "ark.branch": run.branch,
+        "ark.source": run.source,
+        "ark.metric": run.metric,
+        "ark.direction": "maximize" if run.maximize else "minimize",
+        "mlflow.source.name": run.spec.name if run.spec else run.name,
+    }
+    made = client.create_run(experiment, _milliseconds(closed[0]), _texts(tags), run_name=run.tag)
+    return str(made.info.run_id)
+
+
+def identity(run: Campaign, first: Attempt) -> str:
+    """What a run is known by wherever its ledger was copied to: its tag, its spec and the moment when it began."""
+    whole = run.source in (ARK, BRANCH)
+    parts = [run.tag, first.spec, first.started] if whole else [run.source, run.name]
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:32]
+
+
+def _children(client: MlflowClient, experiment: str, parent: str) -> dict[int, Any]:
+    """The runs of a parent by the number of the attempt."""
+    found: dict[int, Any] = {}
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=PAGE, page_token=token
+        )
+        for child in page:
+            with contextlib.suppress(ValueError):
+                attempt = int(child.data.tags.get("ark.attempt", ""))
+                if attempt not in found or _finished(child):
+                    found[attempt] = child
+        token = page.token
+        if not token:
+            return found
+
+
+def _finished(child: Any) -> bool:
+    """Whether all of it was sent: that is the last thing it is told."""
+    return child is not None and child.info.status != "RUNNING"
+
+
+def _child(
+    client: MlflowClient,
+    experiment: str,
+    parent: str,
+    run: Campaign,
+    attempt: Attempt,
+    children: Mapping[int, Any],
+    diffs: Mapping[str, str],
+    refused: str,
+) -> str:
+    """Send one attempt, or what an earlier export has left out of it; why the store takes no files, if it does not."""
+    from mlflow.entities import Metric, Param
+
+    child, began = children.get(attempt.number), _milliseconds(attempt)
+    if child is None:
+        name = clean_line(f"{attempt.number} {attempt.proposal.title}", 100)
+        child = client.create_run(experiment, began, _tags(parent, attempt), run_name=name)
+    ended = began + round(1000 * attempt.seconds)
+    there = child.data.metrics
+    metrics = [Metric(name, value, ended, 0) for name, value in metrics_of(run, attempt).items() if name not in there]
+    texts = {"agent": attempt.proposal.agent, "machine": attempt.machine, "yardstick": attempt.yardstick}
+    params = [Param(name, text) for name, text in _texts(texts).items()]
+    for some in _some(metrics):
+        client.log_batch(child.info.run_id, metrics=some, params=params)
+    if (diff := diffs.get(attempt.commit)) and not refused:
+        try:
+            client.log_text(child.info.run_id, diff, PATCH)
+        except Exception as error:  # whatever the library of that kind of storage raises
+            refused = clean_line(str(error), 200) or type(error).__name__
+    client.set_terminated(child.info.run_id, _STATUS.get(attempt.outcome, "FINISHED"), ended)
+    return refused
+
+
+def _tags(parent: str, attempt: Attempt) -> dict[str, str]:
+    reason = attempt.verdict.reason if attempt.verdict else ""
+    return _texts(
+        {
+            "mlflow.parentRunId": parent,
+            "mlflow.source.git.commit": attempt.commit,
+            "mlflow.note.content": "\n\n".join(text for text in (attempt.proposal.why, reason) if text),
+            "ark.attempt": str(attempt.number),
+            "ark.outcome": str(attempt.outcome),
+            "ark.baseline": str(attempt.is_baseline).lower(),
+            "ark.title": attempt.proposal.title,
+            "ark.reason": reason,
+            "ark.problem": attempt.problem,
+            "ark.agent": attempt.proposal.agent,
+            "ark.machine": attempt.machine,
+            "ark.yardstick": attempt.yardstick,
+            "ark.commit": attempt.commit,
+            "ark.parent": attempt.parent,
+            "ark.origin": " ".join(attempt.proposal.origin),
+            "ark.values": " ".join(map(repr, attempt.values)),
+        }
+    )
+
+
+def _texts(texts: Mapping[str, str]) -> dict[str, str]:
+    """Texts that every store takes, without the empty ones."""
+    return {name: text[:TEXT_CHARACTERS] for name, text in texts.items() if text}
+
+
+def metrics_of(run: Campaign, attempt: Attempt) -> dict[str, float]:
+    """The numbers of an attempt under names that MLflow takes: the metric, what else was printed, and `ark.` ones."""
+    cost, verdict = attempt.proposal.cost, attempt.verdict
+    ours: dict[str, float | None] = {
+        "ark.seconds": attempt.seconds,
+        "ark.runs": float(len(attempt.own)),
+        "ark.gain": verdict.gain if verdict else None,
+        "ark.agent_seconds": cost.seconds,
+        "ark.agent_tokens": cost.tokens,
+        "ark.agent_money": cost.money,
+    }
+    found = {**attempt.also, run.metric: attempt.value, **ours}
+    taken = names_for(found)
+    return {taken[name]: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
+
+
+def names_for(names: Iterable[str]) -> dict[str, str]:
+    """Names that MLflow takes, by the real ones, no two alike.
+
+    A store of files has a file for each name, so that `loss` and `loss/train` cannot both be there: the second is
+    called `loss.train` then.
+    """
+    names = sorted(names)
+    found: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r"[^\w./ :-]", "_", name, flags=re.ASCII).replace(":", "_")
+        parts = [part for part in plain.split("/") if part.strip(".")]
+        plain = ("/".join(parts) or "_")[:NAME_CHARACTERS].strip("/ ") or "_"
+        folders = ["/".join(parts[:end]) for end in range(1, len(parts))]
+        if any(folder in names or folder in found.values() for folder in folders):
+            plain = plain.replace("/", ".")
+        if plain in found.values():
+            plain = f"{plain[: NAME_CHARACTERS - 9]}.{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        found[name] = plain
+    return found
+
+
+def _finish_parent(client: MlflowClient, parent: str, run: Campaign, closed: Sequence[Attempt]) -> None:
+    """The curves of a run by the number of the attempt, and how it stands."""
+    from mlflow.entities import Metric, RunTag
+
+    value, best = names_for([run.metric])[run.metric], names_for([f"best.{run.metric}"])[f"best.{run.metric}"]
+    there = {name: {metric.step for metric in client.get_metric_history(parent, name)} for name in (value, best)}
+    metrics = []
+    for attempt, head in with_best(run):
+        kept = attempt.outcome is Outcome.KEEP
+        for name, point in ((value, attempt.value), (best, head if kept else None)):
+            fresh = attempt.verdict is not None and attempt.number not in there[name]
+            if point is not None and math.isfinite(point) and fresh:
+                metrics.append(Metric(name, point, _milliseconds(attempt), attempt.number))
+    for some in _some(metrics):
+        client.log_batch(parent, metrics=some)
+    first, head_now = run.baseline, run.best
+    before, after = (first.value if first else None), (head_now.value if head_now else None)
+    percent, words = gain_percent(before, after, run.maximize), gain_words(before, after, run.maximize)
+    story = f"{len(run.tried)} attempts, {len(run.kept)} kept."
+    if before is not None and after is not None:
+        story += f" {run.metric} {number(before)} to {number(after)}" + (f": {words}." if words else ".")
+    state = {
+        "mlflow.note.content": story,
+        "ark.attempts": str(len(run.tried)),
+        "ark.kept": str(len(run.kept)),
+        "ark.gain_percent": "" if percent is None else f"{percent:.6g}",
+        "ark.agents": ", ".join(run.agents),
+        "ark.machines": ", ".join(run.machines),
+    }
+    client.log_batch(parent, tags=[RunTag(name, text) for name, text in _texts(state).items()])
+    last = closed[-1]
+    client.set_terminated(parent, "FINISHED", _milliseconds(last) + round(1000 * last.seconds))
+
+
+def _some(metrics: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(metrics), METRICS_AT_ONCE):
+        yield metrics[start : start + METRICS_AT_ONCE]
+
+
+def _milliseconds(attempt: Attempt) -> int:
+    """When it began, in the clock of MLflow; its number where nobody knows."""
+    try:
+        moment = datetime.fromisoformat(attempt.started)
+    except ValueError:
+        return attempt.number
+    return max(0, round(1000 * (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()))
