@@ -55,7 +55,18 @@ def report(directory: Path, output: Path | None, tag: str | None, plot: Path | N
             return
         target = output or Path(f"ark-report-{_file_name(campaign.name)}.html")
         write_text(target, text)
+        if output is None:
+            _hide(project, target)
         click.echo(target)
+
+
+def _hide(project: Project, target: Path) -> None:
+    """Have git ignore a report under the name that it got by itself, where that is in the repository."""
+    from autoresearch_kit.ledger.results import hide
+
+    root, path = project.repository.root.resolve(), target.resolve()
+    if path.is_relative_to(root):
+        hide(project.repository, path.relative_to(root).as_posix())
 
 
 def _file_name(name: str) -> str:
