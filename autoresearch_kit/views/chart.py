@@ -104,7 +104,7 @@ def progress(campaign: Campaign, *, dark: bool = False, data: bool = True) -> Sp
         "field": "mark",
         "type": "nominal",
         "scale": {"domain": list(MARKS), "range": list(ink.marks)},
-        "legend": {"title": None, "orient": "top", "direction": "horizontal", "symbolOpacity": 1},
+        "legend": {"title": None, "orient": "top", "direction": "horizontal", "symbolOpacity": 1, "columns": 7},
     }
     if data:
         shown = present_marks(campaign.attempts, axis)
