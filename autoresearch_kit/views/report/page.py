@@ -41,7 +41,7 @@ def page(campaign: Campaign, document: Mapping[str, Any], live: bool = False) ->
     hashes = " ".join(f"'sha256-{one}'" for one in (*map(digest, scripts), runtime.digest))
     policy = [
         "default-src 'none'",
-        f"script-src {hashes}" + " 'unsafe-eval'" * runtime.needs_eval,
+        f"script-src {hashes}",
         "style-src 'unsafe-inline'",
         "img-src data:",
         "connect-src 'self'" if live else "connect-src 'none'",

@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import hashlib
 import os
+import zlib
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,8 +25,6 @@ window.vega = {{ View, parse }};
 window.vegaInterpreter = expressionInterpreter;
 """
 """By these names vl-convert has the two modules in itself; nothing is fetched from there."""
-WITH_EVAL = "window.vega = vegaEmbed.vega;"
-"""For a vl-convert that knows them by other names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +35,22 @@ class Runtime:
     """Gzipped, in base64."""
     digest: str
     """SHA-256 of the script itself in base64, as a content security policy wants it."""
-    needs_eval: bool
-    """Whether a page must allow `eval` for it: where this vl-convert lacks the interpreter."""
 
 
 def load_runtime() -> Runtime:
     """From the cache, else made anew; a file that is not what was written there is made anew too."""
     path: Path | None = None
     with contextlib.suppress(ArkError):  # without a home, or where nothing can be written
-        path = cache_root() / f"vega-{version('vl-convert-python')}-1"
+        path = cache_root() / f"vega-{version('vl-convert-python')}"
         if (found := _read(path)) is not None:
             return found
-    script, needs_eval = _make()
-    raw = base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
-    runtime = Runtime(raw, digest(script), needs_eval)
+    script = _make()
+    runtime = Runtime(base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode(), digest(script))
     if path is not None:
         with contextlib.suppress(ArkError, OSError):
             make_private(path.parent)
             temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-            temporary.write_text(f"{runtime.digest}\n{int(needs_eval)}\n{raw}\n")
+            temporary.write_text(f"{runtime.digest}\n{runtime.packed}\n")
             temporary.replace(path)
     return runtime
 
@@ -64,21 +60,24 @@ def digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _make() -> tuple[str, bool]:
+def _make() -> str:
     import vl_convert
 
     try:
-        return str(vl_convert.javascript_bundle(SNIPPET.format(version=vl_convert.get_vega_version()))), False
-    except ValueError:
-        return str(vl_convert.javascript_bundle(WITH_EVAL)), True
+        return str(vl_convert.javascript_bundle(SNIPPET.format(version=vl_convert.get_vega_version())))
+    except BaseException as error:  # a module that it lacks is a panic, which is no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise ArkError(
+            "the installed vl-convert has no Vega that a page could carry",
+            "pip install 'vl-convert-python>=1.8,<2'; --plot FILE.svg draws the chart alone",
+        ) from None
 
 
 def _read(path: Path) -> Runtime | None:
     try:
-        known, needs_eval, packed = path.read_text().split("\n")[:3]
+        known, packed = path.read_text().split("\n")[:2]
         script = gzip.decompress(base64.b64decode(packed, validate=True)).decode()
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, zlib.error):
         return None
-    except Exception:  # zlib has an error of its own
-        return None
-    return Runtime(packed, known, needs_eval == "1") if digest(script) == known else None
+    return Runtime(packed, known) if digest(script) == known else None
