@@ -5,6 +5,7 @@ Same spec, same bytes. A project may have its own `program.md.j2` and `attempt.m
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -13,9 +14,11 @@ from typing import Any
 
 from autoresearch_kit.agents.digest import SAMPLE, Digest, read_digest
 from autoresearch_kit.agents.templates import has_own, render
+from autoresearch_kit.core.campaign import ARK, Campaign
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.names import ATTEMPT_TEMPLATE, PROGRAM_NAME, PROGRAM_TEMPLATE, RESULTS_NAME, SPEC_NAME
 from autoresearch_kit.core.spec import Spec
+from autoresearch_kit.project import Project
 from autoresearch_kit.ratchet import Run
 
 MARK = "<!-- rendered by ark from "
@@ -27,6 +30,18 @@ def render_program(spec: Spec, folder: Path | None = None) -> str:
     own = has_own(PROGRAM_TEMPLATE, folder)
     sources = f"{SPEC_NAME} and {PROGRAM_TEMPLATE}; edit them" if own else f"{SPEC_NAME}; edit the spec"
     return f"{MARK}{sources} instead -->\n" + render(PROGRAM_TEMPLATE, folder, spec=_plain(spec))
+
+
+def program_of_run(project: Project, campaign: Campaign) -> str:
+    """What the agents of a run were told: program.md as it was committed, else rendered from the spec of the run."""
+    if campaign.source != ARK or campaign.best is None:
+        return ""
+    data = project.repository.file_at(campaign.best.commit, project.place.prefix + PROGRAM_NAME)
+    if data is not None:
+        return data.decode("utf-8", "replace")
+    with contextlib.suppress(ArkError):  # a template of the project's own that has a mistake by now
+        return render_program(campaign.spec, project.folder) if campaign.spec else ""
+    return ""
 
 
 def render_prompt(run: Run, drives: bool = False) -> str:

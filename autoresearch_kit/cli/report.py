@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +10,6 @@ import click
 from autoresearch_kit.cli.common import directory, open_project_at, tag_option
 
 if TYPE_CHECKING:
-    from autoresearch_kit.core.campaign import Campaign
-    from autoresearch_kit.project import Project
 
 
 @click.command()
@@ -45,11 +42,11 @@ def report(directory: Path, output: Path | None, tag: str | None, plot: Path | N
             write_plot(progress(campaign), plot)
             click.echo(plot)
             return
-        from autoresearch_kit.agents.brief import write_text
+        from autoresearch_kit.agents.brief import program_of_run, write_text
         from autoresearch_kit.views.report.data import read_document
         from autoresearch_kit.views.report.page import page
 
-        text = page(campaign, read_document(project.repository, campaign, _program(project, campaign)))
+        text = page(campaign, read_document(project.repository, campaign, program_of_run(project, campaign)))
         if output == Path("-"):
             click.echo(text, nl=False)
             return
@@ -72,20 +69,3 @@ def _hide(project: Project, target: Path) -> None:
 def _file_name(name: str) -> str:
     """The name of a run, which may be a path, as a part of a file's name."""
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in name.strip("/.")) or "run"
-
-
-def _program(project: Project, campaign: Campaign) -> str:
-    """What the agents of a run were told: program.md as it was committed, else rendered from the spec of the run."""
-    from autoresearch_kit.agents.brief import render_program
-    from autoresearch_kit.core.campaign import ARK
-    from autoresearch_kit.core.errors import ArkError
-    from autoresearch_kit.core.names import PROGRAM_NAME
-
-    if campaign.source != ARK or campaign.best is None:
-        return ""
-    data = project.repository.file_at(campaign.best.commit, project.place.prefix + PROGRAM_NAME)
-    if data is not None:
-        return data.decode("utf-8", "replace")
-    with contextlib.suppress(ArkError):  # a template of the project's own that has a mistake by now
-        return render_program(campaign.spec, project.folder) if campaign.spec else ""
-    return ""
