@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from autoresearch_kit.cli.common import directory, open_project_at, tag_option
+
+if TYPE_CHECKING:
+    from autoresearch_kit.project import Project
 
 
 @click.command()
