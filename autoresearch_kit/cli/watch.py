@@ -35,7 +35,7 @@ def watch(directory: Path, tag: str | None, once: bool, web: bool, port: int | N
         if web:
             from autoresearch_kit.watch.web import serve
 
-            serve(project, tag, port or 0, lambda text: click.echo(text, err=True))
+            serve(project, tag, port or 0, click.echo)
         else:
             from autoresearch_kit.watch.screen import show
 
