@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
-from statistics import median
+from statistics import median_low
 from typing import Any
 
 from autoresearch_kit.core.campaign import ARK, BRANCH, Campaign
@@ -32,6 +32,8 @@ PAUSE_SECONDS = 15 * 60
 the pauses that the run usually makes: agents may think for long without telling."""
 USUAL_PAUSES = 3
 """Times the usual pause."""
+FEWEST_PAUSES = 3
+"""With fewer nothing is usual."""
 SHOWN_FILES = 3
 """So many files that differ are named."""
 SHOWN_VALUE = 40
@@ -106,17 +108,26 @@ class Row:
         return 3600 * count / self.seconds
 
     @property
+    def noise(self) -> float | None:
+        """Standard deviation of one measurement as known when the best was kept; 0 where there is none."""
+        best = self.campaign.best
+        return best.verdict.noise if best and best.verdict else None
+
+    @property
     def gain_note(self) -> str:
-        """How much the gain is worth, one sentence; empty when there is none."""
+        """What the gain is worth, part of a sentence; empty when there is none."""
         run, found = self.campaign, self.verification
         if run.best is None or run.best.is_baseline:
             return ""
         if found is not None and self.is_verified and found.gain is not None:
             return f"verified by {found.gain.pairs} pairs of fresh runs: {headline(found.gain, run.metric)}"
-        said = "selected because it looked good, so it has no interval"
         if found is not None:
-            return f"{said}; it was verified at attempt {found.head.attempt}, and the head has moved since"
-        return f"{said}; `ark verify` measures afresh" if run.source == ARK and "/" not in run.name else said
+            return f"verified at attempt {found.head.attempt}, and the head has moved since"
+        if self.noise == 0:
+            return "what one measurement says, and the metric has shown no noise"
+        if self.noise is None:
+            return "as it was recorded, with noise that is not known and so without an interval"
+        return "selected because it looked good, so it has no interval and is likely too large"
 
 
 # Which runs
@@ -152,6 +163,8 @@ def _once(campaigns: Iterable[Campaign]) -> list[tuple[Campaign, tuple[str, ...]
             theirs = known[at]
             if run.name == other.name and run.source == other.source:
                 break
+            if not is_copy and other.source == ARK and "/" not in other.name:
+                continue  # this repository calls them two runs
             if commits and (commits < theirs or (commits == theirs and is_copy)):
                 found[at] = (other, (*names, run.name))
                 break
@@ -187,7 +200,8 @@ def elapsed(attempts: Sequence[Attempt]) -> list[float] | None:
     idle = [gap - known for gap, known in zip(gaps, busy, strict=True) if gap is not None and gap >= known]
     if not idle and not any(a.seconds for a in attempts):
         return None
-    pause = max(PAUSE_SECONDS, USUAL_PAUSES * median(idle)) if idle else PAUSE_SECONDS
+    usual = median_low(idle) if len(idle) >= FEWEST_PAUSES else 0.0
+    pause = max(PAUSE_SECONDS, USUAL_PAUSES * usual)
     at, ends = 0.0, [attempts[0].seconds]
     for attempt, gap, known in zip(attempts[1:], gaps, busy, strict=True):
         at += known if gap is None or not known <= gap <= known + pause else gap
@@ -341,7 +355,7 @@ def row_data(row: Row) -> dict[str, Any]:
         "gain_percent": gain_percent(first, best, run.maximize),
         "verified": _verified_data(row),
         "gain_note": row.gain_note,
-        "noise": run.best.verdict.noise if run.best and run.best.verdict else None,
+        "noise": row.noise,
         "seconds": _rounded(row.seconds),
         "seconds_to_best": _rounded(row.seconds_to_best),
         "attempts_to_best": row.attempts_to_best,

@@ -269,37 +269,34 @@ def _lead(rows: Sequence[Row]) -> Iterator[str]:
         return
     percent = f" ({100 * ahead / abs(second.value):.3g} %)" if second.value else ""
     text = f"{run_name(one)} ends better than {run_name(two)} by {number(ahead)} {clean_line(one.metric, 40)}{percent}"
-    noises = [a.verdict.noise for a in (first, second) if a.verdict and a.verdict.noise]
+    noises = [row.noise for row in placed[:2] if row.noise is not None]
+    noise = max(noises, default=0.0)
     if not noises:
         yield f"{text}; how much of that is noise is not known."
-        return
-    noise = max(noises)
-    if ahead < 2 * noise:
+    elif not noise:
+        yield f"{text}; the metric has shown no noise."
+    elif ahead < 2 * noise:
         yield f"{text}: less than twice the noise of one measurement ({number(noise)}), so no difference is shown."
     else:
         yield f"{text}; one measurement has a noise of {number(noise)} (standard deviation), and both were selected."
 
 
 def _gains(rows: Sequence[Row]) -> Iterator[str]:
-    selected = []
+    """What the gains are worth, each sentence once."""
+    alike: dict[str, list[Row]] = {}
     for row in rows:
-        best = row.campaign.best
-        if row.is_verified:
-            yield f"{run_name(row.campaign)}: {row.gain_note}."
-        elif row.verification is not None:
-            yield f"{run_name(row.campaign)}: its gain was {row.gain_note}."
-        elif best is not None and not best.is_baseline:
-            selected.append(row)
-    if not selected:
-        return
-    names = "these runs" if len(selected) == len(rows) > 1 else _and(run_name(row.campaign) for row in selected)
-    one = len(selected) == 1
-    text = f"The gain of {names} was kept because it looked good, so it has no interval and is likely too large"
-    if not one:
-        text = text.replace("The gain", "The gains").replace(" was ", " were ").replace(" it ", " they ", 1)
-        text = text.replace("so it has", "so they have").replace("is likely", "are likely")
-    own = next((row.campaign for row in selected if can_try(row.campaign)), None)
-    yield f"{text}; for one with an interval: ark verify --tag {own.name}." if own else f"{text}."
+        if row.gain_note:
+            alike.setdefault(row.gain_note, []).append(row)
+    for note, found in alike.items():
+        names = "all of these" if len(found) == len(rows) > 2 else _and(run_name(row.campaign) for row in found)
+        own = next((row.campaign for row in found if can_try(row.campaign)), None)
+        hint = f"; for one with an interval: ark verify --tag {own.name}" if own and _is_open(found[0]) else ""
+        yield f"The gain of {names} is {note}{hint}."
+
+
+def _is_open(row: Row) -> bool:
+    """Whether fresh measurements would say more of its gain."""
+    return not row.is_verified and row.noise != 0
 
 
 def _notes(rows: Sequence[Row]) -> Iterator[str]:
@@ -374,7 +371,8 @@ def offer_words(offer: Offer) -> list[str]:
     title = clean_line(offer.attempt.proposal.title, TITLE_CHARACTERS)
     said = [f"    {part_words(part)}" for part in offer.parts[:SHOWN_PARTS]]
     if len(offer.parts) > SHOWN_PARTS:
-        said[-1] += f", and {len(offer.parts) - SHOWN_PARTS} others"
+        left = len(offer.parts) - SHOWN_PARTS
+        said[-1] += f", and {left} other{'s' * (left > 1)}"
     return [f"{run_name(offer.run)}/{offer.attempt.number}  {title}{by}", *said]
 
 
