@@ -34,7 +34,8 @@ WORTH_CLIPPING = 4.0
 DECADES = 30.0
 """Kept values of which one is so many times another are shown on a logarithmic axis."""
 BIGGEST = 1e300
-"""Larger values are drawn as this: the difference of two of them is still a number."""
+"""Larger values are drawn as this, because the difference of two of them is still a number; those below its inverse as
+nothing."""
 
 MARKS = ("kept", "discarded", "crashed", "lost", "running", "above the axis", "below the axis")
 """What the legend knows. A crash lies at the edge because it has no value."""
@@ -406,7 +407,9 @@ def _fenced(values: Sequence[float], low: float, high: float) -> tuple[float, fl
 
 
 def _drawable(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else max(-BIGGEST, min(BIGGEST, value))
+    if value is None or not math.isfinite(value):
+        return None
+    return max(-BIGGEST, min(BIGGEST, value)) if abs(value) * BIGGEST >= 1 else 0.0
 
 
 def _axis_title(metric: str, better: str, axis: Axis) -> str:
