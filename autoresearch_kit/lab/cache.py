@@ -16,7 +16,7 @@ from autoresearch_kit.ledger.git import DISK_HINT
 
 DESK, BENCH, LOGS, BIN = "desk", "bench", "logs", "bin"
 """Folders in the cache of a run."""
-PROMPT, TICKET = "prompt.md", "desk.json"
+PROMPT, TICKET, LIVE = "prompt.md", "desk.json", "live.json"
 """Files of the engine's own there."""
 FULL_LOGS = 20
 """So many attempts keep their logs as they are."""

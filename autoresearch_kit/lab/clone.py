@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from autoresearch_kit.lab.cache import BENCH, BIN, DESK, LOGS, PROMPT, TICKET, cache_root, failed, remove
+from autoresearch_kit.lab.cache import BENCH, BIN, DESK, LIVE, LOGS, PROMPT, TICKET, cache_root, failed, remove
 from autoresearch_kit.lab.folder import Folder
 from autoresearch_kit.lab.within import Kind, Within
 from autoresearch_kit.ledger.git import Entry, Repository
@@ -106,7 +106,7 @@ def _is_engines(name: str, kind: Kind) -> bool:
     """Whether the engine itself keeps this between two commands in the folder of a run."""
     if kind == "folder":
         return name in {BENCH, DESK, LOGS, BIN}
-    return kind == "file" and (name in {PROMPT, TICKET} or name.startswith("setup."))
+    return kind == "file" and (name in {PROMPT, TICKET, LIVE} or name.startswith("setup."))
 
 
 def _literally(path: str) -> str:

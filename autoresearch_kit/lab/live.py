@@ -24,12 +24,11 @@ from pydantic import ValidationError
 
 from autoresearch_kit.core.records import Attempt, clean_line
 from autoresearch_kit.core.spec import Budget
+from autoresearch_kit.lab.cache import LIVE
 from autoresearch_kit.lab.caplog import write_all
 from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.lab.within import Within
 
-LIVE = "live.json"
-"""The file, in the cache folder of a run."""
 MAX_BYTES = 64 * 2**10
 """A larger file is not the engine's."""
 NOTES = 5
@@ -218,10 +217,9 @@ def read_live(cache: Path) -> Live | None:
 
 def _checked(found: Mapping[str, Any]) -> Live:
     """The same as typed data; one of those errors for anything else."""
-    try:
+    budget = None
+    with contextlib.suppress(ValidationError):  # another version's has other limits
         budget = Budget.model_validate(found["budget"])
-    except ValidationError:
-        raise ValueError("no budget") from None
     return Live(
         pid=_count(found["pid"]),
         host=_text(found["host"]),
