@@ -6,6 +6,7 @@ verdicts. The state is told in words and figures; colour only repeats it.
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 
@@ -24,7 +25,7 @@ SNAPSHOT_WIDTH, SNAPSHOT_HEIGHT = 100, 44
 BAR_CELLS = 20
 WIDE = 116
 """From this width on both charts stand side by side."""
-CHART_HEIGHTS = (MIN_HEIGHT + 1, 16)
+CHART_HEIGHTS = (MIN_HEIGHT + 1, 24)
 """With its title: the least and the most that a chart is given."""
 CURVE_SECONDS = 3.0
 """An experiment that is younger, or shorter, shows no curve: the charts would change all the time."""
@@ -45,7 +46,7 @@ class Painter:
     def lines(self, picture: Picture, width: int, height: int, waits_for: str = "") -> list[Text]:
         """Exactly `height` lines of at most `width` cells; `waits_for` is told where there is no run yet."""
         footer = _spread(Text(KEYS, "dim"), Text(time.strftime("%H:%M:%S", time.localtime(picture.moment))), width)
-        top = self._top(picture, width) if picture.campaign else [Text(waits_for)]
+        top = self._top(picture, width) if picture.campaign else [*map(Text, textwrap.wrap(waits_for, max(1, width)))]
         rest = height - len(top) - 1
         body = self._body(picture, width, rest) if picture.campaign and rest > 0 else []
         shown = [*top, *body][: max(0, height - 1)]
@@ -65,7 +66,7 @@ class Painter:
         name = campaign.spec.name if campaign.spec and campaign.spec.name else ""
         branch = f"  on {campaign.branch}" if campaign.branch and campaign.branch != campaign.name else ""
         head = Text.assemble((f"{clean_line(name, 40)}  " if name else ""), (f"run {campaign.name}", "bold"), branch)
-        state = ("at work", "bold green") if picture.at_work else ("not at work", "bold")
+        state = ("running", "bold green") if picture.at_work else ("not running", "bold")
         lines = [_spread(head, Text(*state), width), self._activity(picture, width)]
         live = picture.live
         if live and live.number is not None:
@@ -85,18 +86,22 @@ class Painter:
         live = picture.live
         if live is None:
             return Text(at_rest_words(picture))
-        again = f", run {live.done + 1}{' (the head, in turn)' if live.of_head else ''}" if live.done else ""
+        attempt = f"attempt {picture.next_number}"
         if not live.phase:
-            return Text(f"attempt {picture.next_number}{again}: between two steps, or it waits for a change")
-        words = f"attempt {picture.next_number}{again}: {PHASE_WORDS.get(live.phase, live.phase)}"
+            return Text(f"{attempt} comes next")
+        again = f", run {live.done + 1}" if live.done else ""
+        whose = " (the head, in turn)" if live.of_head else ""
+        phase = PHASE_WORDS.get(live.phase, live.phase)
         elapsed, limit = picture.elapsed_seconds, live.limit_seconds
-        if not limit:
-            return Text(f"{words}, {duration(elapsed)}")
-        times = f"{duration(elapsed)} of {duration(limit)}"
-        if elapsed > limit:
-            times += ", over it"
-        cells = min(BAR_CELLS, width - len(words) - len(times) - 4)
-        return Text(f"{words}  {self._bar(elapsed / limit, cells)} {times}" if cells >= 5 else f"{words}, {times}")
+        times = duration(elapsed) + (f" of {duration(limit)}{', over it' if elapsed > limit else ''}" if limit else "")
+        # What gives way when there is little room, in this order.
+        for words in (f"{attempt}{again}{whose}: {phase}", f"{attempt}{again}: {phase}", f"{attempt}: {phase}", phase):
+            if len(words) + len(times) + 2 <= width:
+                break
+        cells = min(BAR_CELLS, width - len(words) - len(times) - 4) if limit else 0
+        return Text(
+            f"{words}  {self._bar(elapsed / limit, cells)}  {times}" if limit and cells >= 5 else f"{words}, {times}"
+        )
 
     def _bar(self, share: float, cells: int) -> str:
         full = round(cells * min(1.0, share))
@@ -138,9 +143,7 @@ class Painter:
         log = max(3, min(13, rows // 4)) if picture.lines else 0
         verdicts = min(max(4, min(11, rows // 4)), len(closed) + 1) if closed else 0
         charts = self._both(picture, width, min(CHART_HEIGHTS[1], rows - log - verdicts))
-        spare = rows - len(charts) - log - verdicts
-        if spare > 0 and log:
-            log, spare = min(len(picture.lines) + 1, log + (spare + 1) // 2), 0
+        log = min(len(picture.lines) + 1, rows - len(charts) - verdicts) if picture.lines else 0
         verdicts = min(len(closed) + 1, rows - len(charts) - log) if closed else 0
         lines = list(charts)
         if log > 1:
@@ -220,26 +223,26 @@ def at_rest_words(picture: Picture) -> str:
 
 def left_words(picture: Picture) -> str:
     """What may still be used up, and what was spent; empty when there is nothing to say."""
-    left, spent, words = picture.left, picture.spent, []
+    left, spent, words, used = picture.left, picture.spent, [], []
     if left.attempts is not None:
         words.append(f"{left.attempts} attempts")
     if left.hours is not None:
-        words.append(f"{duration(3600 * left.hours)} of its time")
+        words.append(duration(3600 * left.hours))
     if left.patience is not None:
-        words.append(f"patience for {left.patience} more")
-    if left.money is not None and spent:
-        words.append(f"{left.money:.2f} of {left.money + spent.money:.2f} in money")
+        words.append(f"{left.patience} without a keep")
+    if spent and left.money is not None:
+        words.append(f"money {left.money:.2f} of {left.money + spent.money:.2f}")
+    elif spent and spent.money:
+        used.append(f"{spent.money:.4g} in money")
     if left.tokens is not None:
         words.append(f"{left.tokens:,} tokens")
+    elif spent and spent.tokens:
+        used.append(f"{spent.tokens:,} tokens")
     expected = left.expected_hours(picture.rate) if picture.at_work else None
-    text = f"left: {', '.join(words)}" if words else ""
-    if expected is not None:
-        text += f"; it ends in about {duration(3600 * expected)}"
-    used = [f"{spent.money:.4g} in money"] if spent and spent.money and left.money is None else []
-    used += [f"{spent.tokens:,} tokens"] if spent and spent.tokens and left.tokens is None else []
-    if used:
-        text += f"{'; ' if text else ''}spent: {', '.join(used)}"
-    return text
+    parts = [f"left: {', '.join(words)}"] if words else []
+    if expected is not None and expected != left.hours:
+        parts.append(f"over in about {duration(3600 * expected)}")
+    return "; ".join([*parts, *([f"spent: {', '.join(used)}"] if used else [])])
 
 
 def _shows_curve(picture: Picture) -> bool:
