@@ -22,10 +22,10 @@ from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.names import is_name
 from autoresearch_kit.ledger.verified import read_verifications
 from autoresearch_kit.project import Project
-from autoresearch_kit.views.chart import to_vega
+from autoresearch_kit.views.chart import progress, to_vega
 from autoresearch_kit.views.learning import learning_curve
 from autoresearch_kit.views.report.data import read_document
-from autoresearch_kit.views.report.page import page, update
+from autoresearch_kit.views.report.page import page, specs, update
 from autoresearch_kit.watch.now import now
 from autoresearch_kit.watch.state import Picture, Watcher
 
@@ -76,8 +76,10 @@ class Station:
         self._readers = 0
         self._state = _State()
         self._picture: Picture | None = None
-        self._seen = (-1, -1)
         self._changed_at: dict[int, int] = {}
+        """When each attempt that changed in this epoch did so the last time, as a version."""
+        self._axis_of: dict[int, str] = {}
+        """What is fixed in the chart of each version of this epoch."""
         self._not_before = 0.0
         self._pages: dict[str, bytes] = {}
         self._parts: dict[tuple[str, str], dict[str, Any]] = {}
@@ -121,9 +123,11 @@ class Station:
         attempts = {attempt.number: attempt for attempt in campaign.attempts}
         before = {attempt.number: attempt for attempt in old.attempts} if old else {}
         if old is None or _kind(old) != _kind(campaign) or before.keys() - attempts.keys():
-            state.epoch, state.version, self._changed_at = state.epoch + 1, 0, {}
+            state.epoch, state.version = state.epoch + 1, 0
+            self._changed_at, self._axis_of = {}, {0: _axis(campaign)}
             return True
         state.version += 1
+        self._axis_of[state.version] = _axis(campaign)
         for number, attempt in attempts.items():
             if before.get(number) is not attempt:
                 self._changed_at[number] = state.version
@@ -189,7 +193,10 @@ class Station:
                 known = {a.number: a.commit for a in here.campaign.attempts if a.number not in changed}
                 repository, name = self._project.repository, here.campaign.name
                 checked = read_verifications(repository, name) if here.campaign.source == ARK else []
-                self._parts = {(since, here.name): update(repository, here.campaign, known, checked)}
+                part = update(repository, here.campaign, known, checked)
+                if self._axis_of.get(int(version)) != self._axis_of.get(here.version):
+                    part["chart"]["specs"] = specs(here.campaign)
+                self._parts = {(since, here.name): part}
                 self._not_before = time.monotonic() + REST * (time.monotonic() - began)
             return self._parts[since, here.name]
 
@@ -197,6 +204,13 @@ class Station:
 def _kind(campaign: Campaign) -> tuple[object, ...]:
     """What is written into the page once."""
     return (campaign.name, campaign.source, campaign.metric, campaign.maximize, campaign.spec_text)
+
+
+def _axis(campaign: Campaign) -> str:
+    """What of the chart is fixed in its definition: the kind of its axis, the words at it."""
+    spec = progress(campaign, data=False)
+    del spec["params"]  # such as the range, which is told with each change
+    return json.dumps(spec)
 
 
 def as_event(news: News) -> bytes:

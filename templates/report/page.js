@@ -466,7 +466,7 @@
       else table.append(row);
       if (shown === entry.number && known && known.outcome !== entry.outcome) open(entry.number, false);
     }
-    if (part.chart && part.chart.log !== doc.chart.log) return location.reload(); // another kind of axis
+    const isOther = Boolean(part.chart && part.chart.specs); // another kind of axis
     if (part.chart) Object.assign(doc.chart, part.chart);
     else if (part.attempts) doc.chart.last = Math.max(doc.chart.last, ...attempts.keys());
     if (part.summary) setTiles(part.summary.tiles || []);
@@ -475,7 +475,7 @@
       get("none")?.remove();
       if (part.chart) get("chart-text").textContent = part.chart.text;
       setFilter();
-      await refresh();
+      await (isOther ? draw() : refresh());
     }
     if ("live" in part) document.dispatchEvent(new CustomEvent("ark-live", { detail: (doc.live = part.live) }));
   }
