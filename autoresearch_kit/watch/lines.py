@@ -67,7 +67,9 @@ class Painter:
         branch = f"  on {campaign.branch}" if campaign.branch and campaign.branch != campaign.name else ""
         head = Text.assemble((f"{clean_line(name, 40)}  " if name else ""), (f"run {campaign.name}", "bold"), branch)
         state = ("running", "bold green") if picture.at_work else ("not running", "bold")
-        lines = [_spread(head, Text(*state), width), self._activity(picture, width)]
+        lines = [_spread(head, Text(*state), width)]
+        if activity := self._activity(picture, width):
+            lines.append(activity)
         live = picture.live
         if live and live.number is not None:
             by = f" (by {clean_line(live.agent, 40).removeprefix('by ')})" if live.agent and live.agent != "ark" else ""
@@ -84,24 +86,18 @@ class Painter:
 
     def _activity(self, picture: Picture, width: int) -> Text:
         live = picture.live
-        if live is None:
-            return Text(at_rest_words(picture))
-        attempt = f"attempt {picture.next_number}"
-        if not live.phase:
-            return Text(f"{attempt} comes next")
-        again = f", run {live.done + 1}" if live.done else ""
-        whose = " (the head, in turn)" if live.of_head else ""
-        phase = PHASE_WORDS.get(live.phase, live.phase)
+        if live is None or not live.phase:
+            return Text(activity_words(picture))
         elapsed, limit = picture.elapsed_seconds, live.limit_seconds
         times = duration(elapsed) + (f" of {duration(limit)}{', over it' if elapsed > limit else ''}" if limit else "")
-        # What gives way when there is little room, in this order.
-        for words in (f"{attempt}{again}{whose}: {phase}", f"{attempt}{again}: {phase}", f"{attempt}: {phase}", phase):
+        # What gives way when there is little room.
+        for room in (0, 1, 2, 3):
+            words = activity_words(picture, room)
             if len(words) + len(times) + 2 <= width:
                 break
         cells = min(BAR_CELLS, width - len(words) - len(times) - 4) if limit else 0
-        return Text(
-            f"{words}  {self._bar(elapsed / limit, cells)}  {times}" if limit and cells >= 5 else f"{words}, {times}"
-        )
+        bar = f"  {self._bar(elapsed / limit, cells)}  " if limit and cells >= 5 else ", "
+        return Text(words + bar + times)
 
     def _bar(self, share: float, cells: int) -> str:
         full = round(cells * min(1.0, share))
@@ -204,6 +200,20 @@ class Painter:
     def _title(self, words: str, width: int) -> Text:
         line = "─" if self._unicode else "-"
         return Text(f"{line * 2} {words} ".ljust(width, line)[:width])
+
+
+def activity_words(picture: Picture, shorter: int = 0) -> str:
+    """What goes on, in words, at most three times `shorter`."""
+    live = picture.live
+    if live is None:
+        return at_rest_words(picture)
+    attempt = f"attempt {picture.next_number}"
+    if not live.phase:
+        return f"{attempt} comes next"
+    again = f", run {live.done + 1}" if live.done else ""
+    whose = " (the head, in turn)" if live.of_head else ""
+    phase = PHASE_WORDS.get(live.phase, live.phase)
+    return (f"{attempt}{again}{whose}: {phase}", f"{attempt}{again}: {phase}", f"{attempt}: {phase}", phase)[shorter]
 
 
 def at_rest_words(picture: Picture) -> str:

@@ -46,7 +46,7 @@ def curve_chart(curve: Curve, width: int, height: int, unicode: bool = True) -> 
     rest = points[len(points) // BEGINNING :]
     if len(points) >= 2 * BEGINNING and _range(rest) < _range(points) / 3:
         points = rest
-    return chart([Series(_thinned(points), True)], width, height, unicode)
+    return chart([Series(thinned(points), True)], width, height, unicode)
 
 
 def progress_chart(campaign: Campaign, width: int, height: int, unicode: bool = True) -> list[str]:
@@ -72,7 +72,7 @@ def progress_chart(campaign: Campaign, width: int, height: int, unicode: bool = 
     low, high = min(levels), max(levels)
     low, high = (min(low, cuts[1]), high) if campaign.maximize else (low, max(high, cuts[7]))
     seen = [point for point in tried if low <= point[1] <= high]
-    return chart([Series(_thinned(seen), False), Series(_thinned(best), True)], width, height, unicode)
+    return chart([Series(thinned(seen), False), Series(thinned(best), True)], width, height, unicode)
 
 
 def chart(series: Sequence[Series], width: int, height: int, unicode: bool = True) -> list[str]:
@@ -132,7 +132,8 @@ def _range(points: Points) -> float:
     return max(values) / 2 - min(values) / 2
 
 
-def _thinned(points: Points) -> Points:
+def thinned(points: Points) -> Points:
+    """At most about `SHOWN` of them, the last one among them."""
     if len(points) <= SHOWN:
         return points
     step = -(-len(points) // SHOWN)
