@@ -135,7 +135,8 @@ def _of_run(run: Campaign, found: Mapping[str, str]) -> dict[tuple[object, ...],
             before = earlier.before if earlier else " ".join(part.removed)
             attempts = (*earlier.attempts, attempt) if earlier else (attempt,)
             made[part.key] = Where(run, attempts, part, before if part.name else "")
-    return made
+    # A constant that was turned back is as it was.
+    return {key: where for key, where in made.items() if not where.part.name or where.before != where.part.added[0]}
 
 
 class _Files:
