@@ -34,14 +34,16 @@ def compare(names: tuple[str, ...], as_json: bool, html: Path | None, plot: Path
             raise UsageError("there is no run of this project yet", "start one: ark run")
         rows = put_side_by_side(project, runs, named=bool(words))
         found = changes(project.repository, [row.campaign for row in rows])
-        if html is not None or plot is not None:
-            from autoresearch_kit.views import compare_page
+        if plot is not None:
+            from autoresearch_kit.views.compare_page import write_plot
 
-            if html is not None:
-                compare_page.write_page(compare_page.page(project.spec.name, rows, found), html)
-            left_out = compare_page.write_plot(rows, by, plot) if plot is not None else []
-            if left_out:
+            if left_out := write_plot(rows, by, plot):
                 click.echo(f"not drawn, because it has another metric or no values: {', '.join(left_out)}", err=True)
+        if html is not None:
+            from autoresearch_kit.agents.brief import write_text
+            from autoresearch_kit.views.compare_page import page
+
+            write_text(html, page(project.spec.name, rows, found))
         if as_json:
             offered = offers_data(found, [row.campaign for row in rows])
             print_json({"runs": list(map(row_data, rows)), "changes": list(map(change_data, found)), "offers": offered})
@@ -49,6 +51,8 @@ def compare(names: tuple[str, ...], as_json: bool, html: Path | None, plot: Path
             from autoresearch_kit.views.compare_text import print_all
 
             print_all(console(), rows, found)
+        else:
+            click.echo("\n".join(str(path) for path in (html, plot) if path is not None))
 
 
 def _split(names: tuple[str, ...]) -> tuple[tuple[str, ...], Path]:

@@ -10,7 +10,7 @@ import jinja2
 
 from autoresearch_kit import __version__
 from autoresearch_kit.core.campaign import Campaign
-from autoresearch_kit.core.errors import ArkError, UsageError
+from autoresearch_kit.core.errors import UsageError
 from autoresearch_kit.core.records import clean_line
 from autoresearch_kit.data import data_folder
 from autoresearch_kit.views import chart
@@ -58,14 +58,6 @@ def page(project: str, rows: Sequence[Row], found: Sequence[Change]) -> str:
             for target in particular(rows, found)
         ],
     )
-
-
-def write_page(text: str, path: Path) -> None:
-    """Write a page; ArkError when it cannot be written."""
-    try:
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise ArkError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def write_plot(rows: Sequence[Row], by: str, path: Path) -> list[str]:
