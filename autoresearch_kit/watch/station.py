@@ -129,7 +129,7 @@ class Station:
         state.version += 1
         self._axis_of[state.version] = _axis(campaign)
         for number, attempt in attempts.items():
-            if before.get(number) is not attempt:
+            if number not in before or before[number].commit != attempt.commit:
                 self._changed_at[number] = state.version
         return True
 
