@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -43,7 +44,7 @@ DEFAULTS = {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_ENABLE_ASYNC_LOGGING": "f
 """The same unless the user has set it: since MLflow 3 a folder as a store has to be wished for."""
 FIRST_CONTACT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
 """The same until a server has answered once: MLflow tries a server that is not there for minutes."""
@@ -153,6 +154,8 @@ def _errors() -> tuple[type[Exception], ...]:
 
 def _refused(uri: str, error: Exception) -> ArkError:
     text = str(getattr(error, "message", None) or error).strip().replace(uri, shown(uri))
+    if "Max retries exceeded" in text or "timed out" in text:
+        return ArkError(f"MLflow at {shown(uri)} does not answer", "start it, or correct the address")
     return ArkError(
         f"MLflow at {shown(uri)}: {clean_line(text, 300)}",
         "a store is a server (http://...), a database (sqlite:////FOLDER/mlflow.db) or a folder",
@@ -347,25 +350,40 @@ def metrics_of(run: Campaign, attempt: Attempt) -> dict[str, float]:
     return {taken[name]: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
-def names_for(names: Iterable[str]) -> dict[str, str]:
+def names_for(names: Iterable[str]) -> Mapping[str, str]:
     """Names that MLflow takes, by the real ones, no two alike.
 
     A store of files has a file for each name, so that `loss` and `loss/train` cannot both be there: the second is
     called `loss.train` then.
     """
-    names = sorted(names)
+    return _names_for(tuple(sorted(names)))
+
+
+@lru_cache(maxsize=64)
+def _names_for(names: tuple[str, ...]) -> Mapping[str, str]:
     found: dict[str, str] = {}
-    for name in names:
-        plain = re.sub(r"[^\w./ :-]", "_", name, flags=re.ASCII).replace(":", "_")
-        parts = [part for part in plain.split("/") if part.strip(".")]
-        plain = ("/".join(parts) or "_")[:NAME_CHARACTERS].strip("/ ") or "_"
-        folders = ["/".join(parts[:end]) for end in range(1, len(parts))]
-        if any(folder in names or folder in found.values() for folder in folders):
-            plain = plain.replace("/", ".")
-        if plain in found.values():
-            plain = f"{plain[: NAME_CHARACTERS - 9]}.{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-        found[name] = plain
+    for name in sorted(names, key=lambda name: (name.count("/"), name)):
+        plain = _plain(name)
+        flat = plain.replace("/", ".")
+        digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8]
+        for candidate in (plain, flat, f"{flat[: NAME_CHARACTERS - 9]}.{digest}"):
+            if not any(_clash(candidate, other) for other in found.values()):
+                break
+        found[name] = candidate
     return found
+
+
+def _plain(name: str) -> str:
+    """The nearest name that MLflow takes, by itself."""
+    name = re.sub(r"[^A-Za-z0-9_./ -]", "_", name)[:NAME_CHARACTERS]
+    parts = [part.strip() for part in name.split("/")]
+    plain = "/".join(part for part in parts if part.strip(".")) or "_"
+    return f"_{plain[1:]}" if plain.startswith("..") else plain
+
+
+def _clash(one: str, other: str) -> bool:
+    """Whether no folder could hold both."""
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
 def _finish_parent(client: MlflowClient, parent: str, run: Campaign, closed: Sequence[Attempt]) -> None:
