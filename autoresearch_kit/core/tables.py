@@ -144,15 +144,16 @@ def read_table(text: str, metric: str) -> Rows:
     separator = _separator(lines)
     table = [_cells(line, separator) for line in lines]
     names: list[str] = []
-    guessed = _guess(table, metric) if lines else []
     for line, cells in zip(lines, table, strict=True):
         if header := _header(cells, metric):
             names = names or header  # a second one is where two files were put together
         elif line.lstrip().startswith("#") or set(line) <= set("-=|:+ \t"):
             continue
         else:
-            names = names or guessed
-            row = _row(cells, names, ", " if separator == "," else " ") if names else None
+            names = names or _guess(table, metric)
+            if not names:
+                break  # nothing in it looks like a status
+            row = _row(cells, names, ", " if separator == "," else " ")
             if row is None:
                 found.broken += 1
             else:

@@ -242,7 +242,8 @@ class Offer:
 def offers(found: Iterable[Change], target: Campaign) -> list[Offer]:
     """What other runs kept and `target` neither kept nor has; for a constant also another value.
 
-    The changes of one run after those of another, in the order in which they were kept.
+    The changes of one run after those of another, in the order in which they were kept. Of a run whose ledger is not
+    here no attempt can be named.
     """
     made: dict[str, dict[int, Offer]] = {}
     tried = {name for attempt in target.attempts for name in attempt.proposal.origin}
@@ -251,7 +252,8 @@ def offers(found: Iterable[Change], target: Campaign) -> list[Offer]:
         for where in change.places:
             name, last = where.run.name, where.attempts[-1]
             lacking = target.name not in change.present if here is None else where.part.added != here.part.added
-            if where is here or not lacking or f"{name}/{last.number}" in tried:
+            can_be_named = where.run.source == ARK and last.spec == target.attempts[0].spec
+            if where is here or not lacking or not can_be_named or f"{name}/{last.number}" in tried:
                 continue
             of_run = made.setdefault(name, {})
             known = of_run[last.number].parts if last.number in of_run else ()

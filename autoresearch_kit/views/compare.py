@@ -8,6 +8,7 @@ that a run reports of itself was kept because it looked good, and no interval of
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -327,6 +328,13 @@ def _fixed_files(project: Project, run: Campaign) -> dict[str, Entry]:
 # As JSON
 
 
+def percent(run: Campaign) -> float | None:
+    """The gain in percent of the baseline; None where that means nothing or is no number any more."""
+    first, best = (found.value if found else None for found in (run.baseline, run.best))
+    found = gain_percent(first, best, run.maximize)
+    return found if found is not None and math.isfinite(found) else None
+
+
 def row_data(row: Row) -> dict[str, Any]:
     """One run as JSON; what is not known is null, never 0."""
     run = row.campaign
@@ -352,7 +360,7 @@ def row_data(row: Row) -> dict[str, Any]:
         "baseline": first,
         "best": best,
         "best_attempt": run.best.number if run.best else None,
-        "gain_percent": gain_percent(first, best, run.maximize),
+        "gain_percent": percent(run),
         "verified": _verified_data(row),
         "gain_note": row.gain_note,
         "noise": row.noise,

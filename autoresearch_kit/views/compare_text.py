@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autoresearch_kit.core.campaign import ARK, Campaign
-from autoresearch_kit.core.entry import gain_percent
 from autoresearch_kit.core.interval import Interval
 from autoresearch_kit.core.records import Outcome, clean_line, number
 from autoresearch_kit.views.changes import Change, Offer, Part, Where, can_try, offers, transplant_command, try_command
-from autoresearch_kit.views.compare import Row, agents_data
+from autoresearch_kit.views.compare import Row, agents_data, percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +38,7 @@ WORDS = ("agent", "machine")
 """Facts that may be long, and are broken into lines."""
 TABLES = (
     ("place", "metric", "kept", "crashed", "lost", "baseline", "best", "gain", "verified", "to best"),
-    ("at work", "per hour", "agent time", "tokens", "money", "started"),
+    ("running", "at work", "per hour", "agent time", "tokens", "money", "started"),
     WORDS,
 )
 """When a run is a row: which facts are in which table."""
@@ -72,10 +71,10 @@ def gain_cell(run: Campaign) -> str:
     first, best = (found.value if found else None for found in (run.baseline, run.best))
     if first is None or best is None or first == best:
         return NONE
-    if run.maximize and first > 0 and best >= 2 * first:
+    if run.maximize and 0 < 2 * first <= best < 1e6 * first:
         return f"{best / first:.3g} times"
-    percent = gain_percent(first, best, run.maximize)
-    return f"{percent:.3g} %" if percent is not None else number(best - first if run.maximize else first - best)
+    share = percent(run)
+    return f"{share:.3g} %" if share is not None else number(best - first if run.maximize else first - best)
 
 
 def _verified(row: Row) -> str:
@@ -131,6 +130,7 @@ def facts(rows: Sequence[Row]) -> list[Facts]:
             "discarded": count(Outcome.DISCARD),
             "crashed": count(Outcome.CRASH),
             "lost": count(Outcome.LOST) if Outcome.LOST in outcomes else "",
+            "running": f"attempt {run.tried[-1].number}" if Outcome.RUNNING in outcomes[-1:] else "",
             "baseline": value(run.baseline.value if run.baseline else None),
             "best": value(best.value if best else None),
             "gain": gain_cell(run),
@@ -150,7 +150,12 @@ def facts(rows: Sequence[Row]) -> list[Facts]:
     labels = [label for label in (found[0] if found else {}) if any(entry[label] for entry in found)]
     if all(entry.get("verified") in ("no", "", None) for entry in found) and "verified" in labels:
         labels.remove("verified")
-    return [{label: entry[label] or UNKNOWN for label in labels} for entry in found]
+    return [{label: entry[label] or _absent(label) for label in labels} for entry in found]
+
+
+def _absent(label: str) -> str:
+    """What stands for a fact that is not there: of some it is known that there is none."""
+    return NONE if label in ("lost", "running", "verified") else UNKNOWN
 
 
 def _agent_words(run: Campaign) -> list[str]:
@@ -267,8 +272,8 @@ def _lead(rows: Sequence[Row]) -> Iterator[str]:
     if not ahead:
         yield f"{run_name(one)} and {run_name(two)} end with the same value."
         return
-    percent = f" ({100 * ahead / abs(second.value):.3g} %)" if second.value else ""
-    text = f"{run_name(one)} ends better than {run_name(two)} by {number(ahead)} {clean_line(one.metric, 40)}{percent}"
+    share = f" ({100 * ahead / abs(second.value):.3g} %)" if second.value else ""
+    text = f"{run_name(one)} ends better than {run_name(two)} by {number(ahead)} {clean_line(one.metric, 40)}{share}"
     noises = [row.noise for row in placed[:2] if row.noise is not None]
     noise = max(noises, default=0.0)
     if not noises:

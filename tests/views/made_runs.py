@@ -108,7 +108,7 @@ class Made:
                     name: Entry(0o100644, repository.store_blob(text.encode())) for name, text in one.files.items()
                 }
                 tree = repository.store_tree(head, entries)
-                proposal = Proposal(one.title, "", one.agent, one.cost, one.origin)
+                proposal = Proposal(one.title, f"for {tag}", one.agent, one.cost, one.origin)
                 attempt = ledger.reserve(number, proposal, tree=tree, parent=head, yardstick=yardstick)
                 attempt = replace(attempt, started=one.started or f"2026-01-02T03:{number:02d}:00.000Z")
                 outcome = Outcome.CRASH if one.value is None else Outcome.KEEP if one.kept else Outcome.DISCARD

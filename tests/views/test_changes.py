@@ -199,6 +199,15 @@ def test_changes_of_a_fetched_run_are_offered_by_its_name_and_not_the_other_way(
     assert offers[0]["try"][0] in here.ark("compare")
 
 
+def test_of_a_branch_without_its_ledger_no_attempt_can_be_named(made: Made, tmp_path: Path) -> None:
+    made.run("theirs", [Try(0.9, kept=True, files=turned(LR=0.2))])
+    here = made.clone(tmp_path / "here")
+    here.run("mine", [])
+    found = here.compare()
+    assert named(found, "LR")["runs"][0]["tag"] == "origin/autoresearch/theirs"
+    assert found["offers"] == []
+
+
 def test_runs_of_other_tools_have_no_changes_to_look_at(made: Made, tmp_path: Path) -> None:
     path = tmp_path / "results.tsv"
     path.write_text("commit\tloss\tmemory_gb\tstatus\tdescription\na1b2c3d\t1.0\t2.0\tkeep\tbaseline\n")

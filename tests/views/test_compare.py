@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from made_runs import HERE, SPEC, Made, Try, turned
 
-from autoresearch_kit.core.records import Cost
+from autoresearch_kit.core.records import Cost, Proposal
+from autoresearch_kit.ledger.ledger import Ledger
 from autoresearch_kit.views.compare import elapsed
 from autoresearch_kit.views.compare_text import digits, duration
 
@@ -229,13 +230,8 @@ def test_what_is_nothing_is_one_sentence(made: Made, tmp_path: Path) -> None:
 
 
 def test_a_run_whose_baseline_never_ended(made: Made) -> None:
-    made.run("one", [Try(0.9, kept=True, files=turned(LR=0.2))])
-    made.git("update-ref", "-d", "refs/ark/one/0001")
     made.run("bare", [])
     with made.opened() as project:
-        from autoresearch_kit.core.records import Proposal
-        from autoresearch_kit.ledger.ledger import Ledger
-
         head = project.repository.head()
         ledger = Ledger(project.repository, "autoresearch", "begun", project.spec_name)
         ledger.reserve(0, Proposal("Baseline"), tree=project.repository.tree_of(head), parent=head, yardstick="y")
@@ -263,6 +259,27 @@ def test_values_that_differ_by_little_or_are_huge_can_be_told_apart(
     made.run("two", [Try(values[1], kept=True, files=turned(LR=0.3))], baseline=Try(3e9, kept=True))
     assert shown in made.ark("compare")
     assert by_tag(made.compare())["one"]["rank"] == 1
+
+
+def test_values_at_the_ends_of_what_a_number_can_be(made: Made) -> None:
+    tiny = [Try(1e-300, kept=True, files=turned(LR=0.2))]
+    made.run("one", tiny, baseline=Try(1e300, kept=True))
+    made.run("two", [Try(-1e300, kept=True, files=turned(LR=0.2))], baseline=Try(1e-300, kept=True))
+    made.run("three", [Try(-5.0, kept=True, files=turned(LR=0.2))], baseline=Try(0.0, kept=True))
+    runs = by_tag(made.compare())
+    assert (runs["two"]["gain_percent"], runs["three"]["gain_percent"]) == (None, None)
+    assert "1e+300" in made.ark("compare")
+
+
+def test_an_attempt_that_runs_is_told(made: Made) -> None:
+    made.run("one", [Try(0.9, kept=True, files=turned(LR=0.2))])
+    with made.opened() as project:
+        ledger = Ledger(project.repository, "autoresearch", "one", project.spec_name)
+        head = ledger.head() or ""
+        ledger.reserve(2, Proposal("next"), tree=project.repository.tree_of(head), parent=head, yardstick="y")
+    run = made.compare()["runs"][0]
+    assert (run["running"], run["attempts"], run["best"]) == (1, 2, 0.9)
+    assert "attempt 2" in made.ark("compare")
 
 
 def test_values_that_differ_in_the_ninth_digit() -> None:
