@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autoresearch_kit.core.campaign import ARK, BRANCH, Campaign
@@ -229,14 +229,19 @@ def _constants(lines: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A kept attempt of one run that another run does not have."""
+    """What one run kept and another does not have."""
 
     run: Campaign
     """Where it was kept."""
-    attempt: Attempt
-    """What was kept."""
+    attempts: tuple[Attempt, ...]
+    """Those that make up the change, in order: a constant may have been turned in several steps."""
     parts: tuple[Part, ...]
     """What of it the other run lacks."""
+
+    @property
+    def names(self) -> list[str]:
+        """The attempts as `ark try --from` takes them."""
+        return [f"{self.run.name}/{attempt.number}" for attempt in self.attempts]
 
 
 def offers(found: Iterable[Change], target: Campaign) -> list[Offer]:
@@ -256,8 +261,12 @@ def offers(found: Iterable[Change], target: Campaign) -> list[Offer]:
             if where is here or not lacking or not can_be_named or f"{name}/{last.number}" in tried:
                 continue
             of_run = made.setdefault(name, {})
-            known = of_run[last.number].parts if last.number in of_run else ()
-            of_run[last.number] = Offer(where.run, last, (*known, where.part))
+            known = of_run.get(last.number, Offer(where.run, (), ()))
+            attempts = {attempt.number: attempt for attempt in (*known.attempts, *where.attempts)}
+            part = replace(where.part, removed=(where.before,)) if where.part.name else where.part
+            of_run[last.number] = Offer(
+                where.run, tuple(attempts[number] for number in sorted(attempts)), (*known.parts, part)
+            )
     return [of_run[number] for of_run in made.values() for number in sorted(of_run)]
 
 
@@ -314,8 +323,7 @@ def offers_data(found: Sequence[Change], runs: Iterable[Campaign]) -> list[dict[
     return [
         {
             "tag": target.name,
-            "from": [f"{offer.run.name}/{offer.attempt.number}" for offer in made],
-            "try": [try_command(target, [f"{offer.run.name}/{offer.attempt.number}"]) for offer in made],
+            "changes": [{"from": offer.names, "try": try_command(target, offer.names)} for offer in made],
             "all": transplant_command(target),
         }
         for target in runs

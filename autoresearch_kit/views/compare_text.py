@@ -372,13 +372,15 @@ def value_lines(found: Sequence[Change]) -> list[str]:
 
 def offer_words(offer: Offer) -> list[str]:
     """A kept change that another run lacks, and below it what was changed."""
-    by = f", by {offer.attempt.proposal.agent.removeprefix('by ')}" if offer.attempt.proposal.agent else ""
-    title = clean_line(offer.attempt.proposal.title, TITLE_CHARACTERS)
+    last = offer.attempts[-1]
+    by = f", by {last.proposal.agent.removeprefix('by ')}" if last.proposal.agent else ""
+    title = clean_line(last.proposal.title, TITLE_CHARACTERS)
+    numbers = _and(str(attempt.number) for attempt in offer.attempts)
     said = [f"    {part_words(part)}" for part in offer.parts[:SHOWN_PARTS]]
     if len(offer.parts) > SHOWN_PARTS:
         left = len(offer.parts) - SHOWN_PARTS
         said[-1] += f", and {left} other{'s' * (left > 1)}"
-    return [f"{run_name(offer.run)}/{offer.attempt.number}  {title}{by}", *said]
+    return [f"{run_name(offer.run)}/{numbers}  {title}{by}", *said]
 
 
 @dataclass(frozen=True)
@@ -398,8 +400,7 @@ class Particular:
     @property
     def commands(self) -> list[str]:
         """What tries the first of them, and what tries them all."""
-        first = self.lacking[0]
-        return [try_command(self.target, [f"{first.run.name}/{first.attempt.number}"]), transplant_command(self.target)]
+        return [try_command(self.target, self.lacking[0].names), transplant_command(self.target)]
 
 
 def particular(rows: Sequence[Row], found: Sequence[Change]) -> list[Particular]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import logging
 import math
 import os
@@ -19,6 +20,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -38,7 +40,12 @@ if TYPE_CHECKING:
 
 PATCH = "change.patch"
 """The artifact of each attempt."""
-SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_LOGGING_LEVEL": "ERROR"}
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 """Environment of MLflow, whatever the user's: nobody else hears of this."""
 DEFAULTS = {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_ENABLE_ASYNC_LOGGING": "false"}
 """The same unless the user has set it: since MLflow 3 a folder as a store has to be wished for."""
@@ -56,6 +63,8 @@ TEXT_CHARACTERS = 4000
 """Of a tag; some stores refuse 5,000."""
 NAME_CHARACTERS = 250
 """MLflow's own limit for the name of a metric."""
+SENDERS = 8
+"""Attempts that are sent to a server at a time; each takes four calls, and most of that is waiting."""
 PAGE = 1000
 """Runs that are asked for at once."""
 TELL_EVERY = 200
@@ -88,7 +97,8 @@ def export(
         client = _connect(uri)
         try:
             experiment, takes_files = _experiment(client, project, uri)
-            return [_export(client, experiment, repository, run, takes_files, tell) for run in campaigns]
+            senders = SENDERS if urlsplit(uri).scheme in ("http", "https") else 1
+            return [_export(client, experiment, repository, run, senders, takes_files, tell) for run in campaigns]
         except _errors() as error:
             raise _refused(uri, error) from None
 
@@ -102,7 +112,8 @@ def _quiet() -> Iterator[None]:
     os.environ.update(SETTINGS)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    with warnings.catch_warnings():
+    # Older versions print an address for each run.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable
         logging.disable(logging.ERROR)
@@ -205,6 +216,7 @@ def _export(
     experiment: str,
     repository: Repository,
     run: Campaign,
+    senders: int,
     takes_files: bool,
     tell: Callable[[str], None],
 ) -> Exported:
@@ -215,13 +227,15 @@ def _export(
     children = _children(client, experiment, parent)
     todo = [attempt for attempt in closed if not _finished(children.get(attempt.number))]
     diffs = diffs_of(repository, run) if todo and takes_files else {}
-    refused = "" if takes_files else "its files are in a folder of another machine"
-    for done, attempt in enumerate(todo):
-        if done % TELL_EVERY == 0 and len(todo) > TELL_EVERY:
-            tell(f"{run.name}: {done:,} of {len(todo):,} attempts")
-        refused = _child(client, experiment, parent, run, attempt, children, diffs, refused)
+    sender = _Sender(client, experiment, parent, run, children, diffs)
+    if not takes_files:
+        sender.refused = "its files are in a folder of another machine"
+    with ThreadPoolExecutor(senders) as pool:
+        for done, _ in enumerate(pool.map(sender.send, todo)):
+            if done % TELL_EVERY == 0 and len(todo) > TELL_EVERY:
+                tell(f"{run.name}: {done:,} of {len(todo):,} attempts")
     _finish_parent(client, parent, run, closed)
-    return Exported(run.name, len(todo), len(closed) - len(todo), refused)
+    return Exported(run.name, len(todo), len(closed) - len(todo), sender.refused)
 
 
 def _parent(client: MlflowClient, experiment: str, run: Campaign, closed: Sequence[Attempt]) -> str:
@@ -272,37 +286,43 @@ def _finished(child: Any) -> bool:
     return child is not None and child.info.status != "RUNNING"
 
 
-def _child(
-    client: MlflowClient,
-    experiment: str,
-    parent: str,
-    run: Campaign,
-    attempt: Attempt,
-    children: Mapping[int, Any],
-    diffs: Mapping[str, str],
-    refused: str,
-) -> str:
-    """Send one attempt, or what an earlier export has left out of it; why the store takes no files, if it does not."""
-    from mlflow.entities import Metric, Param
+@dataclass
+class _Sender:
+    """Sends the attempts of one run, from several threads."""
 
-    child, began = children.get(attempt.number), _milliseconds(attempt)
-    if child is None:
-        name = clean_line(f"{attempt.number} {attempt.proposal.title}", 100)
-        child = client.create_run(experiment, began, _tags(parent, attempt), run_name=name)
-    ended = began + round(1000 * attempt.seconds)
-    there = child.data.metrics
-    metrics = [Metric(name, value, ended, 0) for name, value in metrics_of(run, attempt).items() if name not in there]
-    texts = {"agent": attempt.proposal.agent, "machine": attempt.machine, "yardstick": attempt.yardstick}
-    params = [Param(name, text) for name, text in _texts(texts).items()]
-    for some in _some(metrics):
-        client.log_batch(child.info.run_id, metrics=some, params=params)
-    if (diff := diffs.get(attempt.commit)) and not refused:
-        try:
-            client.log_text(child.info.run_id, diff, PATCH)
-        except Exception as error:  # whatever the library of that kind of storage raises
-            refused = clean_line(str(error), 200) or type(error).__name__
-    client.set_terminated(child.info.run_id, _STATUS.get(attempt.outcome, "FINISHED"), ended)
-    return refused
+    client: MlflowClient
+    experiment: str
+    parent: str
+    run: Campaign
+    children: Mapping[int, Any]
+    """What is there already, all of it or a part, by number."""
+    diffs: Mapping[str, str]
+    """Patches by commit."""
+    refused: str = ""
+    """Why the store takes no files, else empty."""
+
+    def send(self, attempt: Attempt) -> None:
+        """Send an attempt, or what an earlier export has left out of it."""
+        from mlflow.entities import Metric, Param
+
+        client, child, began = self.client, self.children.get(attempt.number), _milliseconds(attempt)
+        if child is None:
+            name = clean_line(f"{attempt.number} {attempt.proposal.title}", 100)
+            child = client.create_run(self.experiment, began, _tags(self.parent, attempt), run_name=name)
+        identity, there = child.info.run_id, child.data.metrics
+        ended = began + round(1000 * attempt.seconds)
+        numbers = metrics_of(self.run, attempt)
+        metrics = [Metric(name, value, ended, 0) for name, value in numbers.items() if name not in there]
+        texts = {"agent": attempt.proposal.agent, "machine": attempt.machine, "yardstick": attempt.yardstick}
+        params = [Param(name, text) for name, text in _texts(texts).items()]
+        for some in _some(metrics):
+            client.log_batch(identity, metrics=some, params=params)
+        if (diff := self.diffs.get(attempt.commit)) and not self.refused:
+            try:
+                client.log_text(identity, diff, PATCH)
+            except Exception as error:  # whatever the library of that kind of storage raises
+                self.refused = clean_line(str(error), 200) or type(error).__name__
+        client.set_terminated(identity, _STATUS.get(attempt.outcome, "FINISHED"), ended)
 
 
 def _tags(parent: str, attempt: Attempt) -> dict[str, str]:

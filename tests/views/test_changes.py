@@ -20,6 +20,11 @@ def patch(*lines: str, file: str = "train.py") -> str:
     return "\n".join([f"diff --git a/{file} b/{file}", f"--- a/{file}", f"+++ b/{file}", "@@ -1,9 +1,9 @@", *lines, ""])
 
 
+def offered(found: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """By the run to which they are offered: the attempts of each offer."""
+    return {offer["tag"]: [change["from"] for change in offer["changes"]] for offer in found["offers"]}
+
+
 def named(found: dict[str, Any], name: str) -> dict[str, Any]:
     return next(change for change in found["changes"] if change["name"] == name)
 
@@ -119,8 +124,7 @@ def test_common_constants_other_values_and_particular_lines(made: Made) -> None:
     }
     lines = next(change for change in found["changes"] if change["kind"] == "lines")
     assert (lines["added"], [run["tag"] for run in lines["runs"]]) == (["print('hi')"], ["one"])
-    offered = {offer["tag"]: offer["from"] for offer in found["offers"]}
-    assert offered == {"two": ["one/2", "one/3"], "one": ["two/2"]}
+    assert offered(found) == {"two": [["one/2"], ["one/3"]], "one": [["two/2"]]}
     text = made.ark("compare", "one", "two", columns=200)
     assert "train.py: LR 0.1 -> 0.2  [one/1, two/1]" in text
     assert "train.py: DEPTH 4 -> 5 [one/2], 8 [two/2]" in text
@@ -139,6 +143,8 @@ def test_what_a_run_has_undone_or_turned_again_counts_as_it_ends(made: Made) -> 
     made.run("two", [])
     found = made.compare("one", "two")
     assert [change["name"] for change in found["changes"]] == ["LR"]
+    assert offered(found) == {"two": [["one/1", "one/2"]]}
+    assert "LR 0.1 -> 0.3" in made.ark("compare", "one", "two")
     assert found["changes"][0]["runs"][0] | {"machine": ""} == {
         "tag": "one",
         "attempts": [1, 2],
@@ -162,7 +168,14 @@ def test_what_a_run_began_with_is_not_offered_to_it(made: Made) -> None:
     made.run("two", [Try(0.8, kept=True, files=turned(LR=0.2, DEPTH=5))])
     found = made.compare("one", "two")
     assert named(found, "LR")["present_in"] == ["two"]
-    assert {offer["tag"]: offer["from"] for offer in found["offers"]} == {"one": ["two/1"]}
+    assert offered(found) == {"one": [["two/1"]]}
+
+
+def test_one_attempt_that_changed_two_things_is_offered_once(made: Made) -> None:
+    made.run("one", [Try(0.9, kept=True, files=turned(LR=0.3)), Try(0.8, kept=True, files=turned(LR=0.2, DEPTH=5))])
+    made.run("two", [])
+    assert offered(made.compare("one", "two")) == {"two": [["one/1", "one/2"]]}
+    assert "one/1 and 2  an idea" in made.ark("compare", "one", "two")
 
 
 def test_what_was_tried_there_before_is_not_offered_again(made: Made) -> None:
@@ -192,11 +205,12 @@ def test_changes_of_a_fetched_run_are_offered_by_its_name_and_not_the_other_way(
     here = made.clone(tmp_path / "here")
     here.fetch()
     here.run("mine", [Try(0.9, kept=True, files=turned(DEPTH=5))])
-    offers = here.compare()["offers"]
-    assert [(offer["tag"], offer["from"]) for offer in offers] == [("mine", ["origin/theirs/1"])]
-    assert offers[0]["try"] == ['cd "$(ark desk --tag mine)" && ark try --from origin/theirs/1']
-    assert offers[0]["all"] == "ark run --tag mine --agent transplant"
-    assert offers[0]["try"][0] in here.ark("compare")
+    found = here.compare()
+    assert offered(found) == {"mine": [["origin/theirs/1"]]}
+    command = 'cd "$(ark desk --tag mine)" && ark try --from origin/theirs/1'
+    assert found["offers"][0]["changes"][0]["try"] == command
+    assert found["offers"][0]["all"] == "ark run --tag mine --agent transplant"
+    assert command in here.ark("compare")
 
 
 def test_of_a_branch_without_its_ledger_no_attempt_can_be_named(made: Made, tmp_path: Path) -> None:
@@ -236,14 +250,17 @@ def test_the_commands_that_are_printed_try_the_change_on_the_other_run(made: Mad
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    for tag, change in (("one", "s/A=5/A=3/"), ("two", "s/B=5/B=4/")):
-        shell(f"ark run --tag {tag} --attempts 1 --agent \"sed -i '{change}' train.py\"")
-    offers = {offer["tag"]: offer for offer in made.compare("one", "two")["offers"]}
-    assert offers["one"]["from"] == ["two/1"]
-    shell(offers["one"]["try"][0])
-    assert made.git("show", "autoresearch/one:train.py").split()[:2] == ["A=3", "B=4"]
-    shell(offers["two"]["all"])
-    assert made.git("show", "autoresearch/two:train.py").split()[:2] == ["A=3", "B=4"]
+    # In two steps: the second alone would not fit the other run's files.
+    for tag, name in (("one", "A"), ("two", "B")):
+        script = f"s/{name}=5/{name}=4/;t;s/{name}=4/{name}=3/"
+        shell(f"ark run --tag {tag} --attempts 2 --agent \"sed -i '{script}' train.py\"")
+    found = made.compare("one", "two")
+    assert offered(found) == {"one": [["two/1", "two/2"]], "two": [["one/1", "one/2"]]}
+    commands = {offer["tag"]: (offer["changes"][0]["try"], offer["all"]) for offer in found["offers"]}
+    shell(commands["one"][0])
+    assert made.git("show", "autoresearch/one:train.py").split()[:2] == ["A=3", "B=3"]
+    shell(commands["two"][1])
+    assert made.git("show", "autoresearch/two:train.py").split()[:2] == ["A=3", "B=3"]
     found = made.compare("one", "two")
     assert found["offers"] == []
     assert [change["common"] for change in found["changes"]] == [True, True]
