@@ -99,17 +99,17 @@ class Curves:
         series = self._series[name]
         return Curve(name, series.along, series.in_order())
 
-    def _rank(self, name: str, series: _Series) -> tuple[int, int] | None:
+    def _rank(self, name: str, series: _Series) -> tuple[int, int, bool] | None:
         """The lower, the better; None when it is not worth a look."""
         if len(series) < 2:
             return None
         if name == self._metric:
-            return (0, 0)
+            return (0, 0, True)
         if self._metric and self._metric in re.split(r"[/.]", name):
-            return (1, 0)
+            return (1, 0, True)
         kind = next((at for at, part in enumerate(_TELLING) if part in name), None)
-        # One that was printed a few times only is a worse look at what goes on.
-        return None if kind is None else (2 + kind, -len(series))
+        # One that was printed a few times only is a worse look at what goes on; of equals, not what was trained on.
+        return None if kind is None else (2 + kind, -len(series), "val" not in name)
 
     def _chosen(self, lines: list[str]) -> Iterable[str]:
         lines = [line[:LINE_CHARACTERS] for line in lines if _HINT.search(line, 0, LINE_CHARACTERS)]
