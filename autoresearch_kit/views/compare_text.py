@@ -66,6 +66,12 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 100 * 3600 else f"{seconds / 86400:.1f} d"
 
 
+def _rate(rate: float | None) -> str:
+    if rate is None:
+        return UNKNOWN
+    return f"{rate:,.0f}" if rate >= 1000 else f"{rate:.3g}"
+
+
 def gain_cell(run: Campaign) -> str:
     """The gain over the baseline: `9.3 %`, `3.1 times`, or in units of the metric where percents mean nothing."""
     first, best = (found.value if found else None for found in (run.baseline, run.best))
@@ -137,7 +143,7 @@ def facts(rows: Sequence[Row]) -> list[Facts]:
             "verified": _verified(row) if run.source == ARK else "",
             "to best": to_best,
             "at work": duration(row.seconds),
-            "per hour": UNKNOWN if row.attempts_per_hour is None else f"{row.attempts_per_hour:.3g}",
+            "per hour": _rate(row.attempts_per_hour),
             "agent time": "" if cost.seconds is None else duration(cost.seconds),
             "tokens": "" if cost.tokens is None else f"{cost.tokens:,}",
             "money": "" if cost.money is None else f"{cost.money:.2f}",
