@@ -222,6 +222,7 @@
     addEventListener("beforeprint", () => {
       for (const more of document.querySelectorAll("main details:not([open])")) [more.open, more.dataset.shut] = [true, "1"];
       if (drawnDark) draw(true);
+      showRows(Infinity);
     });
     addEventListener("afterprint", () => {
       for (const more of document.querySelectorAll("details[data-shut]")) more.open = false;
@@ -255,8 +256,7 @@
   }
 
   function neighbour(step) {
-    const numbers = [...attempts.keys()].sort((a, b) => a - b);
-    const seen = numbers.filter((n) => n === shown || !get(`attempt-${n}`)?.hidden);
+    const seen = fitting.includes(shown) ? fitting : [...attempts.keys()].sort((a, b) => a - b);
     return seen[seen.indexOf(shown) + step];
   }
 
@@ -364,8 +364,10 @@
   // The table
 
   const table = get("rows");
+  const PAGE = 400; // rows
+  let fitting = [], limit = PAGE; // numbers of the attempts that the filter lets through
   const texts = new Map(); // number -> what the search looks into
-  const searched = (a) => `${a.number} ${a.title} ${a.reason || ""} ${a.problem || ""} ${a.agent || ""} ${a.commit || ""}`.toLowerCase();
+  const searched = (a) => `${a.number} ${a.title} ${a.reason || ""} ${a.problem || ""} ${a.agent || ""}`.toLowerCase();
 
   function setFilter() {
     const form = get("filter");
@@ -379,15 +381,22 @@
   function filter() {
     const words = get("query").value.toLowerCase().split(/\s+/).filter(Boolean);
     const outcomes = new Set([...document.querySelectorAll("#filter input:checked")].map((input) => input.value));
-    let seen = 0;
-    for (const [n, entry] of attempts) {
-      const row = get(`attempt-${n}`);
-      if (!row) continue;
-      const fits = outcomes.has(entry.outcome) && words.every((word) => texts.get(n).includes(word));
-      if (row.hidden === fits) row.hidden = !fits;
-      seen += fits;
+    const fits = ([n, entry]) => outcomes.has(entry.outcome) && words.every((word) => texts.get(n).includes(word));
+    fitting = [...attempts].filter(fits).map(([n]) => n).sort((a, b) => a - b);
+    showRows(PAGE);
+    get("count").textContent = fitting.length === attempts.size ? `all ${attempts.size}` : `${fitting.length} of ${attempts.size}`;
+  }
+
+  // Laying out thousands of rows takes a second, so the first of those that fit are shown and more of them on demand.
+  function showRows(count) {
+    limit = count;
+    const shown = new Set(fitting.slice(0, limit));
+    for (const row of table.rows) {
+      const isShown = shown.has(Number(row.id.slice("attempt-".length)));
+      if (row.hidden === isShown) row.hidden = !isShown;
     }
-    get("count").textContent = seen === attempts.size ? `all ${seen}` : `${seen} of ${attempts.size}`;
+    get("more").hidden = fitting.length <= limit;
+    get("more").textContent = `Show more of ${fitting.length - limit} others`;
   }
 
   function rowOf(entry) {
@@ -427,6 +436,7 @@
       list.addEventListener("keydown", (event) => {
         const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
         if (!event.target.matches("a") || (!step && event.key !== "Home" && event.key !== "End")) return;
+        if (list === table && event.target.closest("tr").matches(`#attempt-${fitting[limit - 1]}`)) showRows(limit + PAGE);
         const all = visible(), index = all.indexOf(event.target);
         const next = event.key === "Home" ? all[0] : event.key === "End" ? all[all.length - 1] : all[index + step];
         if (!next) return;
@@ -436,6 +446,9 @@
         next.focus();
       });
     }
+    const more = () => showRows(limit + PAGE);
+    get("more").addEventListener("click", more);
+    new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && more(), { rootMargin: "600px" }).observe(get("more"));
     panel.addEventListener("keydown", (event) => {
       const next = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!next || event.target.closest(".diff, pre")) return;

@@ -337,6 +337,27 @@ def test_many_attempts_are_drawn_on_a_canvas_that_is_not_blank(opened: Open, tmp
     assert page.locator("#chart .tip").count() == 1
 
 
+def test_of_many_attempts_a_part_is_laid_out_and_all_can_be_reached(opened: Open, tmp_path: Path):
+    tries = [Tried("discard" if n else "keep", [1.0 + n % 5], f"idea {n}") for n in range(1100)]
+    page = opened(write_page(tmp_path, tries), fragment="#attempt-1050").drawn().page
+    page.locator("#panel").wait_for(state="visible")
+    assert page.locator("#panel-title").text_content() == "idea 1050"
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#panel-title").text_content() == "idea 1051"
+    page.keyboard.press("Escape")
+    shown = "document.querySelectorAll('#rows tr:not([hidden])').length"
+    assert page.evaluate(shown) < 1100
+    page.get_by_role("searchbox").fill("idea 109")
+    until(page, f"{shown} === 11")
+    page.get_by_role("searchbox").fill("")
+    until(page, f"{shown} > 11")
+    for _ in range(3):
+        page.evaluate("document.getElementById('more').scrollIntoView()")
+        page.wait_for_timeout(150)
+    until(page, f"{shown} === 1100")
+    assert not page.locator("#more").is_visible()
+
+
 @pytest.mark.parametrize(
     "tries", [[], [Tried("keep", [0.0])], [Tried("crash", problem="exit: 1")] * 3, [Tried("running")]]
 )
