@@ -49,7 +49,11 @@ def export(directory: Path, tags: tuple[str, ...], table: Path | None, lines: Pa
         if lines is not None:
             _write(lines, jsonl_text(project.repository, runs))
         if uri is not None:
+            import gc
+
             from autoresearch_kit.views import mlflow
+
+            gc.enable()  # thousands of runs
 
             def tell(text: str) -> None:
                 click.echo(text, err=True)
