@@ -124,7 +124,13 @@ class _Axis:
         ):
             values = [float(round(value)) for value in values]  # steps and attempts are counted
         digits = next((d for d in (3, 4, 6, 9, 12) if len({f"{v:.{d}g}" for v in values}) == len(values)), 17)
-        return places, [f"{value:.{max(digits, 6 if value == int(value) else 0)}g}" for value in values]
+        return places, [_name(value, digits) for value in values]
+
+
+def _name(value: float, digits: int) -> str:
+    """A number with so many digits at least; those before the point are not rounded away."""
+    before = len(str(int(abs(value)))) if abs(value) < 1e6 else 0
+    return f"{value:.{max(digits, before)}g}"
 
 
 def _range(points: Points) -> float:
