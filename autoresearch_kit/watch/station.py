@@ -32,7 +32,8 @@ from autoresearch_kit.watch.state import Picture, Watcher
 POLL_SECONDS = 1.0
 """Between two looks at the run, while somebody reads."""
 REST = 50
-"""After an update was made there is none for so many times as long as that took: long runs are told of more rarely."""
+"""After an update was made there is none for so many times as long as that kept the processor: of thousands of attempts
+a page is told every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,17 +188,17 @@ class Station:
             return None
         with self._work:
             if (since, here.name) not in self._parts:
-                began = time.monotonic()
+                began = time.thread_time()
                 with self._news:
                     changed = {number for number, when in self._changed_at.items() if when > int(version)}
                 known = {a.number: a.commit for a in here.campaign.attempts if a.number not in changed}
                 repository, name = self._project.repository, here.campaign.name
                 checked = read_verifications(repository, name) if here.campaign.source == ARK else []
                 part = update(repository, here.campaign, known, checked)
+                self._not_before = time.monotonic() + REST * (time.thread_time() - began)
                 if self._axis_of.get(int(version)) != self._axis_of.get(here.version):
                     part["chart"]["specs"] = specs(here.campaign)
                 self._parts = {(since, here.name): part}
-                self._not_before = time.monotonic() + REST * (time.monotonic() - began)
             return self._parts[since, here.name]
 
 
