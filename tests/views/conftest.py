@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_runs import Made
+from recorded_runs import Made
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_runs import Made, Try, turned
+from recorded_runs import Made, Try, turned
 
 from autoresearch_kit.views.changes import Part, parts
 

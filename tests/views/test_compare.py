@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_runs import HERE, SPEC, Made, Try, turned
+from recorded_runs import HERE, SPEC, Made, Try, turned
 
 from autoresearch_kit.core.records import Cost, Proposal
 from autoresearch_kit.ledger.ledger import Ledger
