@@ -1,4 +1,4 @@
-"""python benchmarks/watch.py [--seconds 30] [--attempts 5000] [--profile FILE]
+"""python benchmarks/watch.py [--seconds 30] [--warm 4] [--attempts 5000] [--profile FILE]
 
 What `ark watch` costs beside a run, as the share of one core that it and the gits it starts use, once it is up: in a
 terminal of 80x24 and of 160x50, over a run that is young and over one of 5,000 attempts, whose attempts take about a
@@ -21,13 +21,13 @@ import sys
 import tempfile
 import termios
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 from made import make
 
 ARK = [sys.executable, "-c", "from autoresearch_kit.cli import main; main()"]
-WARM_SECONDS = 4.0
 TARGET = 3.0
 LOOP = 'for i in $(seq 100); do echo "step $i | train_loss: $(( 1000 / i )).5 | lr: 0.01"; sleep 0.008; done'
 SPEC = {
@@ -41,23 +41,25 @@ SPEC = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=30.0, help="for each figure")
+    parser.add_argument("--warm", type=float, default=4.0, help="seconds before each, for what is done once")
     parser.add_argument("--attempts", type=int, default=5000, help="of the large run")
     parser.add_argument("--profile", type=Path, help="write a profile of the view over the large running one")
     options = parser.parse_args()
+    spans = (options.warm, options.seconds)
     rows = [("run", "terminal", "cpu, % of a core", "bytes/s")]
     with tempfile.TemporaryDirectory(prefix="ark-watch-") as folder:
         home = Path(folder)
         os.environ.update(HOME=folder, XDG_CACHE_HOME=f"{folder}/cache", TERM="xterm-256color")
         (home / ".gitconfig").write_text("[user]\n name = U\n email = u@example.org\n")
         large = make(home / "large", 1, options.attempts, SPEC)
-        rows.append((f"{options.attempts} attempts, at rest", "80x24", *_share(large, "run0", 80, 24, options.seconds)))
+        rows.append((f"{options.attempts} attempts, at rest", "80x24", *_share(large, "run0", 80, 24, spans)))
         for name, project in (("young", make(home / "young", 1, 2, SPEC)), (f"{options.attempts} attempts", large)):
             with _running(project):
                 for columns, lines in ((80, 24), (160, 50)):
-                    found = _share(project, "run0", columns, lines, options.seconds)
+                    found = _share(project, "run0", columns, lines, spans)
                     rows.append((f"{name}, running", f"{columns}x{lines}", *found))
                 if options.profile and project == large:
-                    _share(project, "run0", 80, 24, options.seconds, options.profile)
+                    _share(project, "run0", 80, 24, spans, options.profile)
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -65,7 +67,7 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def _running(project: Path):  # type: ignore[no-untyped-def]
+def _running(project: Path) -> Iterator[None]:
     engine = subprocess.Popen(
         [*ARK, "run", str(project), "--tag", "run0"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -80,7 +82,7 @@ def _running(project: Path):  # type: ignore[no-untyped-def]
 
 
 def _share(
-    project: Path, tag: str, columns: int, lines: int, seconds: float, profile: Path | None = None
+    project: Path, tag: str, columns: int, lines: int, spans: tuple[float, float], profile: Path | None = None
 ) -> tuple[str, str]:
     """CPU time of the view and its children in percent of the time, and what it wrote, a second."""
     words = [*ARK, "watch", str(project), "--tag", tag]
@@ -91,9 +93,9 @@ def _share(
         os.execv(words[0], words)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     view = psutil.Process(pid)
-    _drain(terminal, WARM_SECONDS)
+    _drain(terminal, spans[0])
     before = _cpu(view)
-    written = _drain(terminal, seconds)
+    written = _drain(terminal, spans[1])
     used = _cpu(view) - before
     os.write(terminal, b"q")
     _drain(terminal, 1.0)
@@ -101,7 +103,7 @@ def _share(
     os.close(terminal)
     if status:
         sys.exit(f"ark watch ended with {status}")
-    return f"{100 * used / seconds:.1f}", f"{written / seconds:.0f}"
+    return f"{100 * used / spans[1]:.1f}", f"{written / spans[1]:.0f}"
 
 
 def _drain(terminal: int, seconds: float) -> int:

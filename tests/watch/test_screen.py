@@ -6,9 +6,11 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import termios
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -223,6 +225,17 @@ def test_on_a_pipe_nothing_is_waited_for(tiny: Tiny) -> None:
 def test_options_that_do_not_fit_are_refused(tiny: Tiny, words: list[str]) -> None:
     done = tiny.ark_here("watch", *words)
     assert done.returncode == 2 and "Error" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_and_prints_its_table(tmp_path: Path) -> None:
+    """That it still fits; how much it was is for people to read."""
+    script = Path(__file__).parents[2] / "benchmarks" / "watch.py"
+    order = [sys.executable, str(script), "--seconds", "1", "--warm", "1", "--attempts", "20"]
+    done = subprocess.run(order, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    header, *rows, last = done.stdout.splitlines()
+    assert header.startswith("run") and len(rows) == 5 and last == "target: less than 3 %"
 
 
 # Lines

@@ -381,3 +381,49 @@ def test_a_broken_ref_is_a_sentence(tiny: Tiny) -> None:
     tiny.git("update-ref", "refs/ark/t/0000", "HEAD")
     done = tiny.ark_here("watch")
     assert done.returncode == 1 and "refs/ark/t/0000" in done.stderr and "Traceback" not in done.stderr
+
+
+# Whoever drives
+
+
+@pytest.mark.slow
+def test_an_agent_that_drives_is_seen_to_think_and_its_attempts_to_run(
+    tiny: Tiny, watching: Callable[..., Watcher], engine: Engine
+) -> None:
+    slow(tiny)
+    script = "sleep 1; cat slow.sh > train.sh; ark try -m 'slow: by the agent'"
+    tiny.commit(agent={"command": tiny.agent(script), "drive": "agent"}, budget_minutes=1, timeout_minutes=5)
+    watcher, phases = watching("t"), []
+    engine("--tag", "t", "--attempts", "4")
+
+    def seen() -> list[tuple[str, int | None]]:
+        if live := watcher.poll().live:
+            phases.append((live.phase, live.number))
+        return phases
+
+    wait_for(lambda: ("agent", None) in seen())
+    assert (live := watcher.poll().live) and live.limit_seconds is None
+    wait_for(lambda: ("run", 1) in seen())
+    wait_for(lambda: len(watcher.poll().lines) > 3)
+    picture = watcher.poll()
+    assert picture.live and picture.live.title == "slow: by the agent" and picture.left.attempts == 4
+
+
+@pytest.mark.slow
+def test_what_a_person_s_agent_asks_for_by_hand_is_seen(tiny: Tiny, watching: Callable[..., Watcher]) -> None:
+    slow(tiny)
+    desk = Path(tiny.ark("desk", "--tag", "t").stdout.strip())
+    watcher = watching()
+    assert not watcher.poll().at_work and (last := watcher.poll().last) and last.ended
+    shutil.copy(desk / "slow.sh", desk / "train.sh")
+    asked = subprocess.Popen([*tiny.command, "try", "-m", "slow: by hand"], cwd=desk, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: len(watcher.poll().lines) > 3)
+        picture = watcher.poll()
+        assert picture.live and (picture.live.phase, picture.live.title) == ("run", "slow: by hand")
+        assert picture.live.pid != asked.pid and picture.campaign and picture.campaign.name == "t"
+    finally:
+        asked.send_signal(signal.SIGINT)
+        asked.wait(60)
+    wait_for(lambda: not watcher.poll().at_work)
+    assert (last := watcher.poll().last) and last.ended
