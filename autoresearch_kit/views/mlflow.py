@@ -141,8 +141,10 @@ def _connect(uri: str) -> MlflowClient:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except ImportError as error:
-        name = error.name or str(error)
-        raise ArkError(f"the store {shown(uri)} needs {name}, which is not installed", "install it by pip") from None
+        raise ArkError(
+            f"the store {shown(uri)} cannot be used: {clean_line(str(error), 200)}",
+            f"install what is missing; what most stores need comes with {sys.executable} -m pip install mlflow",
+        ) from None
     except _errors() as error:
         raise _refused(uri, error) from None
     finally:
