@@ -474,8 +474,8 @@ _PLACES: Spec = {
 }
 """How Vega places texts so that none lies on another; Vega-Lite has no word for it. The largest gains come first, and
 what has no room is left out."""
-_ABOVE = ["top-left", "top", "top-left", "top-right"]
-_BELOW = ["bottom-left", "bottom", "bottom-left", "bottom-right"]
+_ABOVE = ["top-left", "top", "top-left", "top"]
+_BELOW = ["bottom-left", "bottom", "bottom-left", "bottom"]
 """Labels are on the better side of the line, where few dots are; near it first, and then farther off."""
 
 

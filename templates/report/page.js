@@ -51,7 +51,8 @@
   // Light and dark
 
   const wantsDark = matchMedia("(prefers-color-scheme: dark)");
-  const isDark = () => (document.documentElement.dataset.theme || (wantsDark.matches ? "dark" : "light")) === "dark";
+  let printing = false; // paper is light
+  const isDark = () => !printing && (document.documentElement.dataset.theme || (wantsDark.matches ? "dark" : "light")) === "dark";
   function keep(name, value) {
     try {
       if (value !== undefined) localStorage.setItem(name, value);
@@ -84,7 +85,7 @@
     return [width, width < 600 ? 320 : 420];
   }
 
-  async function draw(printing = false) {
+  async function draw() {
     if (!attempts.size && !doc.chart.best.length) {
       box.replaceChildren(make("p", "quiet", "There is nothing to draw yet."));
       box.style.minHeight = "0";
@@ -95,7 +96,7 @@
       script.textContent = await unpack(get("ark-vega").textContent);
       document.head.append(script);
     }
-    const dark = !printing && isDark();
+    const dark = isDark();
     const spec = structuredClone(doc.chart.specs[dark ? "dark" : "light"]);
     for (const data of spec.data) {
       if (data.name === "attempts") data.values = chartRows();
@@ -221,11 +222,13 @@
     }).observe(box);
     addEventListener("beforeprint", () => {
       for (const more of document.querySelectorAll("main details:not([open])")) [more.open, more.dataset.shut] = [true, "1"];
-      if (drawnDark) draw(true);
+      printing = true;
+      if (drawnDark) draw();
       showRows(Infinity);
     });
     addEventListener("afterprint", () => {
       for (const more of document.querySelectorAll("details[data-shut]")) more.open = false;
+      printing = false;
       if (isDark()) draw();
     });
   }
@@ -315,9 +318,10 @@
   }
 
   function change(entry, more) {
-    const command = doc.show && doc.show.replace(/NNNN$/, String(entry.number).padStart(4, "0"));
+    const number = String(entry.number).padStart(4, "0");
+    const command = doc.show.replace(/NNNN$/, number).replace(/COMMIT$/, entry.commit);
     const whole = (why) => make("p", "quiet", why, ...(command ? [" ", make("code", "", command)] : []));
-    if (!more) return whole("This page has no room for it. Here it is:");
+    if (!more) return whole("This page has no room for it.");
     if (!more.patch) return whole(entry.commit ? "It changed nothing." : "Its source has no patches.");
     const found = make("div", "", diff(more.patch));
     if (more.cut) found.append(whole("It goes on. The whole of it:"));

@@ -118,8 +118,7 @@ def test_a_click_opens_the_change_and_escape_gives_the_focus_back(opened: Open, 
     assert "It diverges at the start." in panel.text_content()
     page.keyboard.press("Escape")
     panel.wait_for(state="hidden")
-    assert "#" not in page.url
-    assert page.evaluate("document.activeElement.id") == "chart"
+    until(page, "!location.hash && document.activeElement.id === 'chart'")
 
 
 def test_by_keyboard_alone(opened: Open, report: Path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from autoresearch_kit.core.campaign import ARK, Campaign
+from autoresearch_kit.core.campaign import ARK, BRANCH, Campaign
 from autoresearch_kit.core.records import Attempt, Outcome, number
 from autoresearch_kit.core.verification import Verification
 from autoresearch_kit.ledger.git import Repository
@@ -142,9 +142,9 @@ def details(attempt: Attempt, patch: str) -> Document:
 
 
 def show_command(campaign: Campaign) -> str:
-    """The command that shows attempt NNNN without any tool; empty where there is nothing to be shown."""
+    """The command that shows attempt NNNN, or the commit COMMIT, without any tool; empty where nothing can be shown."""
     if campaign.source != ARK:
-        return ""
+        return "git show COMMIT" if campaign.source == BRANCH else ""
     return f"git show refs/{'ark-remotes' if '/' in campaign.name else 'ark'}/{campaign.name}/NNNN"
 
 
