@@ -265,7 +265,7 @@ class Ledger:
 
 
 def read_runs(repository: Repository, spec: str | None = None) -> list[tuple[Ledger, list[Attempt]]]:
-    """Every run, here or fetched, to read from, with its attempts; the one active last at the end. One process of git.
+    """Every run, here or fetched, to read from, with its attempts; the one active last at the end. Two gits.
 
     Only those of the spec at path `spec`, if one is given. A fetched run whose attempts are all in another one is that
     run, which was pushed, and is left out. ArkError for a ref of this repository that is no record; a fetched run that
@@ -275,25 +275,24 @@ def read_runs(repository: Repository, spec: str | None = None) -> list[tuple[Led
     of_folder: dict[str, str] = {}
     dates: dict[str, int] = {}
     problems: dict[str, ArkError] = {}
-    # Parsed as they come: git has as much to do as we have.
-    for date, *row in repository.each_ref((ROOT, FETCHED), "committerdate:unix", *_FIELDS):
-        folder = row[0].rpartition("/")[0]
+    for found in repository.each_commit((ROOT, FETCHED)):
+        folder = found.name.rpartition("/")[0]
         name = of_folder.get(folder, "")
         if not name:
-            match = _REF.fullmatch(row[0])
+            match = _REF.fullmatch(found.name)
             name = of_folder[folder] = match["name"] if match and _is_run(match["name"]) else ""
             if name:
                 runs[name] = (Ledger(repository, "", name), [])
         if name:
             ledger, attempts = runs[name]
-            dates[name] = max(dates.get(name, 0), int(date or 0))
+            dates[name] = max(dates.get(name, 0), found.date)
             try:
-                attempts += ledger._parse((row,))
+                attempts += ledger._parse((found[:5],))
             except ArkError as error:
                 problems.setdefault(name, error)
     runs = {name: run for name, run in runs.items() if run[1] or name in problems}
     copies = _copies({name: {attempt.commit for attempt in attempts} for name, (_, attempts) in runs.items()})
-    found = []
+    whole = []
     for name in sorted(runs, key=lambda name: (dates[name], name)):
         ledger, attempts = runs[name]
         if name in problems:
@@ -301,8 +300,8 @@ def read_runs(repository: Repository, spec: str | None = None) -> list[tuple[Led
                 continue
             raise problems[name]
         if name not in copies and (spec is None or attempts[0].spec in ("", spec)):
-            found.append((ledger, sorted(attempts, key=_number)))
-    return found
+            whole.append((ledger, sorted(attempts, key=_number)))
+    return whole
 
 
 def _number(attempt: Attempt) -> int:

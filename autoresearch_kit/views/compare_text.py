@@ -14,7 +14,7 @@ from autoresearch_kit.core.campaign import ARK, Campaign
 from autoresearch_kit.core.interval import Interval
 from autoresearch_kit.core.records import Outcome, clean_line, number
 from autoresearch_kit.views.changes import Change, Offer, Part, Where, can_try, offers, transplant_command, try_command
-from autoresearch_kit.views.compare import Row, agents_data, percent
+from autoresearch_kit.views.compare import Row, agents_data, percent, total_cost
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,7 +119,7 @@ def facts(rows: Sequence[Row]) -> list[Facts]:
 
     def of(row: Row) -> dict[str, str]:
         run = row.campaign
-        best, cost = run.best, run.cost
+        best, cost = run.best, total_cost(run.attempts)
         outcomes = [a.outcome for a in run.tried]
 
         def count(outcome: Outcome) -> str:
