@@ -243,16 +243,20 @@ def left_words(picture: Picture) -> str:
     if spent and left.money is not None:
         words.append(f"money {left.money:.2f} of {left.money + spent.money:.2f}")
     elif spent and spent.money:
-        used.append(f"{spent.money:.4g} in money")
+        used.append(f"money {spent.money:.4g}")
     if left.tokens is not None:
-        words.append(f"{left.tokens:,} tokens")
+        words.append(f"{_short(left.tokens)} tokens")
     elif spent and spent.tokens:
-        used.append(f"{spent.tokens:,} tokens")
+        used.append(f"{_short(spent.tokens)} tokens")
     expected = left.expected_hours(picture.rate) if picture.at_work else None
     parts = [f"left: {', '.join(words)}"] if words else []
     if expected is not None and expected != left.hours:
-        parts.append(f"over in about {duration(3600 * expected)}")
+        parts.append(f"done in about {duration(3600 * expected)}")
     return "; ".join([*parts, *([f"spent: {', '.join(used)}"] if used else [])])
+
+
+def _short(count: int) -> str:
+    return f"{count}" if count < 10_000 else f"{count / 1000:.0f} k" if count < 10**6 else f"{count / 10**6:.3g} M"
 
 
 def _shows_curve(picture: Picture) -> bool:

@@ -114,17 +114,14 @@ class _Axis:
         return (value / 2 - self._low / 2) / way if way > 0 else 0.5
 
     def ticks(self, count: int) -> tuple[list[float], list[str]]:
-        """Places and names of so many marks, all names different."""
+        """Places and names of at most so many marks, two or more, all names different."""
         if not self._high > self._low:
             return [0.5], [f"{self._low:.6g}"]
-        places = [at / (count - 1) for at in range(count)] if count > 1 else [0.0]
-        values = [self._low * (1 - at) + self._high * at for at in places]
-        if all(value == int(value) for value in (self._low, self._high) if abs(value) < 1e15) and (
-            self._high - self._low >= 4 * count and abs(self._high) < 1e6
-        ):
-            values = [float(round(value)) for value in values]  # steps and attempts are counted
+        values = [self._low * (1 - at / (count - 1)) + self._high * (at / (count - 1)) for at in range(count)]
+        if all(abs(end) < 1e6 and end == int(end) for end in (self._low, self._high)):
+            values = sorted({float(round(value)) for value in values})  # steps and attempts are counted
         digits = next((d for d in (3, 4, 6, 9, 12) if len({f"{v:.{d}g}" for v in values}) == len(values)), 17)
-        return places, [_name(value, digits) for value in values]
+        return [self.scaled(value) for value in values], [_name(value, digits) for value in values]
 
 
 def _name(value: float, digits: int) -> str:
