@@ -93,24 +93,24 @@ class HookQueue:
             self.wait(1.0)
 
     def _serve(self) -> None:
-        with Supervisor() as supervisor:
-            self._supervisor = supervisor
-            while message := self._waiting.get():
-                if self._abandoned:
-                    self._lost += 1
-                else:
-                    self._call(supervisor, message)
+        while found := self._waiting.get():
+            if self._abandoned:
+                self._lost += 1
+            else:
+                self._call(found)
         if self._lost:
             self._tell(f"on.{self.event}: {self._lost} messages were given up, the command was too slow")
 
-    def _call(self, supervisor: Supervisor, found: Mapping[str, Any]) -> None:
+    def _call(self, found: Mapping[str, Any]) -> None:
         """Run the command once; whatever comes of that, the run goes on."""
         log = self._logs / f"on.{self.event}.log"
         try:
-            done, last = self._run(supervisor, found, log)
-            if done.problem == "not_started":  # on a full disk there may be no room for even an empty log
-                with tempfile.TemporaryDirectory(prefix="ark-", dir=_fast_folder()) as folder:
-                    done, last = self._run(supervisor, found, Path(folder) / log.name)
+            with Supervisor() as supervisor:  # for each call anew: there are few, and between them nothing is left
+                self._supervisor = supervisor
+                done, last = self._run(supervisor, found, log)
+                if done.problem == "not_started":  # on a full disk there may be no room for even an empty log
+                    with tempfile.TemporaryDirectory(prefix="ark-", dir=_fast_folder()) as folder:
+                        done, last = self._run(supervisor, found, Path(folder) / log.name)
         except Exception as error:  # a bug here is no reason to end a night
             self._fail(f"{type(error).__name__}: {error}")
             return

@@ -253,6 +253,18 @@ def wait_for(path: Path, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
+def test_an_agent_cannot_change_the_commands(tiny, box, tmp_path):
+    """Whatever it writes on its desk, the spec and a script in the checkout stay the user's."""
+    tiny.write("tell.sh", box.command("keep"))
+    tiny.commit(on={"keep": "sh tell.sh"}, mutable_files=["*"])
+    planted = f"touch {tmp_path}/planted"
+    script = f"answer 20; echo '{planted}' > tell.sh; sed -i 's|sh tell.sh|{planted}|' autoresearch-config.yaml"
+    assert run(tiny, script + "; answer $((TURN * 20))", 2).returncode == 0
+    assert len(box.of("keep")) == 2 and not (tmp_path / "planted").exists()
+    assert tiny.show("refs/ark/t/0001", "tell.sh") == planted, "it was kept, in the ledger"
+
+
 # An attempt by hand
 
 
