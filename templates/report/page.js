@@ -399,6 +399,7 @@
       const isShown = shown.has(Number(row.id.slice("attempt-".length)));
       if (row.hidden === isShown) row.hidden = !isShown;
     }
+    oneStop(table);
     get("more").hidden = fitting.length <= limit;
     get("more").textContent = `Show more of ${fitting.length - limit} others`;
   }
@@ -414,6 +415,19 @@
       make("td", "when", (entry.started || "").slice(0, 16).replace("T", " ")));
     row.id = `attempt-${entry.number}`;
     return row;
+  }
+
+  const LISTS = [table, get("tree"), get("crashes")];
+  const linksIn = (list) => [...list.querySelectorAll("a")].filter((link) => !link.closest("[hidden]"));
+
+  // Of the links of a list that can be seen, Tab stops at one.
+  function oneStop(list) {
+    const links = linksIn(list);
+    const stop = links.find((link) => link.getAttribute("tabindex") === "0") || links[0];
+    for (const link of links) {
+      const wanted = link === stop ? "0" : "-1";
+      if (link.getAttribute("tabindex") !== wanted) link.setAttribute("tabindex", wanted);
+    }
   }
 
   function listen() {
@@ -434,14 +448,13 @@
       open(Number((link ? link.hash : row.id).replace(/^#?attempt-/, "")));
     });
     // In lists of many links Tab goes on and the arrow keys go from one to the next.
-    for (const [list, links] of [[table, "td:first-child a"], [get("tree"), "a"], [get("crashes"), "a"]]) {
-      const visible = () => [...list.querySelectorAll(links)].filter((link) => !link.closest("[hidden]"));
-      visible().slice(1).forEach((link) => (link.tabIndex = -1));
+    for (const list of LISTS) {
+      oneStop(list);
       list.addEventListener("keydown", (event) => {
         const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
         if (!event.target.matches("a") || (!step && event.key !== "Home" && event.key !== "End")) return;
         if (list === table && event.target.closest("tr").matches(`#attempt-${fitting[limit - 1]}`)) showRows(limit + PAGE);
-        const all = visible(), index = all.indexOf(event.target);
+        const all = linksIn(list), index = all.indexOf(event.target);
         const next = event.key === "Home" ? all[0] : event.key === "End" ? all[all.length - 1] : all[index + step];
         if (!next) return;
         event.preventDefault();
@@ -478,16 +491,17 @@
       texts.set(entry.number, searched(entry));
       if (entry.details) (await unpackDetails()).set(entry.number, entry.details);
       const row = rowOf(entry), old = get(`attempt-${entry.number}`);
-      row.firstChild.firstChild.tabIndex = table.querySelector("a") ? -1 : 0;
+      const hasFocus = Boolean(old && old.contains(document.activeElement));
       if (old) old.replaceWith(row);
       else table.append(row);
+      if (hasFocus) row.querySelector("a").focus({ preventScroll: true });
       if (shown === entry.number && known && known.outcome !== entry.outcome) open(entry.number, false);
     }
     const isOther = Boolean(part.chart && part.chart.specs); // another kind of axis
     if (part.chart) Object.assign(doc.chart, part.chart);
     else if (part.attempts) doc.chart.last = Math.max(doc.chart.last, ...attempts.keys());
     if (part.summary) setTiles(part.summary.tiles || []);
-    for (const [id, html] of Object.entries(part.html || {})) get(id).innerHTML = html; // escaped where it was made
+    for (const [id, html] of Object.entries(part.html || {})) replace(get(id), html);
     if (part.attempts || part.chart) {
       get("none")?.remove();
       if (part.chart) get("chart-text").textContent = part.chart.text;
@@ -495,6 +509,17 @@
       await (isOther ? draw() : refresh());
     }
     if ("live" in part) document.dispatchEvent(new CustomEvent("ark-live", { detail: (doc.live = part.live) }));
+  }
+
+  const written = new Map(); // element -> the HTML that it was given last
+
+  function replace(element, html) {
+    if (written.get(element) === html) return;
+    written.set(element, html);
+    const isOpen = element.querySelector("details")?.open;
+    element.innerHTML = html; // escaped where it was made
+    if (isOpen && element.querySelector("details")) element.querySelector("details").open = true;
+    if (LISTS.includes(element)) oneStop(element);
   }
 
   function setTiles(tiles) {
@@ -512,6 +537,9 @@
     }
   }
 
-  const ready = start();
+  const ready = start().catch((error) => {
+    box.replaceChildren(make("p", "quiet", "This browser cannot draw the chart; the tables below are complete."));
+    throw error;
+  });
   window.ark = { update, document: doc, ready };
 })();

@@ -173,6 +173,9 @@ def test_the_table_is_searched_and_filtered(opened: Open, report: Path):
     page.get_by_role("searchbox").fill("codex")
     until(page, "document.querySelectorAll('#rows tr:not([hidden])').length === 2")
     assert page.locator("#count").text_content() == "2 of 8"
+    page.get_by_role("checkbox").last.focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "3", "Tab stops at the first that is left"
     page.get_by_role("searchbox").fill("")
     until(page, "document.querySelectorAll('#rows tr:not([hidden])').length === 8")
     page.get_by_role("checkbox", name="discarded").uncheck(force=True)
@@ -232,6 +235,19 @@ def test_it_fits_any_width_and_is_legible_in_dark_and_light(opened: Open, report
     assert (luminance(ground) < luminance(ink)) == dark
     quiet = page.locator("#chart-text").evaluate("e => getComputedStyle(e).color")
     assert contrast(ground, ink) >= 7 and contrast(ground, quiet) >= 4.5
+
+
+def test_words_without_end_fit_a_phone(opened: Open, tmp_path: Path):
+    endless = {"title": "W" * 10_000, "reason": "R" * 600, "agent": "A" * 80, "why": "Y" * 3000}
+    tries = [Tried("keep", [1.0]), Tried("crash", problem="K" * 900, log="L" * 5000, **endless)]
+    tries.append(Tried("keep", [1 / 3], **endless, files={"train.py": b"x" * 9000, "p" * 200: b"1\n"}))
+    path = write_page(tmp_path, tries, metric="m" * 200, name="N" * 300, goal="G" * 2000)
+    page = opened(path, width=360, fragment="#attempt-2").drawn().page
+    page.locator("#panel").wait_for(state="visible")
+    assert page.evaluate("document.getElementById('panel').scrollWidth") <= 360
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.locator("#chart svg g.dots_marks path").count() == 2
 
 
 def test_the_switch_turns_page_and_chart(opened: Open, report: Path):
