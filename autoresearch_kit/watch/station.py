@@ -31,7 +31,7 @@ from autoresearch_kit.watch.state import Picture, Watcher
 
 POLL_SECONDS = 1.0
 """Between two looks at the run, while somebody reads."""
-REST = 50
+REST = 100
 """After an update was made there is none for so many times as long as that kept the processor: of thousands of attempts
 a page is told every few seconds."""
 
