@@ -1,6 +1,6 @@
 """python benchmarks/made.py FOLDER [--runs 10] [--attempts 1000]
 
-Makes a repository with runs that never were: `ark/` refs and branches as the engine writes them, by one git. For
+Makes a repository with runs that never were: refs/ark and branches as the engine writes them, by one git. For
 benchmarks of what reads ledgers, and for looking at pages with much in them.
 """
 
@@ -73,7 +73,6 @@ def _stream(runs: int, attempts: int, start: str, yardstick: str) -> Iterator[st
             attempt = _attempt(number, value, yardstick, MACHINES[run % 2], dice, better=0.999 - 0.001 * run)
             mark += 1
             message, source = write_message(attempt), _source(tried)
-            # A mark cannot be `parent` in a record, and a record says nothing of its parent anyway.
             yield (
                 f"commit refs/ark/run{run}/{number:04d}\nmark :{mark}\n"
                 f"author {attempt.proposal.agent or 'ark'} <agent@localhost> {at} +0000\n"

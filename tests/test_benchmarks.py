@@ -75,3 +75,16 @@ def test_the_benchmark_of_rehearsals_runs_and_prints_its_table(tmp_path: Path) -
     assert header[:4] == ["attempts", "files", "noise", "measured"]
     assert [row[:4] for row in rows if row[2] == "0"] == [["1", "0", "0", "4"], ["1", "3000", "0", "4"]]
     assert len(rows) == 8
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_compare_runs_and_prints_its_table(tmp_path: Path) -> None:
+    order = [sys.executable, str(BENCHMARKS / "compare.py"), "--runs", "2", "--attempts", "30", "--times", "1"]
+    done = subprocess.run(order, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    header, *rows = done.stdout.splitlines()
+    assert header.split() == ["figure", "target", "median", "fastest", "CPU"]
+    assert [row.partition("  ")[0] for row in rows[2:]] == [
+        "ark compare, 2 runs of 30 attempts, packed",
+        "ark compare --json, 2 runs of 30 attempts, packed",
+    ]
