@@ -14,7 +14,6 @@ import fcntl
 import os
 import pty
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -77,7 +76,7 @@ def _running(project: Path) -> Iterator[None]:
             sys.exit(f"the run ended: {engine.stderr.read().decode() if engine.stderr else ''}")
         yield
     finally:
-        engine.send_signal(signal.SIGINT)
+        engine.terminate()
         engine.communicate(timeout=60)
 
 

@@ -251,7 +251,7 @@ def left_words(picture: Picture) -> str:
     expected = left.expected_hours(picture.rate) if picture.at_work else None
     parts = [f"left: {', '.join(words)}"] if words else []
     if expected is not None and expected != left.hours:
-        parts.append(f"done in about {duration(3600 * expected)}")
+        parts.append(f"done in about {60 * expected:.0f} min" if expected < 1.5 else f"done in about {expected:.1f} h")
     return "; ".join([*parts, *([f"spent: {', '.join(used)}"] if used else [])])
 
 
