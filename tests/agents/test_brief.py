@@ -58,6 +58,7 @@ FULL: dict[str, Any] = {
     "sandbox": "none",
     "env": {"OMP_NUM_THREADS": "4", "NAME": "two words"},
     "resources": {"memory_mb": 16000},
+    "on": {"keep": "./tell.sh"},
 }
 
 

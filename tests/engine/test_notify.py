@@ -257,7 +257,7 @@ def wait_for(path: Path, seconds: float = 60) -> None:
 def test_an_agent_cannot_change_the_commands(tiny, box, tmp_path):
     """Whatever it writes on its desk, the spec and a script in the checkout stay the user's."""
     tiny.write("tell.sh", box.command("keep"))
-    tiny.commit(on={"keep": "sh tell.sh"}, mutable_files=["*"])
+    tiny.commit(on={"keep": "sh tell.sh"}, mutable_files=["*"], immutable_files=[])
     planted = f"touch {tmp_path}/planted"
     script = f"answer 20; echo '{planted}' > tell.sh; sed -i 's|sh tell.sh|{planted}|' autoresearch-config.yaml"
     assert run(tiny, script + "; answer $((TURN * 20))", 2).returncode == 0
@@ -368,12 +368,10 @@ def test_a_killed_engine_leaves_no_command_behind(tiny, tmp_path):
 @pytest.mark.slow
 def test_a_slow_command_is_given_up_in_the_end_and_the_run_never_waits(tiny):
     tiny.commit(on={"keep": {"command": "sleep 30", "timeout_seconds": 1}})
-    begin = time.monotonic()
     done = run(tiny, "answer $((TURN * 20))", 40)
     assert done.returncode == 0, done.stderr
     assert len(tiny.log()) == 41
     assert "on.keep: " in done.stderr and "messages were given up" in done.stderr
-    assert time.monotonic() - begin < 90
 
 
 def ledger(tiny) -> list[str]:
