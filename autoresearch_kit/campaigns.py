@@ -15,7 +15,7 @@ from pathlib import Path
 
 from autoresearch_kit.core.campaign import ARK, BRANCH, Campaign
 from autoresearch_kit.core.errors import ArkError, SpecError, UsageError
-from autoresearch_kit.core.foreign import FILES, read_foreign
+from autoresearch_kit.core.names import HISTORIES
 from autoresearch_kit.core.records import Attempt
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.core.specfile import parse_spec
@@ -130,9 +130,9 @@ def _parse(text: str, path: Path) -> Spec | None:
 
 def _of_path(project: Project, path: Path) -> Campaign:
     if path.is_dir():
-        found = next((path / name for name in FILES if (path / name).is_file()), None)
+        found = next((path / name for name in HISTORIES if (path / name).is_file()), None)
         if found is None:
-            raise UsageError(f"{path} holds none of {', '.join(FILES)}", "give the file itself")
+            raise UsageError(f"{path} holds none of {', '.join(HISTORIES)}", "give the file itself")
         path = found
     with path.open("rb") as file:
         return _foreign(project, str(path), file.read(MAX_BYTES + 1))
@@ -140,13 +140,15 @@ def _of_path(project: Project, path: Path) -> Campaign:
 
 def _foreign_branch(project: Project, branch: str, commit: str) -> Campaign:
     for folder in dict.fromkeys((project.place.prefix, "")):
-        for name in FILES:
+        for name in HISTORIES:
             if (data := project.repository.file_at(commit, folder + name)) is not None:
                 return _foreign(project, branch, data, name)
-    raise UsageError(f"branch {branch} is not a run, and it has none of {', '.join(FILES)}")
+    raise UsageError(f"branch {branch} is not a run, and it has none of {', '.join(HISTORIES)}")
 
 
 def _foreign(project: Project, name: str, data: bytes, file: str = "") -> Campaign:
     if len(data) > MAX_BYTES:
         raise UsageError(f"{file or name} is larger than 64 MB; that is no log of experiments")
+    from autoresearch_kit.core.foreign import read_foreign  # most never need it, and it takes a hundredth of a second
+
     return read_foreign(data.decode("utf-8-sig", "replace"), name, file or name, project.spec)

@@ -6,6 +6,7 @@ but click is imported where it is used, so that `ark --help` is quick.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import io
 import os
@@ -67,6 +68,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     # Most verbs live for a moment: looking for garbage would take a sixth of it.
     gc.disable()
+    # Nor does anybody look at the end: thousands of records would be searched for garbage once more.
+    atexit.register(gc.freeze)
 
 
 for _verb in (

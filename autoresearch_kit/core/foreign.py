@@ -35,8 +35,6 @@ from autoresearch_kit.core.tables import (
     word,
 )
 
-FILES = ("results.tsv", "autoresearch.jsonl", ".auto/log.jsonl")
-"""Where other loops leave their history, the first that is there counts."""
 _MOMENT: TypeAdapter[Any] = TypeAdapter(AwareDatetime | NaiveDatetime)
 
 

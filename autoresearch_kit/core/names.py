@@ -7,6 +7,8 @@ import re
 SPEC_NAME = "autoresearch-config.yaml"
 RUN_LOG = "run.log"
 RESULTS_NAME = "results.tsv"
+HISTORIES = (RESULTS_NAME, "autoresearch.jsonl", ".auto/log.jsonl")
+"""Where loops other than `ark` leave their history, the first that is there counts."""
 PROGRAM_NAME = "program.md"
 PROGRAM_TEMPLATE = "program.md.j2"
 ATTEMPT_TEMPLATE = "attempt.md.j2"

@@ -7,15 +7,22 @@ a record; `Ark-Lines` says how the text above it is cut, so that it reads back e
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections.abc import Mapping
+from datetime import datetime
+from math import isfinite
 from typing import Any
 
 from autoresearch_kit.core.errors import ArkError
-from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict
+from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict, clean_line
 
 INDENT = "    "
+_STARTED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z")
+_NO_COST = Cost()
 _SCAN = json.JSONDecoder().raw_decode
+_OUTCOMES = {str(outcome): outcome for outcome in Outcome}
 
 
 def write_message(attempt: Attempt) -> str:
@@ -56,7 +63,7 @@ def read_message(text: str, *, number: int, commit: str, parent: str, tree: str)
     """The attempt that `text` records; ArkError when it is no record."""
     try:
         return _read(text, number, commit, parent, tree)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
         message = f"commit {commit[:10]} is not a record of `ark`"
         raise ArkError(message, "refs below refs/ark/ belong to `ark`; move yours elsewhere") from None
 
@@ -68,6 +75,12 @@ def parse(text: str) -> Any:
     if end != len(text):
         raise ValueError("more than one value")
     return value
+
+
+@functools.lru_cache(maxsize=64)
+def _text(text: str) -> Any:
+    """One JSON value that is the same in all records of a run."""
+    return parse(text)
 
 
 def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attempt:
@@ -95,11 +108,12 @@ def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attemp
     machine = fields.get("Ark-Machine", "")
     own_problems = [n for n, sample in enumerate(samples) if sample.get("problem") and not sample.get("of_head")]
     crashed = max(own_problems, default=-1)
-    outcome = Outcome(fields["Ark-Outcome"])
+    outcome = _OUTCOMES[fields["Ark-Outcome"]]
     verdict = None
     if outcome is not Outcome.RUNNING:
         numbers = parse(fields.get("Ark-Verdict", "{}"))
-        verdict = Verdict(outcome, reason, numbers.get("gain"), numbers.get("noise"), numbers.get("share"))
+        gain, noise, share = (_figure(numbers.get(name)) for name in ("gain", "noise", "share"))
+        verdict = Verdict(outcome, reason, gain, noise, share)
     return Attempt(
         number=number,
         commit=commit,
@@ -109,8 +123,8 @@ def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attemp
             title,
             why,
             fields.get("Ark-Agent", ""),
-            Cost(**parse(fields.get("Ark-Cost", "{}"))),
-            tuple(fields.get("Ark-From", "").split()),
+            _read_cost(parse(fields.get("Ark-Cost", "{}"))),
+            tuple([clean_line(name, 200) for name in fields.get("Ark-From", "").split()]),
         ),
         measurements=tuple(
             [
@@ -119,10 +133,10 @@ def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attemp
             ]
         ),
         verdict=verdict,
-        started=fields["Ark-Started"],
-        yardstick=fields["Ark-Yardstick"],
+        started=_moment(fields["Ark-Started"]),
+        yardstick=clean_line(fields["Ark-Yardstick"], 80),
         repeats=int(fields.get("Ark-Repeats", "0")),
-        spec=parse(fields.get("Ark-Spec", '""')),
+        spec=_text(fields.get("Ark-Spec", '""')),
     )
 
 
@@ -148,12 +162,12 @@ def _verdict_fields(verdict: Verdict) -> dict[str, float | None]:
 def read_measurement(fields: Mapping[str, Any], machine: str, tail: str = "") -> Measurement:
     """What `measurement_fields` wrote."""
     return Measurement(
-        value=fields["value"],
+        value=_figure(fields["value"]),
         also=fields.get("also", {}),
         problem=fields.get("problem", ""),
-        seconds=fields.get("seconds", 0.0),
+        seconds=_figure(fields.get("seconds", 0.0)),
         log_tail=tail,
-        seed=fields.get("seed", 0),
+        seed=_figure(fields.get("seed", 0)),
         machine=fields.get("machine", machine),
         of_head=fields.get("of_head", False),
     )
