@@ -140,6 +140,28 @@ def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attemp
     )
 
 
+# A record may be somebody else's, that was fetched: whatever reads it afterwards relies on its kinds.
+
+
+def _figure(value: Any) -> Any:
+    """A finite number, or None; ValueError for anything else."""
+    if value is None or ((type(value) is float or type(value) is int) and isfinite(value)):
+        return value
+    raise ValueError("no number")
+
+
+def _moment(text: str) -> str:
+    """ISO 8601 in UTC, as `utc_now` writes it."""
+    if not _STARTED.fullmatch(text):
+        raise ValueError("no moment")
+    datetime.fromisoformat(text[:19])
+    return text
+
+
+def _read_cost(fields: Mapping[str, Any]) -> Cost:
+    return Cost(**{name: _figure(value) for name, value in fields.items()}) if fields else _NO_COST
+
+
 def measurement_fields(measurement: Measurement, machine: str) -> dict[str, Any]:
     """`measurement` as plain data, without its log and without the machine where that is `machine`."""
     fields = {
