@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections.abc import Callable, Sequence
 
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from autoresearch_kit.core.entry import gain_words
@@ -33,6 +34,8 @@ REDRAW_SHARE = 200
 """A chart of n attempts is drawn anew every n / 200 seconds: before, nobody would see a difference."""
 NOTE_SECONDS = 900.0
 """So long a note of the engine's stays in sight."""
+NAME = 100
+"""Characters of a name: other loops' tables hold what they want."""
 KEYS = "q ends this view; the run goes on without it"
 
 
@@ -63,9 +66,11 @@ class Painter:
     def _top(self, picture: Picture, width: int) -> list[Text]:
         campaign = picture.campaign
         assert campaign is not None
-        name = campaign.spec.name if campaign.spec and campaign.spec.name else ""
-        branch = f"  on {campaign.branch}" if campaign.branch and campaign.branch != campaign.name else ""
-        head = Text.assemble((f"{clean_line(name, 40)}  " if name else ""), (f"run {campaign.name}", "bold"), branch)
+        spec = f"{clean_line(campaign.spec.name, 40)}  " if campaign.spec and campaign.spec.name else ""
+        branch = (
+            f"  on {clean_line(campaign.branch, NAME)}" if campaign.branch and campaign.branch != campaign.name else ""
+        )
+        head = Text.assemble(spec, (f"run {clean_line(campaign.name, NAME)}", "bold"), branch)
         state = ("running", "bold green") if picture.at_work else ("not running", "bold")
         lines = [_spread(head, Text(*state), width)]
         if activity := self._activity(picture, width):
@@ -81,7 +86,7 @@ class Painter:
         if live and live.notes and picture.moment - live.notes[-1][0] < NOTE_SECONDS:
             moment, text = live.notes[-1]
             lines.append(Text(f"note {time.strftime('%H:%M', time.localtime(moment))}: {text}", "yellow"))
-        lines += [Text(f"note: {note}", "yellow") for note in campaign.notes[:1]]
+        lines += [Text(f"note: {clean_line(note, 300)}", "yellow") for note in campaign.notes[:1]]
         return lines
 
     def _activity(self, picture: Picture, width: int) -> Text:
@@ -109,14 +114,16 @@ class Painter:
         assert campaign is not None
         if campaign.best is None:
             word = "measuring the baseline" if picture.at_work else "there is no baseline"
-            return Text(f"{campaign.metric}: {word}")
+            return Text(f"{clean_line(campaign.metric, NAME)}: {word}")
         baseline = campaign.baseline.value if campaign.baseline else None
         words = gain_words(baseline, campaign.best.value, campaign.maximize) or "no gain yet"
         target = picture.live.budget.target if picture.live and picture.live.budget else None
         goal = f"; target {number(target)}" if target is not None else ""
         value = number(campaign.best.value) if campaign.best.value is not None else "no value"
         return Text.assemble(
-            f"{campaign.metric} ", (value, "bold"), f" (attempt {campaign.best.number}), {words}{goal}"
+            f"{clean_line(campaign.metric, NAME)} ",
+            (value, "bold"),
+            f" (attempt {campaign.best.number}), {words}{goal}",
         )
 
     @staticmethod
@@ -180,12 +187,10 @@ class Painter:
         chart = self._remembered(
             "progress", key, fresh, lambda: progress_chart(campaign, width, height - 1, self._unicode)
         )
-        dot = "•" if self._unicode else "."
-        return (
-            [self._title(f"{campaign.metric} by attempt: {dot} each, the line is the best so far", width).plain, *chart]
-            if chart
-            else []
-        )
+        if not chart:
+            return []
+        words = f"{campaign.metric} by attempt: {'•' if self._unicode else '.'} each, the line is the best so far"
+        return [self._title(words, width).plain, *chart]
 
     def _remembered(
         self, name: str, key: tuple[object, ...], seconds: float, draw: Callable[[], list[str]]
@@ -199,7 +204,8 @@ class Painter:
 
     def _title(self, words: str, width: int) -> Text:
         line = "─" if self._unicode else "-"
-        return Text(f"{line * 2} {words} ".ljust(width, line)[:width])
+        title = f"{line * 2} {clean_line(words, width)} "
+        return Text(set_cell_size(title + line * max(0, width - cell_len(title)), width))
 
 
 def activity_words(picture: Picture, shorter: int = 0) -> str:
@@ -222,7 +228,7 @@ def at_rest_words(picture: Picture) -> str:
         return "some process holds this run and does not say what it does, as `ark verify`"
     assert picture.campaign is not None
     last = picture.last
-    again = f"to go on: ark run --tag {picture.campaign.name}"
+    again = f"to go on: ark run --tag {clean_line(picture.campaign.name, NAME)}"
     if last is None:
         return ""
     if last.ended is None:

@@ -26,6 +26,7 @@ from rich.text import Text
 from autoresearch_kit.campaigns import find_campaign, latest_campaign
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.names import is_name
+from autoresearch_kit.core.records import clean_line
 from autoresearch_kit.project import Project
 from autoresearch_kit.watch.lines import Painter, is_same
 from autoresearch_kit.watch.state import Picture, Watcher
@@ -80,7 +81,8 @@ def _look(watcher: Watcher, screen: _Screen) -> Picture:
     except (ArkError, OSError) as error:
         if screen.picture is None:
             raise
-        screen.trouble = error.message if isinstance(error, ArkError) else f"{error.filename or ''}: {error.strerror}"
+        text = error.message if isinstance(error, ArkError) else f"{error.filename or ''}: {error.strerror}"
+        screen.trouble = clean_line(text, 300)
         return replace(screen.picture, moment=time.time())
 
 

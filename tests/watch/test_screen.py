@@ -279,7 +279,7 @@ PICTURES = {
     "tiny differences": picture(*[attempt(i, 1 - i * 1e-9, Outcome.KEEP) for i in range(9)]),
     "huge": picture(*[attempt(i, (-1) ** i * 10.0 ** (30 * i), Outcome.KEEP) for i in range(9)]),
     "evil": picture(
-        *[attempt(i, 1.0, Outcome.KEEP, EVIL, EVIL) for i in range(9)], name="x" * 80, metric="m" * 300,
+        *[attempt(i, 1.0, Outcome.KEEP, EVIL, EVIL) for i in range(9)], name=EVIL, metric=EVIL,
         at_work=True, lines=("表" * 500, "x" * 400), log="y" * 300,
         live=Live(phase="p" * 40, number=10**9, title="表" * 300, agent="z" * 300, notes=((NOW, "n" * 300),)),
     ),
