@@ -67,6 +67,7 @@ def progress(campaign: Campaign, *, dark: bool = False, data: bool = True) -> Sp
     """
     axis = value_axis(campaign.attempts)
     last = max((a.number for a in campaign.attempts), default=0)
+    side = "top" if campaign.maximize else "bottom"
     better = "higher" if campaign.maximize else "lower"
     attempts: Spec = {"name": "attempts"}
     best: Spec = {"name": "best"}
@@ -122,7 +123,8 @@ def progress(campaign: Campaign, *, dark: bool = False, data: bool = True) -> Sp
             {"name": "high", "value": axis.high},
             {"name": "last", "value": max(1, last)},
             {"name": "dot", "expr": "last > 400 ? 20 : 34"},
-            {"name": "anchors", "value": _ABOVE if campaign.maximize else _BELOW},
+            {"name": "anchors", "value": [f"{side}-left", side, f"{side}-left", side]},
+            {"name": "anchors_right", "value": [f"{side}-right"]},
             {"name": "room", "value": 0},
         ],
         "config": ink.config,
@@ -173,15 +175,37 @@ def progress(campaign: Campaign, *, dark: bool = False, data: bool = True) -> Sp
                         },
                     },
                     {
-                        "name": "labels",
-                        "transform": [{"filter": f"{is_kept} && {known}"}],
-                        "mark": {"type": "text", "fontSize": 11, "color": ink.text, "limit": 220},
-                        "encoding": {"x": x, "y": y, "text": {"field": "label"}, "size": {"value": 11}},
+                        "transform": [
+                            {"filter": f"{is_kept} && {known}"},
+                            {
+                                "window": [{"op": "lead", "field": "number", "as": "next"}],
+                                "sort": [{"field": "number"}],
+                            },
+                            {"calculate": _RIGHT, "as": "right"},
+                        ],
+                        "layer": [
+                            {
+                                "name": name,
+                                "transform": [{"filter": which}],
+                                "mark": {"type": "text", "fontSize": 11, "color": ink.text, "limit": 220},
+                                "encoding": {"x": x, "y": y, "text": {"field": "label"}, "size": {"value": 11}},
+                            }
+                            for name, which in (("labels", "!datum.right"), ("labels_right", "datum.right"))
+                        ],
                     },
                 ],
             },
         ],
     }
+
+
+# Labels stand on the better side of the line and to the left of their marks, where few others are; to the right only
+# where there is no room on the left, and the line goes on long enough before it turns towards them.
+_SCALE, _NEEDED = "width / (1.024 * last)", "(6.3 * length(datum.label) + 8)"
+_RIGHT = (
+    f"(datum.number + 0.012 * last) * {_SCALE} < {_NEEDED}"
+    f" && ((isValid(datum.next) ? datum.next : 1.012 * last) - datum.number) * {_SCALE} > {_NEEDED}"
+)
 
 
 def progress_row(attempt: Attempt) -> Spec:
@@ -460,23 +484,23 @@ def to_vega(spec: Spec) -> Spec:
 
     vega: Spec = vl_convert.vegalite_to_vega(spec)
     for mark in vega.get("marks", []):
-        if mark.get("name") == "labels_marks":
-            mark["transform"] = [_PLACES]
+        if (name := str(mark.get("name"))).startswith("labels"):
+            mark["transform"] = [_places("anchors_right" if "right" in name else "anchors")]
     return vega
 
 
-_PLACES: Spec = {
-    "type": "label",
-    "size": {"signal": "[width + room, height]"},
-    "anchor": {"signal": "anchors"},
-    "offset": {"signal": "[5, 5, 14, 14]"},
-    "sort": {"field": "datum.gain", "order": "descending"},
-}
-"""How Vega places texts so that none lies on another; Vega-Lite has no word for it. The largest gains come first, and
-what has no room is left out."""
-_ABOVE = ["top-left", "top", "top-left", "top"]
-_BELOW = ["bottom-left", "bottom", "bottom-left", "bottom"]
-"""Labels are on the better side of the line, where few dots are; near it first, and then farther off."""
+def _places(anchors: str) -> Spec:
+    """How Vega places texts so that none lies on another; Vega-Lite has no word for it.
+
+    The largest gains come first, near their marks and then farther off; what has no room is left out.
+    """
+    return {
+        "type": "label",
+        "size": {"signal": "[width + room, height]"},
+        "anchor": {"signal": anchors},
+        "offset": {"signal": "[5, 5, 14, 14]"},
+        "sort": {"field": "datum.gain", "order": "descending"},
+    }
 
 
 def to_svg(spec: Spec) -> str:

@@ -142,6 +142,12 @@ def test_labels_are_cut_never_on_one_another_and_text_only():
     assert not list(picture.iter(f"{SVG}script"))
 
 
+def test_a_large_first_gain_is_labelled_where_there_is_room():
+    first = ("keep", 0.5, "the change that made all the difference")
+    picture = drawn(chart.progress(campaign(("keep", 1.0), first, *[("discard", 0.6)] * 30, ("keep", 0.4))))
+    assert any((t.text or "").startswith("the change that made") for t in marks(picture, "labels_right"))
+
+
 def test_runs_have_a_line_a_name_and_dashes_each():
     many = [campaign(("keep", 1.0), ("discard", 2.0), ("keep", 1 - n / 10), name=f"run{n}") for n in range(9)]
     for by in ("attempts", "hours"):

@@ -113,7 +113,9 @@ def _counts(found: Mapping[str, Any]) -> str:
 def _rate(tried: int, spent: float, measured: float) -> str:
     if not tried or not spent:
         return ""
-    return f"{3600 * tried / spent:.3g} attempts an hour" + (f", {duration(measured)} measuring" if measured else "")
+    rate = 3600 * tried / spent
+    shown = f"{rate:,.0f}" if rate >= 100 else f"{rate:.2g}"
+    return f"{shown} attempts an hour" + (f", {duration(measured)} measuring" if measured else "")
 
 
 def _cost_tile(cost: Cost) -> tuple[str, str]:
@@ -174,10 +176,7 @@ def claims(campaign: Campaign, verifications: Sequence[Verification]) -> Found:
         found["headline"], found["block"] = lines[0], [line for line in lines[1:] if line]
         say("Baseline and head were measured anew, in turn and with fresh seeds, by `ark verify`: publish this number.")
     elif campaign.kept:
-        say(
-            "The best value was kept because it looked good, so it flatters itself by whatever luck was in it. "
-            "`ark verify` measures baseline and head anew, in turn: that is the number to publish."
-        )
+        say(_UNVERIFIED)
         if verifications and verifications[-1].gain is not None:
             say(f"The last verification is of attempt {verifications[-1].head.attempt}, which is no longer the head.")
     elif campaign.attempts:
@@ -193,6 +192,12 @@ def claims(campaign: Campaign, verifications: Sequence[Verification]) -> Found:
     return found
 
 
+_UNVERIFIED = (
+    "The best value was kept because it looked good, so it may owe something to luck. `ark verify` measures baseline "
+    "and head anew, in turn: that is the number to publish."
+)
+
+
 def _noise(campaign: Campaign, best: Attempt) -> list[str]:
     assert campaign.spec is not None
     outlook = Outlook.of(campaign.spec, campaign.attempts, best, History(campaign.attempts))
@@ -200,7 +205,7 @@ def _noise(campaign: Campaign, best: Attempt) -> list[str]:
     if not noise.freedom:
         return ["Nothing was measured twice, so nothing is known of the noise: a small gain may be luck."]
     if noise.none:
-        return ["Repeated measurements never differed: each gain is as large as it was measured."]
+        return ["Repeated measurements never differed so far, so there was no luck to be had."]
     if not outlook.is_noisy:
         return []
     found = [
