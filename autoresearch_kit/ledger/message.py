@@ -78,9 +78,12 @@ def parse(text: str) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _text(text: str) -> Any:
-    """One JSON value that is the same in all records of a run."""
-    return parse(text)
+def _text(text: str) -> str:
+    """A text as JSON, one that is the same in all records of a run."""
+    found = parse(text)
+    if not isinstance(found, str):
+        raise ValueError("no text")
+    return found
 
 
 def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attempt:
@@ -159,7 +162,7 @@ def _moment(text: str) -> str:
 
 
 def _read_cost(fields: Mapping[str, Any]) -> Cost:
-    return Cost(**{name: _figure(value) for name, value in fields.items()}) if fields else _NO_COST
+    return Cost(**{name: _figure(value) for name, value in fields.items()}) if fields != {} else _NO_COST
 
 
 def measurement_fields(measurement: Measurement, machine: str) -> dict[str, Any]:

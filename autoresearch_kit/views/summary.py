@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from autoresearch_kit.core.entry import gain_percent as gain_percent
 from autoresearch_kit.core.entry import gain_words as gain_words
 from autoresearch_kit.core.entry import log_entry as log_entry
-from autoresearch_kit.core.records import Attempt, Cost, Outcome, number
+from autoresearch_kit.core.records import Attempt, Cost, Outcome, clean_line, number
 from autoresearch_kit.ledger.ledger import Ledger, baseline_of, last_kept
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def show_lines(attempt: Attempt, diff: str) -> list[str]:
         whose = {False: "head" if attempt.is_baseline else "candidate", True: "head"}
         lines.append("samples")
         lines += [f"  {whose[m.of_head]:<9}  {m.problem or number(m.value or 0.0)}" for m in attempt.measurements]
-    lines += [f"{name:<24} {number(value)}" for name, value in attempt.also.items()]
+    lines += [f"{clean_line(name, 200):<24} {number(value)}" for name, value in attempt.also.items()]
     tail = _log_tail(attempt)
     if tail:
         lines += ["", "The end of its log:", "", *("    " + line for line in tail.split("\n"))]
