@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 POINTS = 1000
@@ -121,18 +121,18 @@ class Curves:
         return (lines[at] for at in sorted(chosen))
 
     def _take(self, line: str) -> None:
-        found = _read(_ESCAPE.sub("", line))
+        found = _Line(_ESCAPE.sub("", line))
         place = self._place(found)
         if place is None:
             return
         along, at = place
         for name, value in found.values.items():
             series = self._series.get(name)
-            if series is None:
-                if len(self._series) >= NAMES:
-                    continue
+            if series is None and len(self._series) >= NAMES:
+                continue
+            if series is None or series.is_over(along, at):
                 series = self._series[name] = _Series(along)
-            series.add(along, at, value)
+            series.add(at, value)
 
     def _place(self, found: _Line) -> tuple[str, float] | None:
         """What counts on this line, and how far it has come."""
@@ -174,11 +174,12 @@ class _Series:
     def __len__(self) -> int:
         return len(self._points) + (self._last is not None)
 
-    def add(self, along: str, at: float, value: float) -> None:
-        last = self._last or (self._points[-1] if self._points else None)
-        # Counted otherwise, or far behind: another pass has begun. A little behind are others that write in turn.
-        if along != self.along or (last is not None and at < last[0] / 2):
-            self.__init__(along)  # type: ignore[misc]
+    def is_over(self, along: str, at: float) -> bool:
+        """Whether another pass has begun: counted otherwise, or far behind. A little behind are others that write."""
+        last = self._last or self._points[-1]
+        return along != self.along or at < last[0] / 2
+
+    def add(self, at: float, value: float) -> None:
         if self._count % self._stride == 0:
             self._points.append((at, value))
             self._last = None
@@ -195,60 +196,58 @@ class _Series:
         return tuple(sorted(dict(points).items()))
 
 
-@dataclass(frozen=True, slots=True)
 class _Line:
     """What one line says."""
 
-    counters: Mapping[str, tuple[float, float | None]]
-    """Counts by name, with what they go up to where that is said."""
-    values: Mapping[str, float]
-    """The other named numbers, finite."""
-    progress: tuple[float, float] | None
-    """`450/1000` without a name."""
+    def __init__(self, line: str) -> None:
+        self.counters: dict[str, tuple[float, float | None]] = {}
+        """Counts by name, with what they go up to where that is said."""
+        self.values: dict[str, float] = {}
+        """The other named numbers, finite."""
+        self.progress: tuple[float, float] | None = None
+        """`450/1000` without a name."""
+        self._words: list[str] = []
+        self._before: tuple[str, float] | None = None  # the number just read and its name, for `/1000` after it
+        self._has_slash = False
+        for match in _TOKEN.finditer(line):
+            if (word := match["word"]) is not None:
+                self._words = [] if word.lower() in ("nan", "inf", "infinity") else [*self._words[-1:], word.lower()]
+                self._before, self._has_slash = None, False
+            elif (sign := match["sign"]) is not None:
+                self._take_sign(sign, match.start() == 0)
+            else:
+                is_alone = line[: match.start()].strip() == "[" and line[match.end() :][:1] == "]"
+                self._take_number(_number(match["number"]), match["unit"] is not None, is_alone)
 
+    def _take_sign(self, sign: str, is_first: bool) -> None:
+        self._has_slash = sign == "/" and self._before is not None
+        if not self._has_slash:
+            self._before = None
+            # `Step [100/600]` has a name, `Loss (0.5)` names what stands before.
+            opens = sign in "[(" and not is_first and self._words[-1:] and self._words[-1] not in _COUNTERS
+            if sign not in ":=\"'[(#" or opens:
+                self._words = []
 
-def _read(line: str) -> _Line:
-    counters: dict[str, tuple[float, float | None]] = {}
-    values: dict[str, float] = {}
-    progress: tuple[float, float] | None = None
-    words: list[str] = []
-    before: tuple[str, float] | None = None  # the number just read and its name, for `/1000` after it
-    slash = False
-    for match in _TOKEN.finditer(line):
-        word, shown, sign = match["word"], match["number"], match["sign"]
-        if word is not None:
-            words = [] if word.lower() in ("nan", "inf", "infinity") else [*words[-1:], word.lower()]
-            before, slash = None, False
-        elif sign is not None:
-            slash = sign == "/" and before is not None
-            if not slash:
-                before = None
-                if sign not in ":=\"'[(#" or (
-                    sign in "[(" and not (words and words[-1] in _COUNTERS) and match.start() > 0
-                ):
-                    words = []
-        else:
-            value = _number(shown)
-            if value is None:
-                words, before, slash = [], None, False
-                continue
-            if slash and before is not None:
-                name, at = before
-                if name in counters:
-                    counters[name] = (at, value)
-                elif not name and progress is None and at >= 0 and value > 0:
-                    progress = (at, value)
-                words, before, slash = [], None, False
-                continue
-            name = _name(words)
-            if not name and not counters and line[: match.start()].strip() == "[" and line[match.end() :][:1] == "]":
-                name = "round"
-            if name in _COUNTERS:
-                counters.setdefault(name, (value, None))
-            elif name:
-                values[name] = value
-            words, before, slash = [], None if match["unit"] else (name, value), False
-    return _Line(counters, values, progress)
+    def _take_number(self, value: float | None, has_unit: bool, is_alone: bool) -> None:
+        name = _name(self._words)
+        before, is_total = self._before, self._has_slash
+        self._words, self._before, self._has_slash = [], None, False
+        if value is None:
+            return
+        if is_total and before is not None:
+            if before[0] in self.counters:
+                self.counters[before[0]] = (before[1], value)
+            elif not before[0] and self.progress is None and before[1] >= 0 and value > 0:
+                self.progress = (before[1], value)
+            return
+        if not name and is_alone:
+            name = "round"
+        if name in _COUNTERS:
+            self.counters.setdefault(name, (value, None))
+        elif name:
+            self.values[name] = value
+        if not has_unit:
+            self._before = (name, value)
 
 
 def _name(words: list[str]) -> str:
