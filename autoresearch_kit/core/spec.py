@@ -519,8 +519,8 @@ class Spec(Part):
     )
     on: Hooks = Field(
         Hooks(),
-        description="Commands that tell you what happens, by event: a shell line, or `{command: ..., timeout_seconds: 30}`; "
-        "each gets one JSON document on its standard input.",
+        description="Commands that tell you what happens, by event: a shell line, or "
+        "`{command: ..., timeout_seconds: 30}`; each gets one JSON document on its standard input.",
         examples=['{stop: "./tell.sh", trouble: {command: "./tell.sh", timeout_seconds: 60}}'],
     )
 

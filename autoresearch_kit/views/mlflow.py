@@ -12,51 +12,28 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
-import logging
 import math
-import os
 import re
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from autoresearch_kit.core.campaign import ARK, BRANCH, Campaign
 from autoresearch_kit.core.entry import gain_percent, gain_words
-from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.records import Attempt, Outcome, clean_line, number
 from autoresearch_kit.ledger.git import Repository
 from autoresearch_kit.views.export import diffs_of, with_best
+from autoresearch_kit.views.mlflow_store import connect, errors, experiment_of, quiet, refused_by
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PATCH = "change.patch"
 """The artifact of each attempt."""
-SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-"""Environment of MLflow, whatever the user's: nobody else hears of this."""
-DEFAULTS = {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_ENABLE_ASYNC_LOGGING": "false"}
-"""The same unless the user has set it: since MLflow 3 a folder as a store has to be wished for."""
-FIRST_CONTACT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-}
-"""The same until a server has answered once: MLflow tries a server that is not there for minutes."""
-DATABASE_TRIES = 3
-"""The same for a database; MLflow has no variable for it."""
 METRICS_AT_ONCE = 1000
 """MLflow's own limit for one call."""
 TEXT_CHARACTERS = 4000
@@ -93,121 +70,14 @@ def export(
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[Exported]:
     """Bring the experiment called `project` in the store at `uri` up to date; ArkError when that fails."""
-    with _quiet():
-        client = _connect(uri)
+    with quiet():
+        client = connect(uri)
         try:
-            experiment, takes_files = _experiment(client, project, uri)
+            experiment, takes_files = experiment_of(client, project, uri)
             senders = SENDERS if urlsplit(uri).scheme in ("http", "https") else 1
             return [_export(client, experiment, repository, run, senders, takes_files, tell) for run in campaigns]
-        except _errors() as error:
-            raise _refused(uri, error) from None
-
-
-# The store
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """MLflow without telemetry, log and warnings. It reads some of its settings once, when it is imported."""
-    os.environ.update(SETTINGS)
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    # Older versions print an address for each run.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        before = logging.root.manager.disable
-        logging.disable(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.disable(before)
-
-
-def _connect(uri: str) -> MlflowClient:
-    try:
-        from mlflow import MlflowClient
-    except ImportError:
-        raise ArkError(
-            "ark export --mlflow needs MLflow, which is not installed",
-            f"install it: {sys.executable} -m pip install mlflow-skinny",
-        ) from None
-    with contextlib.suppress(ImportError):
-        from mlflow.store.db import utils
-
-        utils.MAX_RETRY_COUNT = min(utils.MAX_RETRY_COUNT, DATABASE_TRIES)
-    ours = {name: value for name, value in FIRST_CONTACT.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)
-    except ImportError as error:
-        raise ArkError(
-            f"the store {shown(uri)} cannot be used: {clean_line(str(error), 200)}",
-            f"install what is missing; what most stores need comes with {sys.executable} -m pip install mlflow",
-        ) from None
-    except _errors() as error:
-        raise _refused(uri, error) from None
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
-    return client
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """What MLflow and the libraries below it raise."""
-    from mlflow.exceptions import MlflowException
-
-    found: list[type[Exception]] = [MlflowException, OSError]  # an error of `requests` is an OSError
-    with contextlib.suppress(ImportError):
-        from sqlalchemy.exc import SQLAlchemyError
-
-        found.append(SQLAlchemyError)
-    return tuple(found)
-
-
-def _refused(uri: str, error: Exception) -> ArkError:
-    text = str(getattr(error, "message", None) or error).strip().replace(uri, shown(uri))
-    if "Max retries exceeded" in text or "timed out" in text:
-        return ArkError(f"MLflow at {shown(uri)} does not answer", "start it, or correct the address")
-    return ArkError(
-        f"MLflow at {shown(uri)}: {clean_line(text, 300)}",
-        "a store is a server (http://...), a database (sqlite:////FOLDER/mlflow.db) or a folder",
-    )
-
-
-def shown(uri: str) -> str:
-    """An address without the name and the password in it."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return "that address"
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
-
-
-def _experiment(client: MlflowClient, name: str, uri: str) -> tuple[str, bool]:
-    """The identity of the project's experiment, which is made if need be, and whether it may be given files."""
-    name = clean_line(name, 250) or "ark"
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        # Beside the database; MLflow would take a folder below the current one.
-        location = _beside(uri)
-        found = client.get_experiment(client.create_experiment(name, artifact_location=location))
-    elif found.lifecycle_stage != "active":
-        raise ArkError(
-            f"the experiment {name} was deleted in MLflow, which keeps its name",
-            f"restore it: mlflow experiments restore --experiment-id {found.experiment_id}",
-        )
-    remote = urlsplit(uri).scheme not in ("", "file", "sqlite")
-    # A database on another machine may name a folder of that machine.
-    local = urlsplit(found.artifact_location).scheme in ("", "file")
-    return found.experiment_id, not (remote and local)
-
-
-def _beside(uri: str) -> str | None:
-    if not uri.startswith("sqlite:///"):
-        return None
-    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-    return (path.absolute().parent / "mlartifacts").as_uri()
+        except errors() as error:
+            raise refused_by(uri, error) from None
 
 
 # Runs

@@ -26,7 +26,8 @@ from autoresearch_kit.core.campaign import Campaign
 from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict
 from autoresearch_kit.ledger.message import write_message
 from autoresearch_kit.views.export import COLUMNS
-from autoresearch_kit.views.mlflow import metrics_of, names_for, shown
+from autoresearch_kit.views.mlflow import metrics_of, names_for
+from autoresearch_kit.views.mlflow_store import shown
 from tests.engine.conftest import Tiny, _home, _surroundings, _template, tiny  # noqa: F401 - fixtures
 
 FORMULAS = ("=1+1", "+SUM(A1)", "-2+3", "@x", '=HYPERLINK("http://x")')
