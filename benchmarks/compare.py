@@ -29,7 +29,7 @@ def timed(folder: Path, *words: str, times: int) -> tuple[list[float], list[floa
     wall, cpu = [], []
     for _ in range(times + 1):
         began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([*ARK, *words], cwd=folder, capture_output=True, check=True)
+        done = subprocess.run([*ARK, *words], cwd=folder, stdout=subprocess.PIPE, check=True)
         wall.append(time.perf_counter() - began)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)

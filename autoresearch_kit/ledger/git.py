@@ -217,7 +217,10 @@ class Repository:
             process = self._repo.git.execute(order, istream=feed, as_process=True)
             read, read_line = process.stdout.read, process.stdout.readline
             for name, oid in names:
-                _, kind, *size = read_line().split()
+                line = read_line()
+                if not line:  # git has died
+                    raise _git_error("cat-file", 1, process.stderr.read())
+                _, kind, *size = line.split()
                 if not size:
                     raise _missing(oid)
                 data = read(int(size[0]) + 1)[:-1].decode("utf-8", "surrogateescape")
