@@ -219,7 +219,7 @@ def test_a_link_in_the_place_of_the_cache_is_not_followed(live: LiveFile, tmp_pa
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 
 
-@given(st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=9))
 def test_no_document_is_too_strange(tmp_path_factory: pytest.TempPathFactory, document: object) -> None:
     folder = tmp_path_factory.getbasetemp()
     (folder / LIVE).write_text(json.dumps(document))

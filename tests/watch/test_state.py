@@ -70,6 +70,7 @@ def test_nothing_to_see_is_waited_for(tiny: Tiny, watching: Callable[..., Watche
         assert picture.campaign.spec and picture.campaign.spec.name == "tiny"
 
 
+@pytest.mark.slow
 def test_a_run_is_seen_before_it_has_a_baseline(tiny: Tiny, watching: Callable[..., Watcher], engine: Engine) -> None:
     watcher = watching()
     tiny.commit(setup_command="sleep 60", budget_minutes=1, timeout_minutes=2)
@@ -189,6 +190,7 @@ def test_a_name_that_can_never_be_is_a_sentence(tiny: Tiny, watching: Callable[.
     assert done.returncode == 2 and "there is no run, branch or file called no such name!" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_version_changes_with_the_attempts_alone(tiny: Tiny, watching: Callable[..., Watcher]) -> None:
     tiny.play("answer 11", attempts=1)
     watcher = watching("t")
