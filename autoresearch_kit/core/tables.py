@@ -82,7 +82,7 @@ class Rows:
     """What was read."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    """Cells by the name of their column; `ROLES` of what their meaning is where that is known, else as written."""
+    """Cells by the name of their column; `by_meaning` tells what they are."""
     metric: str | None = None
     """Name of the metric, where the text gives it."""
     maximize: bool | None = None

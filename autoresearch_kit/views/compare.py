@@ -105,8 +105,7 @@ class Row:
         run = self.campaign
         if not self.seconds or not run.tried:
             return None
-        count = len(run.tried) if self.knows_all else run.attempts[-1].number - run.attempts[0].number
-        return 3600 * count / self.seconds
+        return 3600 * len(run.tried) / self.seconds
 
     @property
     def noise(self) -> float | None:
@@ -147,7 +146,7 @@ def compare(project: Project, campaigns: Iterable[Campaign], named: bool = False
             if found.state is State.DONE and found.gain is not None:
                 verifications.setdefault(found.tag, []).append(found)
     rows = [
-        Row(run, _of_head(run, verifications.get(run.name, [])), same_as=others, ends=elapsed(run.attempts))
+        Row(run, _of_head(run, verifications.get(run.name, [])), same_as=others, ends=_ends(run))
         for run, others in runs
     ]
     return _ranked(project, rows, named)
@@ -188,6 +187,11 @@ def _closed(run: Campaign) -> frozenset[str]:
 def _of_head(run: Campaign, found: Sequence[Verification]) -> Verification | None:
     head = run.best.commit if run.best else ""
     return next((v for v in reversed(found) if v.head.commit == head), found[-1] if found else None)
+
+
+def _ends(run: Campaign) -> list[float] | None:
+    """Where only kept attempts are known, nobody knows what was work between them."""
+    return None if run.source == BRANCH else elapsed(run.attempts)
 
 
 def elapsed(attempts: Sequence[Attempt]) -> list[float] | None:

@@ -172,6 +172,7 @@ def test_after_a_plain_git_fetch_the_branch_alone_counts_with_what_is_known(made
     run = here.compare()["runs"][0]
     assert (run["tag"], run["source"]) == ("origin/autoresearch/theirs", "branch")
     assert (run["kept"], run["attempts"], run["crashes"], run["attempts_to_best"]) == (1, None, None, 2)
+    assert (run["seconds"], run["attempts_per_hour"]) == (None, None)
     assert "only kept attempts" in run["notes"][0]
     assert "1 of ?" in here.ark("compare")
 
