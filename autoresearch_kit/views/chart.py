@@ -123,7 +123,7 @@ def progress(campaign: Campaign, *, dark: bool = False, data: bool = True) -> Sp
             {"name": "high", "value": axis.high},
             {"name": "last", "value": max(1, last)},
             {"name": "dot", "expr": "last > 400 ? 20 : 34"},
-            {"name": "anchors", "value": [f"{side}-left", side, f"{side}-left", side]},
+            {"name": "anchors", "value": [f"{side}-left"] * 2},
             {"name": "anchors_right", "value": [f"{side}-right"]},
             {"name": "room", "value": 0},
         ],
@@ -298,7 +298,7 @@ def runs(campaigns: Sequence[Campaign], by: str = "attempts", *, dark: bool = Fa
         "height": HEIGHT,
         "background": ink.background,
         "params": [
-            {"name": "anchors", "value": ["right", "top-right", "bottom-right", "right"]},
+            {"name": "anchors", "value": ["right", "right", "top-right", "bottom-right"]},
             {"name": "room", "value": 220},
         ],
         "config": ink.config,
@@ -498,7 +498,7 @@ def _places(anchors: str) -> Spec:
         "type": "label",
         "size": {"signal": "[width + room, height]"},
         "anchor": {"signal": anchors},
-        "offset": {"signal": "[5, 5, 14, 14]"},
+        "offset": {"signal": "[5, 14]"},
         "sort": {"field": "datum.gain", "order": "descending"},
     }
 

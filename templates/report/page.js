@@ -447,6 +447,13 @@
       (link || row.querySelector("a")).focus({ preventScroll: true }); // where the focus returns to
       open(Number((link ? link.hash : row.id).replace(/^#?attempt-/, "")));
     });
+    for (const kind of ["pointerover", "focusin"]) {
+      document.addEventListener(kind, (event) => {
+        const chip = event.target.closest?.("a.chip"); // says what it stands for only when it is asked
+        const entry = chip && attempts.get(Number(chip.hash.slice("#attempt-".length)));
+        if (entry) chip.title = `${word(entry)}: ${entry.title}${sentence(entry) ? `\n${sentence(entry)}` : ""}`;
+      });
+    }
     // In lists of many links Tab goes on and the arrow keys go from one to the next.
     for (const list of LISTS) {
       oneStop(list);

@@ -150,6 +150,8 @@ def test_an_address_leads_to_an_attempt_and_back(opened: Open, report: Path):
     assert page.locator("#panel-title").text_content() == "Cool down"
     assert "train.py" in page.locator("#panel tr.file").text_content()
     page.get_by_role("button", name="Close").click()
+    page.locator("#tree a", has_text="3").hover()
+    assert page.locator("#tree a", has_text="3").get_attribute("title") == "crashed: Too deep\nexit: exit code 1"
     page.locator("#tree a", has_text="5").first.click()
     assert "MemoryError" not in page.locator("#panel").text_content()
     page.go_back()
