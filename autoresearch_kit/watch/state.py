@@ -107,6 +107,7 @@ class Watcher:
         self._version = 0
         self._tally = Tally()
         self._counted: set[int] = set()
+        self._settled: Sequence[Attempt] = ()
         self._counts: Counter[Outcome] = Counter()
         self._rate: float | None = None
         self._owed: tuple[Cost, ...] = ()
@@ -183,7 +184,7 @@ class Watcher:
     def _follow(self, campaign: Campaign) -> None:
         self._campaign, self._version = campaign, self._version + 1
         self._follower = self._lock = self._cache = self._logs = None
-        self._tally, self._counted, self._counts = Tally(), set(), Counter()
+        self._tally, self._counted, self._counts, self._settled = Tally(), set(), Counter(), ()
         self._owed, self._owed_at, self._owed_looks, self._rate = (), 0.0, -1, None
         self._is_described = bool(campaign.attempts)
         self._count(campaign.attempts)
@@ -219,18 +220,19 @@ class Watcher:
 
     def _count(self, attempts: Sequence[Attempt]) -> None:
         """Add up what is new among the attempts."""
-        closed = [a for a in attempts if a.verdict is not None]
-        if self._counted and not self._counted <= {a.number for a in closed}:  # some are gone
-            self._tally, self._counted, self._counts = Tally(), set(), Counter()
+        known = len(self._settled)
+        if known and (len(attempts) < known or attempts[known - 1] is not self._settled[-1]):  # some are gone
+            self._tally, self._counts, self._counted, self._settled, known = Tally(), Counter(), set(), (), 0
         counts = self._counts.copy()
-        for attempt in closed:
-            if attempt.number not in self._counted:
+        for attempt in attempts[known:]:
+            if attempt.verdict is not None and attempt.number not in self._counted:
                 self._counted.add(attempt.number)
                 self._tally.add(attempt)
                 if not attempt.is_baseline:
                     counts[attempt.outcome] += 1
-        self._counts = counts
-        self._rate = rate(attempts)
+        while known < len(attempts) and attempts[known].verdict is not None:
+            known += 1
+        self._settled, self._counts, self._rate = attempts[:known], counts, rate(attempts)
 
     def _budget(self, live: Live | None) -> Budget:
         """The limits of the run: the engine's, else those of the spec that it ran with."""
