@@ -308,6 +308,17 @@ def test_a_run_tells_while_it_measures_and_its_file_survives_the_bench(tiny: Tin
     assert (last := read_live(cache)) and last.ended
 
 
+@pytest.mark.slow
+def test_why_a_run_ended_is_told(tiny: Tiny) -> None:
+    assert tiny.ark_here("run", "--tag", "t", "--agent", tiny.agent("answer 11"), "--attempts", "1").returncode == 0
+    (cache,) = (tiny.cache / "ark").glob("user-*/autoresearch+t")
+    assert (last := read_live(cache)) and last.ended and last.reason == "1 attempts made, as asked"
+    tiny.commit(run_command="exit 3")
+    assert tiny.ark_here("run", "--tag", "u", "--agent", "true").returncode == 1
+    (cache,) = (tiny.cache / "ark").glob("user-*/autoresearch+u")
+    assert (last := read_live(cache)) and last.ended and last.reason.startswith("the baseline failed: ")
+
+
 def test_a_rehearsal_writes_none(tiny: Tiny) -> None:
     def workshop(*words: Any) -> Workshop:
         return Workshop(*words)
