@@ -115,7 +115,7 @@ def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attemp
     verdict = None
     if outcome is not Outcome.RUNNING:
         numbers = parse(fields.get("Ark-Verdict", "{}"))
-        gain, noise, share = (_figure(numbers.get(name)) for name in ("gain", "noise", "share"))
+        gain, noise, share = (figure(numbers.get(name)) for name in ("gain", "noise", "share"))
         verdict = Verdict(outcome, reason, gain, noise, share)
     return Attempt(
         number=number,
@@ -146,7 +146,7 @@ def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attemp
 # A record may be somebody else's, that was fetched: whatever reads it afterwards relies on its kinds.
 
 
-def _figure(value: Any) -> Any:
+def figure(value: Any) -> Any:
     """A finite number, or None; ValueError for anything else."""
     if value is None or ((type(value) is float or type(value) is int) and isfinite(value)):
         return value
@@ -162,7 +162,7 @@ def _moment(text: str) -> str:
 
 
 def _read_cost(fields: Mapping[str, Any]) -> Cost:
-    return Cost(**{name: _figure(value) for name, value in fields.items()}) if fields != {} else _NO_COST
+    return Cost(**{name: figure(value) for name, value in fields.items()}) if fields != {} else _NO_COST
 
 
 def measurement_fields(measurement: Measurement, machine: str) -> dict[str, Any]:
@@ -187,12 +187,12 @@ def _verdict_fields(verdict: Verdict) -> dict[str, float | None]:
 def read_measurement(fields: Mapping[str, Any], machine: str, tail: str = "") -> Measurement:
     """What `measurement_fields` wrote."""
     return Measurement(
-        value=_figure(fields["value"]),
+        value=figure(fields["value"]),
         also=fields.get("also", {}),
         problem=fields.get("problem", ""),
-        seconds=_figure(fields.get("seconds", 0.0)),
+        seconds=figure(fields.get("seconds", 0.0)),
         log_tail=tail,
-        seed=_figure(fields.get("seed", 0)),
+        seed=figure(fields.get("seed", 0)),
         machine=fields.get("machine", machine),
         of_head=fields.get("of_head", False),
     )

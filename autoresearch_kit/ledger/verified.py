@@ -19,7 +19,7 @@ from autoresearch_kit.core.records import clean_line
 from autoresearch_kit.core.verification import Ablation, Arm, Sample, State, Verification, Weight, block_lines
 from autoresearch_kit.ledger.git import ROOT, ZERO, RefMoved, Repository
 from autoresearch_kit.ledger.ledger import FETCHED, seconds_of
-from autoresearch_kit.ledger.message import compact, measurement_fields, parse, read_measurement
+from autoresearch_kit.ledger.message import compact, figure, measurement_fields, parse, read_measurement
 
 FOLDER = "verify"
 _TEXTS = ("project", "metric", "yardstick", "machine", "version", "started", "holdout", "state", "problem", "tree")
@@ -66,7 +66,8 @@ def read_verifications(repository: Repository, *names: str) -> list[Verification
         run, _, digits = path.removeprefix(FETCHED).removeprefix(ROOT).rsplit("/", 2)
         try:
             verification = _read_message(contents, run.rpartition("/")[2], int(digits), commit)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            block_lines(verification)  # what cannot be said is no record: somebody else's may hold anything
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RecursionError):
             continue
         found.append(replace(verification, tag=run))
     return found
@@ -107,7 +108,7 @@ def _read_message(text: str, tag: str, number: int, commit: str) -> Verification
         if name in ("sample", "ablation"):
             fields[f"{name}s"].append(parse(value))
         else:
-            fields[name] = value if name in _TEXTS else parse(value)
+            fields[name] = clean_line(value, 500) if name in _TEXTS else parse(value)
     if fields.pop("verification") != number:
         raise ValueError("another verification's record")
     fields["tag"] = tag  # the run may have been pushed under another name
@@ -143,9 +144,15 @@ def _read_message(text: str, tag: str, number: int, commit: str) -> Verification
 def _gain(fields: Mapping[str, Any] | None) -> Gain | None:
     if fields is None:
         return None
+    numbers = {name: figure(fields[name]) for name in ("first", "second", "pairs", "level")}
+    words = {"method": clean_line(fields["method"], 500)}
     percent = fields["percent"]
-    absolute, ratio = Interval(**fields["absolute"]), None if percent is None else Interval(**percent)
-    return Gain(**{**fields, "absolute": absolute, "percent": ratio})
+    absolute, ratio = _interval(fields["absolute"]), None if percent is None else _interval(percent)
+    return Gain(**{**fields, **numbers, **words, "absolute": absolute, "percent": ratio})
+
+
+def _interval(fields: Mapping[str, Any]) -> Interval:
+    return Interval(**{name: figure(value) for name, value in fields.items()})
 
 
 def as_data(verification: Verification) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,3 +111,28 @@ def test_a_verification_without_a_result_says_why(repository: Repository, starte
     assert "why       0 of 12 runs were made" in lines
     lines = block_lines(replace(started, state=State.INTERRUPTED, gain=GAIN))
     assert "interrupted before its end" in "\n".join(lines), "the gain was known, an ablation was not"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r'"value":0\.5', '"value":"x"'),
+        (r'"value":0\.5', '"value":NaN'),
+        (r'"low":[^,}]+', '"low":[1]'),
+        (r'"first":[^,}]+', '"first":null'),
+        (r'"pairs":[^,}]+', '"pairs":"many"'),
+        ("Ark-Maximize: false", "Ark-Maximize: " + "[" * 5000),
+        ("Ark-Baseline: {", 'Ark-Baseline: {"more":1,'),
+        ("Ark-State: done", "Ark-State: great"),
+    ],
+)
+def test_what_somebody_else_wrote_may_hold_anything(
+    repository: Repository, started: Verification, folder: Path, old: str, new: str
+) -> None:
+    samples = (sample("baseline", 1.5, {}, ""), sample("head", 0.5, {}, ""))
+    ended = finish(repository, replace(begin(repository, started), state=State.DONE, gain=GAIN, samples=samples))
+    text = git(folder, "log", "-1", "--format=%B", ref(ended))
+    assert len(read_verifications(repository)) == 1 and re.search(old, text)
+    made = git(folder, "commit-tree", "HEAD^{tree}", "-F", "-", stdin=re.sub(old, new, text).encode()).strip()
+    git(folder, "update-ref", ref(ended), made)
+    assert read_verifications(repository) == []
