@@ -44,10 +44,13 @@ class _Group(click.Group):
 
 
 def _fail(message: str, hint: str, code: int) -> NoReturn:
-    for line in message.split("\n"):
+    from autoresearch_kit.core.records import clean_text
+
+    # Names in it may be somebody else's: of a run that was fetched, of a file in it.
+    for line in clean_text(message, len(message) + 1).split("\n"):
         click.echo(f"{styled('error:', 'red')} {line}", err=True)
     if hint:
-        click.echo(f"\nhint: {hint}", err=True)
+        click.echo(f"\nhint: {clean_text(hint, len(hint) + 1)}", err=True)
     raise SystemExit(code)
 
 
