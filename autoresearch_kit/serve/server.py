@@ -237,8 +237,8 @@ class Server:
         elif verb == "leave" and not self._stays:
             with self._changed:
                 self._leave = True
+                os.dup(connection.fileno())  # the client waits for the end of this process: then the run is free
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._closed, 5)  # so long the client waits
         elif verb != "leave":
             say(connection, {"error": f"there is no verb `{clean_line(str(verb), 40)}`", "hint": "", "exit_code": 2})
 

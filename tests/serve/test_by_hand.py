@@ -61,8 +61,9 @@ def test_the_reads_on_a_desk_are_of_its_own_run(tiny: Tiny, lay: Callable[..., O
 @pytest.mark.parametrize("verb", sorted(set(main.commands) - {verb.name for verb in VERBS} - {"mcp"}))
 def test_every_other_verb_is_refused_on_a_desk_and_elsewhere_in_the_cache(tiny: Tiny, desk: OnDesk, verb: str) -> None:
     before = sorted(path.name for path in desk.folder.iterdir())
-    agent = ["claude"] if verb == "install" else []
-    for folder in (desk.folder, desk.folder / "notes", desk.cache / "bench", desk.cache):
+    agent = {"install": ["claude"], "push": ["origin"], "fetch": ["origin"]}.get(verb, [])
+    folders = [desk.folder, desk.folder / "notes", desk.cache / "bench", desk.cache]
+    for folder in folders if verb != "compare" else folders[:1]:  # to it, another folder is a log to be read
         done = tiny.ark_here(verb, *agent, str(folder))
         assert done.returncode == 2 and "is a throwaway copy of ark's" in done.stderr, done.stderr
     assert f"the project is in {tiny.folder}" in tiny.ark_here(verb, *agent, str(desk.folder)).stderr
@@ -121,6 +122,16 @@ def test_what_was_not_measured_is_not_thrown_away(tiny: Tiny, desk: OnDesk) -> N
     assert desk.try_()["outcome"] == "discard"
     desk.answer(9)
     assert tiny.ark_here("desk", "--tag", "t").stderr.count("note:") == 0, "it was measured"
+
+
+@pytest.mark.slow
+def test_a_clean_right_after_a_try(tiny: Tiny, desk: OnDesk) -> None:
+    """The process that measured has ended when `dismiss` returns."""
+    desk.answer(12)
+    desk.try_("-m", "twelve")
+    done = tiny.ark_here("clean")
+    assert done.returncode == 0, done.stderr
+
 
 
 @pytest.mark.slow
