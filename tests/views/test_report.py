@@ -134,15 +134,13 @@ def test_details_hold_reason_log_and_patch(small: Path):
     assert found["show"] == "git show refs/ark/t/NNNN"
 
 
-def test_what_may_be_claimed_depends_on_noise_and_verification(small: Path):
-    said = " ".join(document_of(small)["claims"]["sentences"])
-    assert "kept because it looked good" in said and "`ark verify`" in said
-    assert "One measurement has a noise of 0.00" in said and "The smallest gain that is found" in said
-    project = open_project(small)
-    best, first = (git(small, "rev-parse", f"refs/ark/t/{number}").strip() for number in ("0005", "0000"))
+def verify(folder: Path, tag: str, number: int) -> None:
+    """Record a verification of an attempt as the head."""
+    project = open_project(folder)
+    first, head = (git(folder, "rev-parse", f"refs/ark/{tag}/{n:04d}").strip() for n in (0, number))
     verification = Verification(
-        tag="t", project="written", spec="autoresearch-config.yaml", metric="loss", maximize=False,
-        baseline=Arm(0, first), head=Arm(5, best), tree=git(small, "rev-parse", f"{best}^{{tree}}").strip(),
+        tag=tag, project="written", spec="autoresearch-config.yaml", metric="loss", maximize=False,
+        baseline=Arm(0, first), head=Arm(number, head), tree=git(folder, "rev-parse", f"{head}^{{tree}}").strip(),
         yardstick="y", machine="Linux test", version="0.1.0", runs=12, started="2026-01-02T03:04:05.678Z",
     )  # fmt: skip
     gain = estimate([(1.0 + n / 1000, 0.8 + n % 3 / 1000) for n in range(6)], maximize=False)
@@ -150,13 +148,26 @@ def test_what_may_be_claimed_depends_on_noise_and_verification(small: Path):
     done = replace(begin(project.repository, verification), state=State.DONE, gain=gain, samples=(sample,))
     finish(project.repository, done)
     project.repository.close()
+
+
+def test_what_may_be_claimed_depends_on_noise_and_verification(small: Path):
+    said = " ".join(document_of(small)["claims"]["sentences"])
+    assert "kept because it looked good" in said and "`ark verify`" in said
+    assert "One measurement has a noise of 0.00" in said and "The smallest gain that is found" in said
+    verify(small, "t", 5)
     found = document_of(small)
     assert found["claims"]["headline"].startswith("written, run t: better by")
     assert any(line.startswith("gain") for line in found["claims"]["block"])
     assert "looked good" not in " ".join(found["claims"]["sentences"])
     assert found["summary"]["tiles"][1]["note"] == "over the baseline"
-    write_run(small, [Tried("keep", [1.0]), Tried("keep", [0.5])], "u")
-    assert document_of(small, "u")["claims"]["headline"] == ""
+
+
+def test_a_verification_of_what_is_no_longer_the_head_is_told_as_such(small: Path):
+    verify(small, "t", 2)
+    found = document_of(small)
+    assert found["claims"]["headline"] == "" and not found["claims"]["block"]
+    assert "The last verification is of attempt 2, which is no longer the head." in found["claims"]["sentences"]
+    assert found["summary"]["tiles"][1]["note"] == "over the baseline, not verified"
 
 
 def test_a_run_without_noise_claims_its_gain(tmp_path: Path):
