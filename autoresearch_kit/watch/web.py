@@ -17,13 +17,14 @@ import hmac
 import re
 import secrets
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from autoresearch_kit.core.errors import UsageError
+from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.project import Project
 from autoresearch_kit.watch.station import Station, as_event
 
@@ -60,9 +61,11 @@ def serve(project: Project, name: str | None, port: int, tell: Callable[[str], o
     station.look()
     with _Server(station, port) as server:
         threading.Thread(target=server.serve_forever, args=(0.2,), daemon=True).start()
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             tell(server.url)
             station.attend()
+        except KeyboardInterrupt:
+            server.is_over = True
 
 
 class _Server(ThreadingHTTPServer):
@@ -74,6 +77,8 @@ class _Server(ThreadingHTTPServer):
         self.station = station
         self.token = secrets.token_urlsafe(24)
         self.readers = threading.BoundedSemaphore(READERS)
+        self.is_over = False
+        """Whether what goes wrong from now on is nobody's concern."""
         self._silent: dict[socket.socket, None] = {}
         """Connections that have not asked for anything yet, the oldest first."""
         self._open = 0
@@ -123,10 +128,8 @@ class _Server(ThreadingHTTPServer):
             self._silent.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Readers go at any moment; of everything else the log of the terminal tells."""
-        import sys
-
-        if not isinstance(sys.exception(), OSError):
+        """Readers go at any moment; everything else is a mistake of ours, to be seen where this was started."""
+        if not self.is_over and not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
@@ -160,9 +163,16 @@ class _Handler(BaseHTTPRequestHandler):
         if what == "events":
             self._events(parse_qs(asked.query))
         elif slash and not what:
-            self._send(200, self.server.station.page(), "text/html; charset=utf-8")
+            self._page()
         else:
             self.send_error(404)
+
+    def _page(self) -> None:
+        try:
+            status, body, kind = 200, self.server.station.page(), "html"
+        except ArkError as error:  # such as a repository that is gone
+            status, body, kind = 500, f"{error.message}\n".encode("utf-8", "replace"), "plain"
+        self._send(status, body, f"text/{kind}; charset=utf-8")
 
     def _events(self, query: dict[str, list[str]]) -> None:
         """What is new, for as long as it is read."""
@@ -170,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(503)
             return
         try:
-            with self.server.station.reader():
+            with self.server.station.reader(), contextlib.suppress(ArkError):  # the page asks again
                 self._begin(200, "text/event-stream; charset=utf-8")
                 state, stamp = query.get("since", [""])[0], -1
                 while True:

@@ -281,6 +281,17 @@ def test_a_ref_that_is_broken_meanwhile_is_told_and_ends_nothing(tiny: Tiny) -> 
         assert served.ask()[0] == 200
 
 
+def test_a_repository_that_is_gone_is_a_sentence(tiny: Tiny, capfd: pytest.CaptureFixture[str]) -> None:
+    tiny.play(BETTER, attempts=1)
+    with serving(tiny, "t") as served:
+        (tiny.root / ".git").rename(tiny.root / ".moved")
+        status, headers, body = served.ask()
+        assert (status, headers["content-type"]) == (500, "text/plain; charset=utf-8") and body.count(b"\n") == 1
+        (tiny.root / ".moved").rename(tiny.root / ".git")
+        assert served.ask()[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_fetched_run_and_a_foreign_table_are_pages_too(tiny: Tiny, tmp_path: Any) -> None:
     tiny.play(BETTER, attempts=1)
     tiny.git("update-ref", "refs/ark-remotes/hub/night/0000", "refs/ark/t/0000")
