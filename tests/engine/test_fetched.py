@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -210,3 +211,34 @@ def test_a_push_that_is_ended_half_way(tiny: Tiny, hub: Path, tmp_path: Path, nu
     assert refs(hub) == before
     hook.unlink()
     assert "origin/t: 3 attempts, 3 of them new" in ark(tiny, "push")
+
+
+@pytest.mark.slow
+def test_records_that_somebody_forged_break_no_verb(tiny: Tiny, hub: Path) -> None:
+    tiny.play(ONE_BETTER, attempts=1)
+    ark(tiny, "push")
+    text = tiny.git("log", "-1", "--format=%B", "refs/ark/t/0001")
+    forged = {
+        "kind": text.replace('"value":11.0', '"value":"11"'),
+        "nan": text.replace('"value":11.0', '"value":NaN'),
+        "time": text.replace("Ark-Started: 2", "Ark-Started: yesterday 2"),
+        "cost": re.sub("Ark-Cost: .*", 'Ark-Cost: {"money":[1]}', text),
+        "fine": re.sub("Ark-Agent: .*", "Ark-Agent: \x1b[31mred", text).replace('"also":{', '"also":{"\\u001b[31m":1,'),
+    }
+    for name, message in forged.items():
+        made = tiny.git("commit-tree", "refs/ark/t/0001^{tree}", "-p", "refs/ark/t/0000", "-m", message)
+        tiny.git("push", "-q", "origin", f"refs/ark/t/0000:refs/ark/{name}/0000", f"{made}:refs/ark/{name}/0001")
+    told = ark(tiny, "fetch")
+    for name in ("kind", "nan", "time", "cost"):
+        assert f"origin/{name} cannot be read and is left out: refs/ark-remotes/origin/{name}/0001" in told
+    assert "origin/fine: 2 attempts, 1 of them new" in told
+    found = json.loads(ark(tiny, "compare", "--json"))
+    assert {run["tag"] for run in found["runs"]} == {"t", "origin/fine"}
+    for name in forged:
+        for verb in (
+            ["log", "--tag"], ["log", "--json", "--tag"], ["log", "--tsv", "--tag"], ["status", "--tag"],
+            ["report", "-o", str(tiny.tmp / "report.html"), "--tag"], ["watch", "--once", "--tag"], ["compare"],
+        ):  # fmt: skip
+            told = ark(tiny, *verb, f"origin/{name}", code=0 if name == "fine" else 1)
+            assert "\x1b" not in told and (name == "fine" or "is not a record of `ark`" in told)
+    assert "\x1b" not in ark(tiny, "show", "origin/fine/1")
