@@ -8,8 +8,13 @@ from autoresearch_kit.views.chart import Spec, _Ink
 def learning_curve(*, dark: bool = False) -> Spec:
     """What is shown of the run that goes on; its name and axis are told in words beside it."""
     ink = _Ink(dark)
-    x: Spec = {"field": "x", "type": "quantitative", "axis": {"title": None, "grid": False}, "scale": {"zero": False}}
-    y: Spec = {"field": "y", "type": "quantitative", "axis": {"title": None}, "scale": {"zero": False}}
+    x: Spec = {
+        "field": "x",
+        "type": "quantitative",
+        "axis": {"title": None, "grid": False, "tickCount": 8},
+        "scale": {"zero": False},
+    }
+    y: Spec = {"field": "y", "type": "quantitative", "axis": {"title": None, "tickCount": 4}, "scale": {"zero": False}}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": 600,

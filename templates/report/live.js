@@ -12,8 +12,8 @@
     #live-words b { font-weight: 600; }
     #live-bar { width: 100%; height: 0.5rem; accent-color: var(--accent); }
     #live-log { font: 0.8rem/1.5 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; background: var(--raised);
-      border-radius: 6px; padding: 0.7rem 0.9rem; min-height: 4.5rem; }
-    #live-curve { min-height: 160px; }
+      border-radius: 6px; padding: 0.7rem 0.9rem; height: 16rem; overflow: auto; }
+    #live-curve { height: 170px; }
     #live-lost { border-left: 3px solid var(--crash-mark); padding-left: 0.8rem; }
     @media print { #live { display: none; } }`;
   document.head.append(style);
@@ -55,6 +55,7 @@
   // What goes on
 
   let live = null, late = 0; // the server's clock less ours, in seconds
+  const roomy = { log: false, curve: false };
 
   function show(next) {
     live = next;
@@ -65,8 +66,12 @@
     say(title, live.title ? `tries: ${live.title}${live.agent && live.agent !== "ark" ? ` (by ${live.agent})` : ""}` : "");
     say(note, live.trouble ? `trouble: ${live.trouble}` : live.note ? `note: ${live.note}` : "");
     const lines = live.lines || [];
-    say(caption, lines.length ? `the end of ${live.log}` : "");
+    // While it goes on the room stays, so that nothing below jumps between two attempts.
+    roomy.log = live.at_work && (roomy.log || lines.length > 0);
+    say(caption, lines.length ? `the end of ${live.log}` : roomy.log ? "no log yet" : "");
     say(log, lines.join("\n"));
+    log.hidden = !lines.length && !roomy.log;
+    log.scrollTop = log.scrollHeight;
     tick();
     drawCurve();
   }
@@ -92,8 +97,12 @@
 
   function drawCurve() {
     const curve = live && live.curve;
-    say(about, curve ? `${curve.name} by ${curve.along}, attempt ${curve.number}: ${number(curve.points[curve.points.length - 1].y)}` : "");
-    box.hidden = !curve;
+    roomy.curve = Boolean(live && live.at_work && (roomy.curve || curve));
+    const last = curve && curve.points[curve.points.length - 1];
+    const none = roomy.curve ? "no curve yet" : "";
+    say(about, curve ? `${curve.name} by ${curve.along}, attempt ${curve.number}: ${number(last.y)}` : none);
+    box.hidden = !curve && !roomy.curve;
+    box.style.visibility = curve ? "" : "hidden";
     if (!curve || !window.vega) return;
     queue = queue.then(() => draw(curve.points)).catch((error) => console.error(error));
   }
