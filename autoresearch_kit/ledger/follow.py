@@ -84,7 +84,9 @@ class Follower:
         if anew:
             self._by_number = {}
         for attempt in attempts:
-            self._by_number[attempt.number] = attempt
+            old = self._by_number.get(attempt.number)
+            if old is None or old.commit != attempt.commit:  # else it stays the same object, which others rely on
+                self._by_number[attempt.number] = attempt
         self.attempts = tuple(self._by_number[number] for number in sorted(self._by_number))
 
     def _read(self, numbers: Sequence[int]) -> dict[int, Attempt]:

@@ -44,7 +44,7 @@ class Painter:
 
     def __init__(self, unicode: bool = True) -> None:
         self._unicode = unicode
-        self._charts: dict[str, tuple[tuple[object, ...], float, list[str]]] = {}
+        self._charts: dict[tuple[str, tuple[int, int]], tuple[object, float, list[str]]] = {}
 
     def lines(self, picture: Picture, width: int, height: int, waits_for: str = "") -> list[Text]:
         """Exactly `height` lines of at most `width` cells; `waits_for` is told where there is no run yet."""
@@ -175,32 +175,38 @@ class Painter:
         if curve is None:
             return []
         title = f"{curve.name} by {curve.along}, attempt {picture.curve_number}: {number(curve.points[-1][1])}"
-        key = (picture.curve_number, len(curve.points), curve.points[-1], width, height)
-        chart = self._remembered("curve", key, 0.0, lambda: curve_chart(curve, width, height - 1, self._unicode))
+        state = (picture.curve_number, len(curve.points), curve.points[-1])
+        chart = self._remembered(
+            "curve", (width, height), state, 0.0, lambda: curve_chart(curve, width, height - 1, self._unicode)
+        )
         return [self._title(title, width).plain, *chart] if chart else []
 
     def _progress(self, picture: Picture, width: int, height: int) -> list[str]:
         campaign = picture.campaign
         assert campaign is not None
-        key = (campaign.name, picture.version, width, height)
-        fresh = len(campaign.attempts) / REDRAW_SHARE if picture.at_work else 0.0
+        seconds = len(campaign.attempts) / REDRAW_SHARE if picture.at_work else 0.0
         chart = self._remembered(
-            "progress", key, fresh, lambda: progress_chart(campaign, width, height - 1, self._unicode)
-        )
+            "progress", (width, height), (campaign.name, picture.version), seconds,
+            lambda: progress_chart(campaign, width, height - 1, self._unicode),
+        )  # fmt: skip
         if not chart:
             return []
         words = f"{campaign.metric} by attempt: {'•' if self._unicode else '.'} each, the line is the best so far"
         return [self._title(words, width).plain, *chart]
 
     def _remembered(
-        self, name: str, key: tuple[object, ...], seconds: float, draw: Callable[[], list[str]]
+        self, name: str, size: tuple[int, int], state: object, seconds: float, draw: Callable[[], list[str]]
     ) -> list[str]:
-        old = self._charts.get(name)
+        """A chart of that size, drawn anew when `state` is another one and it is older than `seconds`."""
+        old = self._charts.get((name, size))
         now = time.monotonic()
-        if old and (old[0] == key or (now - old[1] < seconds and old[0][-2:] == key[-2:])):
+        if old and (old[0] == state or now - old[1] < seconds):
             return old[2]
-        self._charts[name] = (key, now, draw())
-        return self._charts[name][2]
+        if len(self._charts) > 9:  # the terminal was given other sizes
+            self._charts.clear()
+        chart = draw()
+        self._charts[name, size] = (state, now, chart)
+        return chart
 
     def _title(self, words: str, width: int) -> Text:
         line = "─" if self._unicode else "-"

@@ -99,14 +99,14 @@ class Logs:
 
     def __init__(self, cache: Path, own: str, metric: str) -> None:
         """`own` is where an experiment may write its own log, as seen from the cache folder of the run."""
-        self.number: int | None = None
-        """The attempt whose curve it is."""
         self._cache, self._own_path, self._metric = cache, own, metric
         self._phase: tuple[object, ...] = ()
         self._sample: tuple[object, ...] = ()
         self._told: Log | None = None
         self._run: Log | None = None
         self._own: Log | None = None
+        self._number: int | None = None
+        self._before: tuple[Curve | None, int | None] = (None, None)
 
     def look(self, live: Live) -> tuple[tuple[str, ...], str]:
         """Read on; the last lines and the name of their log."""
@@ -118,7 +118,8 @@ class Logs:
             sample = (live.number, live.done)
             # What a run writes into its own log stays there for the evaluation, and the agent's turn after it.
             if measuring and (live.phase == "run" or sample != self._sample):
-                self._sample, self.number = sample, live.number
+                self._before = self.curve()
+                self._sample, self._number = sample, live.number
                 self._run = self._told
                 self._own = Log(self._cache, self._own_path, self._metric)
         logs = [(self._told, live.log), (self._own if measuring else None, RUN_LOG)]
@@ -130,9 +131,12 @@ class Logs:
                     found.append((log.changed, lines, name))
         return max(found)[1:] if found else ((), "")
 
-    def curve(self) -> Curve | None:
-        """What the logs of the experiment show; the last one's until the next begins."""
-        return next((curve for log in (self._own, self._run) if log and (curve := log.curve())), None)
+    def curve(self) -> tuple[Curve | None, int | None]:
+        """What the logs of the experiment show, and the number of its attempt; the last one's until there is one."""
+        for log in (self._own, self._run):
+            if log is not None and (curve := log.curve()):
+                return curve, self._number
+        return self._before
 
 
 def _shown(line: str) -> str:

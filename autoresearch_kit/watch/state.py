@@ -128,7 +128,7 @@ class Watcher:
         if self._logs is None and self._cache is not None:
             self._logs = Logs(self._cache, f"{BENCH}/{self.project.place.prefix}{RUN_LOG}", self._campaign.metric)
         lines, log = self._logs.look(live) if self._logs and live else ((), "")
-        curve = self._logs.curve() if self._logs else None
+        curve, curve_number = self._logs.curve() if self._logs else (None, None)
         spent = self._spent(live, now)
         return Picture(
             campaign=self._campaign,
@@ -143,7 +143,7 @@ class Watcher:
             lines=lines,
             log=log,
             curve=curve,
-            curve_number=self._logs.number if self._logs and curve else None,
+            curve_number=curve_number,
             version=self._version,
         )
 

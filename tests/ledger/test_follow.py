@@ -48,6 +48,16 @@ def test_what_comes_and_changes_is_followed(ledger: Ledger) -> None:
     assert not follower.poll()
 
 
+def test_what_has_not_changed_stays_the_same_object(ledger: Ledger) -> None:
+    """Others count on from there: an equal copy of the last one would have all attempts counted again."""
+    follower = Follower(ledger)
+    baseline(ledger)
+    follower.poll()
+    (first,) = follower.attempts
+    reserve(ledger, 1)
+    assert follower.poll() and follower.attempts[0] is first
+
+
 def test_it_goes_on_from_what_was_read(ledger: Ledger) -> None:
     baseline(ledger)
     running = reserve(ledger, 1)

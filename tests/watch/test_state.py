@@ -22,7 +22,7 @@ from autoresearch_kit.lab.live import Live, LiveFile
 from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.project import open_project
 from autoresearch_kit.watch.left import left, rate
-from autoresearch_kit.watch.log import EACH_BYTES, LINE_CHARACTERS, Log
+from autoresearch_kit.watch.log import EACH_BYTES, LINE_CHARACTERS, Log, Logs
 from autoresearch_kit.watch.state import Picture, Watcher
 from tests.watch.conftest import SLOW_RUN, cache_of, wait_for
 
@@ -295,6 +295,26 @@ def test_what_a_coding_agent_says_is_read_out_of_its_events(log: tuple[Log, Path
     lines = looked.tail()
     assert lines[:2] == ("assistant: I raise lr", "item.completed: sed -i s/1/2/ x")
     assert lines[-1] == "{broken"
+
+
+def test_a_curve_stays_until_the_next_experiment_shows_one(tmp_path: Path) -> None:
+    logs = Logs(tmp_path, "bench/run.log", "score")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "bench").mkdir()
+
+    def look(phase: str, number: int, text: str) -> tuple[int | None, int]:
+        (tmp_path / "bench/run.log").write_text(text)
+        logs.look(Live(phase=phase, number=number, began=float(number), log=f"{number}.{phase}.log"))
+        curve, of = logs.curve()
+        return of, len(curve.points) if curve else 0
+
+    assert look("run", 1, "step 1 loss 3\n") == (None, 0)
+    assert look("run", 1, "step 1 loss 3\nstep 2 loss 2\n") == (1, 2)
+    assert look("eval", 1, "step 1 loss 3\nstep 2 loss 2\n") == (1, 2)
+    assert look("run", 2, "step 1 loss 3\n") == (1, 2)
+    assert look("run", 2, "step 1 loss 3\nstep 2 loss 2\nstep 3 loss 2\n") == (2, 3)
+    logs.look(Live(phase="agent", began=9.0, log="3.agent.log"))
+    assert logs.curve()[1] == 2
 
 
 # How far it goes
