@@ -242,3 +242,19 @@ def test_records_that_somebody_forged_break_no_verb(tiny: Tiny, hub: Path) -> No
             told = ark(tiny, *verb, f"origin/{name}", code=0 if name == "fine" else 1)
             assert "\x1b" not in told and (name == "fine" or "is not a record of `ark`" in told)
     assert "\x1b" not in ark(tiny, "show", "origin/fine/1")
+
+
+@pytest.mark.slow
+def test_what_ssh_leaves_in_the_background_holds_nobody_up(tiny: Tiny, hub: Path, tmp_path: Path) -> None:
+    """A connection that ssh keeps open for the next command (ControlPersist) has our end of its standard error."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f'#!/bin/sh\nsleep 300 & echo $! >> {tmp_path}/left\nshift\nexec sh -c "$1"\n')
+    ssh.chmod(0o755)
+    tiny.git("remote", "set-url", "origin", f"somewhere:{hub}")
+    tiny.git("config", "ssh.variant", "simple")
+    tiny.play(ONE_BETTER, attempts=1)
+    for verb, words in (("push", "origin/t: 2 attempts, 2 of them new"), ("fetch", "nothing new on origin")):
+        done = tiny.ark(verb, env={"GIT_SSH": str(ssh)})
+        assert done.returncode == 0 and words in done.stdout + done.stderr, done.stderr
+    for pid in (tmp_path / "left").read_text().split():
+        os.kill(int(pid), signal.SIGKILL)  # it was there to the end
