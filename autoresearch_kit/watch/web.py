@@ -162,7 +162,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.heard(self.connection)
         if what == "events":
             self._events(parse_qs(asked.query))
-        elif slash and not what:
+        elif not slash:
+            self._send(308, b"", "text/plain", {"Location": f"/{self.server.token}/"})
+        elif not what:
             self._page()
         else:
             self.send_error(404)
@@ -193,8 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             self.server.readers.release()
 
-    def _send(self, status: int, body: bytes, kind: str) -> None:
-        self._begin(status, kind, {"Content-Length": str(len(body))})
+    def _send(self, status: int, body: bytes, kind: str, more: dict[str, str] | None = None) -> None:
+        self._begin(status, kind, {"Content-Length": str(len(body)), **(more or {})})
         self._write(body)
 
     def _begin(self, status: int, kind: str, more: dict[str, str] | None = None) -> None:

@@ -122,6 +122,8 @@ def test_the_page_is_for_whoever_knows_the_address(tiny: Tiny) -> None:
             status, headers, body = served.ask(path)
             assert (status, headers["content-type"]) == (403, "text/plain; charset=utf-8"), path
             assert b"tiny" not in body and served.server.token.encode() not in body
+        status, headers, _ = served.ask(served.root.rstrip("/"))
+        assert (status, headers["location"]) == (308, served.root)
         for path in ("x", "events/x", "../etc/passwd", "page.js"):
             assert served.ask(served.root + path)[0] == 404
 
