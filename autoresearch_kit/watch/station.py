@@ -23,7 +23,7 @@ from autoresearch_kit.core.names import is_name
 from autoresearch_kit.ledger.verified import read_verifications
 from autoresearch_kit.project import Project
 from autoresearch_kit.views.chart import progress, to_vega
-from autoresearch_kit.views.learning import learning_curve
+from autoresearch_kit.views.chart.learning import learning_curve
 from autoresearch_kit.views.report.data import read_document
 from autoresearch_kit.views.report.page import page, specs, update
 from autoresearch_kit.watch.now import now

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from autoresearch_kit.views.chart import Spec, _Ink
+from autoresearch_kit.views.chart.ink import Ink, Spec
 
 
 def learning_curve(*, dark: bool = False) -> Spec:
     """What is shown of the run that goes on; its name and axis are told in words beside it."""
-    ink = _Ink(dark)
+    ink = Ink(dark)
     x: Spec = {
         "field": "x",
         "type": "quantitative",

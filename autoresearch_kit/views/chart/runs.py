@@ -1,0 +1,133 @@
+"""The best so far of several runs."""
+
+from __future__ import annotations
+
+import calendar
+import contextlib
+import time
+from collections.abc import Sequence
+
+from autoresearch_kit.core.campaign import Campaign
+from autoresearch_kit.core.records import Outcome, clean_line
+from autoresearch_kit.views.chart.axis import axis_title, drawable, value_axis
+from autoresearch_kit.views.chart.ink import DASHES, HEIGHT, WIDTH, Ink, Spec
+
+NAME_CHARACTERS = 40
+"""Of the name of a run at its line."""
+
+
+def runs(campaigns: Sequence[Campaign], by: str = "attempts", *, dark: bool = False) -> Spec:
+    """The best so far of each run as a step line with its name, against the number of attempts or against hours."""
+    if by not in ("attempts", "hours"):
+        raise ValueError(by)
+    ink = Ink(dark)
+    rows = [row for campaign in campaigns for row in run_rows(campaign, by)]
+    axis = value_axis([a for campaign in campaigns for a in campaign.attempts if a.outcome is Outcome.KEEP])
+    names = [campaign.name for campaign in campaigns if run_rows(campaign, by)]
+    count, dashes = len(ink.runs), len(DASHES)
+    metrics = list(dict.fromkeys(campaign.metric for campaign in campaigns))
+    directions = {campaign.maximize for campaign in campaigns}
+    better = f"{'higher' if directions == {True} else 'lower'} is better" if len(directions) == 1 else ""
+    ends = {row["run"]: row for row in rows}
+    # The colour never stands alone: each line has its name at its end, and its own dashes.
+    colors = {"domain": names, "range": [ink.runs[at % count] for at in range(len(names))]}
+    stroke = {"domain": names, "range": [DASHES[at % dashes] for at in range(len(names))]}
+    legend = {
+        "title": None,
+        "orient": "top",
+        "labelLimit": 200,
+        "columns": 4,
+        "symbolType": "stroke",
+        "symbolSize": 600,
+        "symbolStrokeWidth": 2,
+    }
+    x = {
+        "field": "x",
+        "type": "quantitative",
+        "scale": {"domainMin": 0, "nice": False},
+        "axis": {
+            "title": "attempts" if by == "attempts" else "hours since the start",
+            "grid": False,
+            "labelFlush": False,
+            **({"tickMinStep": 1} if by == "attempts" else {}),
+        },
+    }
+    y = {
+        "field": "value",
+        "type": "quantitative",
+        "scale": {
+            "type": "log" if axis.log else "linear",
+            "domainMin": axis.low,
+            "domainMax": axis.high,
+            "zero": False,
+            "nice": False,
+        },
+        "axis": {"title": axis_title(" or ".join(metrics), better, axis), **axis.format},
+    }
+    color = {"field": "run", "type": "nominal", "scale": colors, "legend": legend}
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "description": f"best {' or '.join(metrics)} so far of {len(names)} runs by {by}",
+        "width": WIDTH,
+        "height": HEIGHT,
+        "background": ink.background,
+        "params": [
+            {"name": "anchors", "value": ["right", "right", "top-right", "bottom-right"]},
+            {"name": "room", "value": 220},
+        ],
+        "config": ink.config,
+        "layer": [
+            {
+                "data": {"name": "runs", "values": rows},
+                "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2, "clip": True},
+                "encoding": {
+                    "x": x,
+                    "y": y,
+                    "color": color,
+                    "strokeDash": {"field": "run", "type": "nominal", "scale": stroke, "legend": legend},
+                },
+            },
+            {
+                "name": "labels",
+                "data": {"name": "ends", "values": [{**row, "label": row["name"]} for row in ends.values()]},
+                "mark": {"type": "text", "fontSize": 11, "limit": 220},
+                "encoding": {"x": x, "y": y, "text": {"field": "label"}, "color": {**color, "legend": None}},
+            },
+        ],
+    }
+
+
+def run_rows(campaign: Campaign, by: str) -> list[Spec]:
+    """Corners of one run's line of the best so far, against attempts or hours; empty where nothing is known."""
+    began = _moment(campaign.attempts[0].started) if campaign.attempts else None
+    rows: list[Spec] = []
+    x = 0.0
+    for index, attempt in enumerate(campaign.attempts):
+        if by == "attempts":
+            x = float(index)
+        else:
+            moment = _moment(attempt.started)
+            if began is None or moment is None:
+                continue
+            x = max(x, (moment + attempt.seconds - began) / 3600)
+        if attempt.outcome is Outcome.KEEP and attempt.value is not None:
+            rows.append(_run_row(campaign, x, attempt.value))
+    if rows and x > rows[-1]["x"]:
+        rows.append({**rows[-1], "x": x})
+    return rows
+
+
+def _run_row(campaign: Campaign, x: float, value: float) -> Spec:
+    return {
+        "run": campaign.name,
+        "name": clean_line(campaign.name, NAME_CHARACTERS),
+        "x": x,
+        "value": drawable(value),
+    }
+
+
+def _moment(started: str) -> float | None:
+    """Seconds since 1970 of an ISO 8601 time in UTC."""
+    with contextlib.suppress(ValueError):
+        return float(calendar.timegm(time.strptime(started[:19], "%Y-%m-%dT%H:%M:%S")))
+    return None
