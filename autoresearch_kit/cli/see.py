@@ -48,7 +48,7 @@ def compare(names: tuple[str, ...], as_json: bool, html: Path | None, plot: Path
             offered = offers_data(found, [row.campaign for row in rows])
             print_json({"runs": list(map(row_data, rows)), "changes": list(map(change_data, found)), "offers": offered})
         elif html is None and plot is None:
-            from autoresearch_kit.views.compare_text import print_all
+            from autoresearch_kit.views.compare_table import print_all
 
             print_all(console(), rows, found)
         else:

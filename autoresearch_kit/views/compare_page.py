@@ -16,9 +16,9 @@ from autoresearch_kit.data import data_folder
 from autoresearch_kit.views import chart
 from autoresearch_kit.views.changes import Change
 from autoresearch_kit.views.compare import Row
-from autoresearch_kit.views.compare_text import (
+from autoresearch_kit.views.compare_table import facts
+from autoresearch_kit.views.compare_words import (
     common_lines,
-    facts,
     group_name,
     offer_words,
     only_lines,

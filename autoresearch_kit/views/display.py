@@ -98,7 +98,7 @@ class Display:
         again = f", run {turn.done + 1}{' (the head, in turn)' if turn.of_head else ''}" if turn.done else ""
         words = f"attempt {upcoming}{again}: {PHASE_WORDS.get(phase.name, phase.name)}"
         bar = ProgressBar(total=phase.limit_seconds, completed=min(elapsed, phase.limit_seconds), width=24)
-        row.add_row(words, bar, f"{duration(elapsed)} of {duration(phase.limit_seconds)}")
+        row.add_row(words, bar, f"{clock(elapsed)} of {clock(phase.limit_seconds)}")
         return row
 
     def _state(self, run: Run) -> Text:
@@ -138,8 +138,8 @@ def verdict_line(attempt: Attempt) -> Text:
     )
 
 
-def duration(seconds: float) -> str:
-    """A time as people say it: `4.2 s`, `58 s`, `2:31 min`, `1.3 h`."""
+def clock(seconds: float) -> str:
+    """A time that goes on: `4.2 s`, `58 s`, `2:31 min`, `1.3 h`."""
     if seconds < 100:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

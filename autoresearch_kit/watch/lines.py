@@ -15,8 +15,9 @@ from rich.text import Text
 
 from autoresearch_kit.core.entry import gain_words
 from autoresearch_kit.core.records import Outcome, clean_line, number
+from autoresearch_kit.core.words import rate
 from autoresearch_kit.ledger.ledger import seconds_of
-from autoresearch_kit.views.display import PHASE_WORDS, duration, verdict_line
+from autoresearch_kit.views.display import PHASE_WORDS, clock, verdict_line
 from autoresearch_kit.watch.log import MEASURING
 from autoresearch_kit.watch.plot import MIN_HEIGHT, curve_chart, progress_chart
 from autoresearch_kit.watch.state import Picture
@@ -94,7 +95,7 @@ class Painter:
         if live is None or not live.phase:
             return Text(activity_words(picture))
         elapsed, limit = picture.elapsed_seconds, live.limit_seconds
-        times = duration(elapsed) + (f" of {duration(limit)}{', over it' if elapsed > limit else ''}" if limit else "")
+        times = clock(elapsed) + (f" of {clock(limit)}{', over it' if elapsed > limit else ''}" if limit else "")
         # What gives way when there is little room.
         for room in (0, 1, 2, 3):
             words = activity_words(picture, room)
@@ -133,9 +134,9 @@ class Painter:
         words.append(f"{counts[Outcome.CRASH]} crashed")
         if counts[Outcome.LOST]:
             words.append(f"{counts[Outcome.LOST]} lost")
-        rate = f"; {picture.rate:.3g} an hour" if picture.rate else ""
+        pace = f"; {rate(picture.rate)} an hour" if picture.rate else ""
         total = sum(counts.values())
-        return Text(f"{total} attempt{'' if total == 1 else 's'}: {', '.join(words)}{rate}")
+        return Text(f"{total} attempt{'' if total == 1 else 's'}: {', '.join(words)}{pace}")
 
     # The rest
 
@@ -249,7 +250,7 @@ def left_words(picture: Picture) -> str:
     if left.attempts is not None:
         words.append(f"{left.attempts} attempts")
     if left.hours is not None:
-        words.append(duration(3600 * left.hours))
+        words.append(clock(3600 * left.hours))
     if left.patience is not None:
         words.append(f"{left.patience} without a keep")
     if spent and left.money is not None:

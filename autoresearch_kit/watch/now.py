@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from autoresearch_kit.core.words import rate
 from autoresearch_kit.views.display import PHASE_WORDS
 from autoresearch_kit.watch.curve import Curve
 from autoresearch_kit.watch.lines import NOTE_SECONDS, at_rest_words, left_words
@@ -41,7 +42,7 @@ def now(picture: Picture, waits_for: str = "", trouble: str = "") -> dict[str, A
         "agent": live.agent,
         "began": live.began if live.phase else None,
         "limit": live.limit_seconds if live.phase else None,
-        "rate": f"{picture.rate:.3g} attempts an hour" if picture.rate else "",
+        "rate": f"{rate(picture.rate)} attempts an hour" if picture.rate else "",
         "note": note,
         "log": picture.log,
         "lines": list(picture.lines[-LOG_LINES:]),

@@ -133,7 +133,6 @@ def test_a_clean_right_after_a_try(tiny: Tiny, desk: OnDesk) -> None:
     assert done.returncode == 0, done.stderr
 
 
-
 @pytest.mark.slow
 def test_a_run_and_a_clean_do_not_throw_away_what_somebody_has_not_measured(tiny: Tiny, desk: OnDesk) -> None:
     agent = tiny.agent("answer 13\n")

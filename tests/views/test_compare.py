@@ -14,7 +14,7 @@ from recorded_runs import HERE, SPEC, Made, Try, turned
 from autoresearch_kit.core.records import Cost, Proposal
 from autoresearch_kit.ledger.ledger import Ledger
 from autoresearch_kit.views.compare import elapsed
-from autoresearch_kit.views.compare_text import digits, duration
+from autoresearch_kit.views.compare_table import digits
 
 TABLE = (
     "commit\tloss\tmemory_gb\tstatus\tdescription\na1b2c3d\t1.0\t2.0\tkeep\tbaseline\nb2c3d4e\t0.8\t2.0\tkeep\twider\n"
@@ -376,11 +376,6 @@ def test_a_reader_that_goes_away_early_is_no_traceback(made: Made) -> None:
     process.stderr.close()
     process.wait()
     assert b"Traceback" not in said
-
-
-def test_durations() -> None:
-    shown = [duration(seconds) for seconds in (None, 0.0, 5.25, 48, 600, 3.4 * 3600, 60 * 86400)]
-    assert shown == ["?", "0 s", "5.2 s", "48 s", "10 min", "3.4 h", "60.0 d"]
 
 
 def test_time_of_what_has_no_times() -> None:

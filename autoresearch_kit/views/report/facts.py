@@ -13,6 +13,7 @@ from autoresearch_kit.core.history import History
 from autoresearch_kit.core.outlook import Outlook
 from autoresearch_kit.core.records import Attempt, Cost, Outcome, clean_line, number
 from autoresearch_kit.core.verification import State, Verification, block_lines
+from autoresearch_kit.core.words import duration, money, percent, rate, signed
 
 Found = dict[str, Any]
 
@@ -22,30 +23,6 @@ NUMBERS_SHOWN = 40
 
 KIND_CHARACTERS = 40
 """Of the name of a kind of crash."""
-
-
-def duration(seconds: float) -> str:
-    """A time span as people say it: `12 s`, `5 min`, `3.2 h`, `2.1 days`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.3g} min"
-    return f"{seconds / 3600:.3g} h" if seconds < 48 * 3600 else f"{seconds / 86400:.3g} days"
-
-
-def money(amount: float) -> str:
-    """What the agents report, without a currency that they may not tell."""
-    return f"{amount:.2f}" if amount >= 0.1 else f"{amount:.2g}"
-
-
-def signed(value: float) -> str:
-    """A gain with its sign."""
-    return f"+{number(value)}" if value > 0 else number(value)
-
-
-def percent(value: float | None) -> str:
-    """A share as people read it; empty when it is unknown."""
-    return "" if value is None else f"{value:.3g} %" if abs(value) < 1e6 else f"{value:.2e} %"
 
 
 # How it stands
@@ -113,9 +90,7 @@ def _counts(found: Mapping[str, Any]) -> str:
 def _rate(tried: int, spent: float, measured: float) -> str:
     if not tried or not spent:
         return ""
-    rate = 3600 * tried / spent
-    shown = f"{rate:,.0f}" if rate >= 100 else f"{rate:.2g}"
-    return f"{shown} attempts an hour" + (f", {duration(measured)} measuring" if measured else "")
+    return f"{rate(3600 * tried / spent)} attempts an hour" + (f", {duration(measured)} measuring" if measured else "")
 
 
 def _cost_tile(cost: Cost) -> tuple[str, str]:

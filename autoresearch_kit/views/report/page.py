@@ -15,13 +15,13 @@ import jinja2
 from markupsafe import Markup
 
 from autoresearch_kit import __version__
+from autoresearch_kit.core import words
 from autoresearch_kit.core.campaign import Campaign
 from autoresearch_kit.core.records import clean_line, number
 from autoresearch_kit.core.verification import Verification
 from autoresearch_kit.data import data_folder
 from autoresearch_kit.ledger.git import Repository
 from autoresearch_kit.views import chart
-from autoresearch_kit.views.report import facts
 from autoresearch_kit.views.report.data import changed_entries, chart_data, sections
 from autoresearch_kit.views.report.runtime import digest, load_runtime
 
@@ -118,8 +118,8 @@ def environment() -> jinja2.Environment:
     )
     found.filters |= {
         "number": number,
-        "signed": facts.signed,
-        "duration": facts.duration,
+        "signed": words.signed,
+        "duration": words.duration,
         "title": lambda text: clean_line(text, TITLE_CHARACTERS),
         "reason": _short_reason,
         "code": _code,

@@ -1,0 +1,34 @@
+"""Numbers and times as people read them, the same in every table, page and terminal."""
+
+from __future__ import annotations
+
+from autoresearch_kit.core.records import number
+
+
+def duration(seconds: float) -> str:
+    """A time span: `4.2 s`, `58 s`, `5 min`, `3.2 h`, `2.1 days`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.3g} min"
+    return f"{seconds / 3600:.3g} h" if seconds < 48 * 3600 else f"{seconds / 86400:.3g} days"
+
+
+def rate(per_hour: float) -> str:
+    """So many in an hour: `0.52`, `12.5`, `2,120`."""
+    return f"{per_hour:,.0f}" if per_hour >= 100 else f"{per_hour:.3g}"
+
+
+def money(amount: float) -> str:
+    """What the agents report, without a currency that they may not tell."""
+    return f"{amount:.2f}" if amount >= 0.1 else f"{amount:.2g}"
+
+
+def signed(value: float) -> str:
+    """A gain with its sign."""
+    return f"+{number(value)}" if value > 0 else number(value)
+
+
+def percent(value: float | None) -> str:
+    """A share; empty when it is unknown."""
+    return "" if value is None else f"{value:.3g} %" if abs(value) < 1e6 else f"{value:.2e} %"
