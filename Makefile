@@ -15,6 +15,7 @@ demo: .venv/installed
 	else $(ARK) status $(DEMO) --tag demo; fi
 	@echo
 	@echo "Where to look next:"
+	@echo "  $(ARK) report $(DEMO) --tag demo     one page to look at: chart, changes, gains"
 	@echo "  $(ARK) log $(DEMO) --tag demo        every attempt with its verdict"
 	@echo "  git log autoresearch/demo                  what was kept, as a diary"
 	@echo "  git show refs/ark/demo/0007                an idea, kept or not, with its record"

@@ -19,7 +19,7 @@ from autoresearch_kit.core.names import HISTORIES
 from autoresearch_kit.core.records import Attempt
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.core.specfile import parse_spec
-from autoresearch_kit.ledger.ledger import Ledger, read_branch, read_runs
+from autoresearch_kit.ledger.ledger import Ledger, no_run, read_branch, read_runs
 from autoresearch_kit.project import Project, with_name
 
 MAX_BYTES = 64 * 2**20
@@ -72,7 +72,7 @@ def latest_campaign(project: Project, name: str | None) -> Campaign:
         return find_campaign(project, name)
     runs = [run for run in read_runs(project.repository, project.spec_name) if not run[0].remote]
     if not runs:
-        raise UsageError("there is no run of this project yet", "start one: ark run")
+        raise no_run(project.repository)
     return _of_ledger(project, *runs[-1])
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from autoresearch_kit.cli.common import directory, open_project_at
-from autoresearch_kit.core.errors import UsageError
 
 STDOUT = Path("-")
 
@@ -37,13 +36,14 @@ def export(directory: Path, tags: tuple[str, ...], table: Path | None, lines: Pa
     if table == lines == STDOUT:
         raise click.UsageError("--csv - and --jsonl - exclude each other")
     from autoresearch_kit.campaigns import all_campaigns, find_campaign
+    from autoresearch_kit.ledger.ledger import no_run
     from autoresearch_kit.views.export import csv_text, jsonl_text
 
     with open_project_at(directory) as project:
         names = dict.fromkeys(tags)
         runs = [find_campaign(project, name) for name in names] if names else all_campaigns(project)
         if not runs:
-            raise UsageError("there is no run of this project yet", "start one: ark run")
+            raise no_run(project.repository)
         if table is not None:
             _write(table, csv_text(runs))
         if lines is not None:

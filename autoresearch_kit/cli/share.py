@@ -14,6 +14,7 @@ import click
 
 from autoresearch_kit.cli.common import heed_signals, open_project_at, styled
 from autoresearch_kit.core.errors import ArkError, UsageError
+from autoresearch_kit.core.records import clean_line
 from autoresearch_kit.serve.place import open_repository_at, refuse_desk, run_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def push(remote: str | None, directory: Path | None, tags: tuple[str, ...], name
     """Share a run: its branch and every closed attempt, in one step, also while it goes on. Never by force."""
     from autoresearch_kit.ledger import transfer
     from autoresearch_kit.ledger.ledger import check_tag
-    from autoresearch_kit.ledger.remote import choose_remote
+    from autoresearch_kit.ledger.remote import choose_remote, push_address
 
     chosen: list[str | None] = [*dict.fromkeys(tags)]
     if name is not None and len(chosen) > 1:
@@ -49,11 +50,12 @@ def push(remote: str | None, directory: Path | None, tags: tuple[str, ...], name
                 raise UsageError(f"run {ledger.tag} belongs to {attempts[0].spec}", "give the folder of that spec")
             ledgers.append(ledger)
         where = choose_remote(project.repository, remote, pushing=True)
+        click.echo(f"to {clean_line(push_address(project.repository, where), 200)}", err=True)
         with _progress() as tell:
             done = transfer.push(project.repository, where, ledgers, name, tell)
     for run in done:
-        new = f"{run.new} of them new" if run.new else "all of them there before"
-        click.echo(f"{run.name}: {run.attempts} attempts, {new}; branch {run.branch}")
+        new = _new(run.attempts, run.new) if run.new else "all there before"
+        click.echo(f"{run.name}: {_count(run.attempts)}, {new}; branch {run.branch}")
     click.echo(f"elsewhere: ark fetch {shlex.quote(where)} && ark compare", err=True)
 
 
@@ -88,9 +90,17 @@ def fetch(remote: str | None, directory: Path | None, prune: bool) -> None:
 
 
 def _print(run: Fetched) -> None:
-    new = "all of them new" if run.new == run.attempts else f"{run.new} of them new"
     other = "; another run than the one of that name before" if run.was_replaced else ""
-    click.echo(f"{run.name}: {run.attempts} attempts, {new}{other}")
+    click.echo(f"{run.name}: {_count(run.attempts)}, {_new(run.attempts, run.new)}{other}")
+
+
+def _count(records: int) -> str:
+    more = "" if records < 2 else f" and {records - 1} attempt{'s' * (records > 2)}"
+    return f"the baseline{more}"
+
+
+def _new(records: int, new: int) -> str:
+    return "all new" if new == records else f"{new} of them new"
 
 
 def _note(text: str) -> None:

@@ -154,7 +154,7 @@ def _print_ending(project: Project, ledger: Ledger, attempts: Sequence[Attempt],
     click.echo("\n".join(status_lines(found)[1:]))
     where = "" if directory == Path() else f" {shlex.quote(str(directory))}"
     best = f"ark show {found['tag']}/{found['best_attempt']}{where}" if found["best_attempt"] is not None else "ark log"
-    click.echo(f"\nnext: {best}   ark log{where} --tag {found['tag']}   git log {found['branch']}", err=True)
+    click.echo(f"\nnext: {best}   ark report{where} --tag {found['tag']}   git log {found['branch']}", err=True)
 
 
 @click.command()

@@ -319,6 +319,15 @@ def _copies(commits: Mapping[str, Set[str]]) -> set[str]:
     return copies
 
 
+def no_run(repository: Repository) -> UsageError:
+    """The error for a project without a run of its own; the hint names runs that were fetched, if there are any."""
+    fetched = [name for name in names(repository) if "/" in name]
+    if fetched:
+        return UsageError("there is no run of this project here, only fetched ones", f"name one: --tag {fetched[-1]}")
+    elsewhere = "; or bring those of others: ark fetch" if repository.run("remote").split() else ""
+    return UsageError("there is no run of this project yet", f"start one: ark run{elsewhere}")
+
+
 def read_latest(repository: Repository, spec: str) -> tuple[Ledger, list[Attempt]] | None:
     """The run of the spec at path `spec` that was active last, to read from, and its attempts; one process of git.
 

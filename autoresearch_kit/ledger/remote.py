@@ -38,6 +38,12 @@ def choose_remote(repository: Repository, wanted: str | None, pushing: bool = Fa
     return name
 
 
+def push_address(repository: Repository, remote: str) -> str:
+    """Where a push goes, without a password that the address may hold."""
+    found = repository.run("remote", "get-url", "--push", remote).strip().split("\n")[0]
+    return re.sub("//[^/@]*@", "//", found)
+
+
 def _configured(repository: Repository, known: Sequence[str], pushing: bool) -> str:
     branch = repository.branch()
     keys = [f"branch.{branch}.pushRemote", "remote.pushDefault"] if pushing else []

@@ -150,12 +150,12 @@ def spec_name(repository: Repository, directory: Path) -> str:
 
 def read_run(repository: Repository, tag: str | None, spec: str) -> tuple[Ledger, list[Attempt]]:
     """The run `tag`, else that of the spec at path `spec` which was active last. UsageError when there is none."""
-    from autoresearch_kit.ledger.ledger import Ledger, names, read_latest
+    from autoresearch_kit.ledger.ledger import Ledger, names, no_run, read_latest
 
     if tag is None:
         found = read_latest(repository, spec)
         if found is None:
-            raise UsageError("there is no run of this project yet", "start one: ark run")
+            raise no_run(repository)
         return found
     ledger = Ledger(repository, "", tag)
     attempts = ledger.read()

@@ -50,10 +50,10 @@ def refs(folder: Path) -> dict[str, str]:
 
 def test_a_run_is_pushed_fetched_read_and_gone_on_with(tiny: Tiny, other: Tiny) -> None:
     other.play(ONE_BETTER, attempts=3, tag="night")
-    assert "origin/night: 4 attempts, 4 of them new; branch autoresearch/night" in ark(other, "push")
+    assert "origin/night: the baseline and 3 attempts, all new; branch autoresearch/night" in ark(other, "push")
     before = {path: (tiny.root / path).read_bytes() for path in (".git/HEAD", ".git/index", ".git/config")}
     told = ark(tiny, "fetch")
-    assert "origin/night: 4 attempts, all of them new" in told and "ark log --tag origin/night" in told
+    assert "origin/night: the baseline and 3 attempts, all new" in told and "ark log --tag origin/night" in told
     assert before == {path: (tiny.root / path).read_bytes() for path in before}
     assert tiny.git("status", "--porcelain") == ""
 
@@ -151,15 +151,26 @@ def outcome(hub: Path, name: str) -> str:
 def test_one_word_is_a_remote_or_else_a_folder(tiny: Tiny, hub: Path, tmp_path: Path) -> None:
     tiny.play(ONE_BETTER, attempts=1)
     again = type(tiny)(tiny.root, tmp_path, "notes")  # stands in a folder without a spec
-    assert "origin/t: 2 attempts" in ark(again, "push", "..")
+    assert "origin/t: the baseline and 1 attempt" in ark(again, "push", "..")
     assert "nothing new on origin" in ark(again, "fetch", "..")
-    assert "all of them there before" in ark(tiny, "push", "origin", "--tag", "t")
-    assert "all of them there before" in ark(again, "push", "origin", "..")
+    assert "all there before" in ark(tiny, "push", "origin", "--tag", "t")
+    assert "all there before" in ark(again, "push", "origin", "..")
     told = ark(tiny, "push", "nowhere", code=2)
     assert "there is no remote nowhere" in told and "git remote add nowhere URL; the remotes are: origin" in told
     (tiny.root / "origin").mkdir()
     (tiny.root / "origin/autoresearch-config.yaml").write_text("name: not this one")
-    assert "all of them there before" in ark(tiny, "push", "origin")
+    assert "all there before" in ark(tiny, "push", "origin")
+
+
+def test_a_clone_with_fetched_runs_alone_names_them(tiny: Tiny, hub: Path, tmp_path: Path) -> None:
+    tiny.play(ONE_BETTER, attempts=1)
+    ark(tiny, "push")
+    for ref in tiny.git("for-each-ref", "--format=%(refname)", "refs/ark/", "refs/heads/autoresearch/").split():
+        tiny.git("update-ref", "-d", ref)
+    assert "start one: ark run; or bring those of others: ark fetch" in ark(tiny, "log", code=2)
+    ark(tiny, "fetch")
+    for verb in ("log", "report", "status"):
+        assert "name one: --tag origin/t" in ark(tiny, verb, code=2)
 
 
 def test_without_a_run_or_a_remote_there_is_a_sentence(tiny: Tiny) -> None:
@@ -178,7 +189,10 @@ def test_the_latest_run_is_pushed_and_others_by_name(tiny: Tiny, hub: Path) -> N
         tiny.play(ONE_BETTER, attempts=1, tag=tag)
     pushed = ark(tiny, "push")
     assert "origin/c: " in pushed and "origin/a" not in pushed
-    assert "origin/a: 2" in (pushed := ark(tiny, "push", "--tag", "a", "--tag", "b")) and "origin/b: 2" in pushed
+    assert (
+        "origin/a: the baseline and 1 a" in (pushed := ark(tiny, "push", "--tag", "a", "--tag", "b"))
+        and "origin/b: the baseline and 1 a" in pushed
+    )
     assert "--as names one run" in ark(tiny, "push", "--tag", "a", "--tag", "b", "--as", "x", code=2)
 
 
@@ -210,7 +224,7 @@ def test_a_push_that_is_ended_half_way(tiny: Tiny, hub: Path, tmp_path: Path, nu
         assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err
     assert refs(hub) == before
     hook.unlink()
-    assert "origin/t: 3 attempts, 3 of them new" in ark(tiny, "push")
+    assert "origin/t: the baseline and 2 attempts, all new" in ark(tiny, "push")
 
 
 @pytest.mark.slow
@@ -231,7 +245,7 @@ def test_records_that_somebody_forged_break_no_verb(tiny: Tiny, hub: Path) -> No
     told = ark(tiny, "fetch")
     for name in ("kind", "nan", "time", "cost"):
         assert f"origin/{name} cannot be read and is left out: refs/ark-remotes/origin/{name}/0001" in told
-    assert "origin/fine: 2 attempts, 1 of them new" in told
+    assert "origin/fine: the baseline and 1 attempt, 1 of them new" in told
     found = json.loads(ark(tiny, "compare", "--json"))
     assert {run["tag"] for run in found["runs"]} == {"t", "origin/fine"}
     for name in forged:
@@ -253,7 +267,7 @@ def test_what_ssh_leaves_in_the_background_holds_nobody_up(tiny: Tiny, hub: Path
     tiny.git("remote", "set-url", "origin", f"somewhere:{hub}")
     tiny.git("config", "ssh.variant", "simple")
     tiny.play(ONE_BETTER, attempts=1)
-    for verb, words in (("push", "origin/t: 2 attempts, 2 of them new"), ("fetch", "nothing new on origin")):
+    for verb, words in (("push", "origin/t: the baseline and 1 attempt, all new"), ("fetch", "nothing new on origin")):
         done = tiny.ark(verb, env={"GIT_SSH": str(ssh)})
         assert done.returncode == 0 and words in done.stdout + done.stderr, done.stderr
     for pid in (tmp_path / "left").read_text().split():
