@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from autoresearch_kit.core.records import Attempt, Cost, Outcome
 from autoresearch_kit.core.spec import Spec
@@ -43,17 +45,72 @@ class Campaign:
     @cached_property
     def baseline(self) -> Attempt | None:
         """What the gain is counted from: the last baseline that was measured."""
-        return next((a for a in reversed(self.attempts) if a.outcome is Outcome.KEEP and a.is_baseline), None)
+        return self.baselines[-1] if self.baselines else None
 
     @cached_property
     def best(self) -> Attempt | None:
-        """The head: the last kept attempt, with which the run ends."""
-        return next((a for a in reversed(self.attempts) if a.outcome is Outcome.KEEP), None)
+        """The head: the last kept attempt, with which the run ends. Of another loop's log, which may keep what is
+        worse, the best of what was kept."""
+        return self.top if self.is_foreign else self._line[-1] if self._line else None
+
+    @cached_property
+    def top(self) -> Attempt | None:
+        """The best value kept since the last baseline, with it. Of a ledger that need not be the head, which is
+        measured anew when the noise lets it and on another machine."""
+        known = [a for a in self.since_baseline if a.outcome is Outcome.KEEP and a.value is not None]
+        sign = -1.0 if self.maximize else 1.0
+        return min(known, key=lambda a: sign * (a.value or 0.0), default=None)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another loop made it, of which only a log is here."""
+        return self.source in (TABLE, LINES)
+
+    @cached_property
+    def baselines(self) -> tuple[Attempt, ...]:
+        """Every baseline: the first, and those measured anew, such as on another machine."""
+        return tuple(a for a in self.attempts if a.outcome is Outcome.KEEP and a.is_baseline)
+
+    @cached_property
+    def since_baseline(self) -> tuple[Attempt, ...]:
+        """The attempts from the last baseline on, that included; all where there is none."""
+        return self.attempts[self.attempts.index(self.baseline) :] if self.baseline else self.attempts
+
+    @cached_property
+    def _line(self) -> tuple[Attempt | None, ...]:
+        """The best after each attempt: the head, or of another loop's log the best kept since the baseline."""
+        found: list[Attempt | None] = []
+        best: Attempt | None = None
+        for a in self.attempts:
+            if a.outcome is Outcome.KEEP:
+                known = best.value if best and self.is_foreign and not a.is_baseline else None
+                worse = known is not None and a.value is not None
+                worse = worse and (a.value < known if self.maximize else a.value > known)  # type: ignore[operator]
+                best = best if worse else a
+            found.append(best)
+        return tuple(found)
+
+    def with_best(self) -> Iterator[tuple[Attempt, float | None]]:
+        """Each attempt with the value of the best after it."""
+        for attempt, best in zip(self.attempts, self._line, strict=True):
+            yield attempt, best.value if best else None
+
+    @cached_property
+    def line_name(self) -> str:
+        """What the line of `with_best` is: `the head` where it ever went back, else `the best so far`."""
+        kept = [best for a, best in self.with_best() if a.outcome is Outcome.KEEP and best is not None]
+        back = any((b < a if self.maximize else b > a) for a, b in pairwise(kept))
+        return "the head" if back and not self.is_foreign else "the best so far"
 
     @cached_property
     def tried(self) -> tuple[Attempt, ...]:
-        """All attempts but the baselines."""
-        return tuple(a for a in self.attempts if not a.is_baseline)
+        """What every count of attempts counts: those that are closed, baselines not among them."""
+        return tuple(a for a in self.attempts if a.verdict is not None and not a.is_baseline)
+
+    @cached_property
+    def open(self) -> tuple[Attempt, ...]:
+        """Attempts without a verdict: what is being measured, or was when its process was killed."""
+        return tuple(a for a in self.attempts if a.verdict is None)
 
     @cached_property
     def kept(self) -> tuple[Attempt, ...]:

@@ -8,12 +8,8 @@ that a run reports of itself was kept because it looked good, and no interval of
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from itertools import pairwise
-from statistics import median_low
 from typing import Any
 
 from autoresearch_kit.core.campaign import ARK, BRANCH, Campaign
@@ -22,19 +18,13 @@ from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.interval import Gain
 from autoresearch_kit.core.records import Attempt, Cost, Outcome, clean_line
 from autoresearch_kit.core.verification import State, Verification, headline
+from autoresearch_kit.core.worktime import elapsed
 from autoresearch_kit.lab.desk import Place
 from autoresearch_kit.ledger.git import Entry
 from autoresearch_kit.ledger.verified import read_verifications
 from autoresearch_kit.ledger.verified import ref as verification_ref
 from autoresearch_kit.project import Project
 
-PAUSE_SECONDS = 15 * 60
-"""So long without a measurement and without an agent known to think is a pause, which is no time at work. It grows with
-the pauses that the run usually makes: agents may think for long without telling."""
-USUAL_PAUSES = 3
-"""Times the usual pause."""
-FEWEST_PAUSES = 3
-"""With fewer nothing is usual."""
 SHOWN_FILES = 3
 """So many files that differ are named."""
 SHOWN_VALUE = 40
@@ -194,33 +184,6 @@ def _ends(run: Campaign) -> list[float] | None:
     return None if run.source == BRANCH else elapsed(run.attempts)
 
 
-def elapsed(attempts: Sequence[Attempt]) -> list[float] | None:
-    """Seconds at work from the first attempt's start to the end of each; None when nothing is known of time.
-
-    What lies between two attempts counts in full, agents think there; but of a pause only what is known to be work.
-    """
-    starts = [_moment(attempt.started) for attempt in attempts]
-    busy = [a.seconds + (b.proposal.cost.seconds or 0.0) for a, b in pairwise(attempts)]
-    gaps = [None if a is None or b is None else b - a for a, b in pairwise(starts)]
-    idle = [gap - known for gap, known in zip(gaps, busy, strict=True) if gap is not None and gap >= known]
-    if not idle and not any(a.seconds for a in attempts):
-        return None
-    usual = median_low(idle) if len(idle) >= FEWEST_PAUSES else 0.0
-    pause = max(PAUSE_SECONDS, USUAL_PAUSES * usual)
-    at, ends = 0.0, [attempts[0].seconds]
-    for attempt, gap, known in zip(attempts[1:], gaps, busy, strict=True):
-        at += known if gap is None or not known <= gap <= known + pause else gap
-        ends.append(at + attempt.seconds)
-    return ends
-
-
-def _moment(started: str) -> float | None:
-    try:
-        return datetime.fromisoformat(started).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
 # What is comparable
 
 
@@ -332,13 +295,6 @@ def _fixed_files(project: Project, run: Campaign) -> dict[str, Entry]:
 # As JSON
 
 
-def percent(run: Campaign) -> float | None:
-    """The gain in percent of the baseline; None where that means nothing or is no number any more."""
-    first, best = (found.value if found else None for found in (run.baseline, run.best))
-    found = gain_percent(first, best, run.maximize)
-    return found if found is not None and math.isfinite(found) else None
-
-
 def row_data(row: Row) -> dict[str, Any]:
     """One run as JSON; what is not known is null, never 0."""
     run = row.campaign
@@ -360,11 +316,11 @@ def row_data(row: Row) -> dict[str, Any]:
         "discarded": count(Outcome.DISCARD),
         "crashes": count(Outcome.CRASH),
         "lost": count(Outcome.LOST),
-        "running": count(Outcome.RUNNING),
+        "running": len(run.open) if row.knows_all else None,
         "baseline": first,
         "best": best,
         "best_attempt": run.best.number if run.best else None,
-        "gain_percent": percent(run),
+        "gain_percent": gain_percent(first, best, run.maximize),
         "verified": _verified_data(row),
         "gain_note": row.gain_note,
         "noise": row.noise,

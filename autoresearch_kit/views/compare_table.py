@@ -102,7 +102,7 @@ def facts(rows: Sequence[Row]) -> list[Facts]:
             "discarded": count(Outcome.DISCARD),
             "crashed": count(Outcome.CRASH),
             "lost": count(Outcome.LOST) if Outcome.LOST in outcomes else "",
-            "running": f"attempt {run.tried[-1].number}" if Outcome.RUNNING in outcomes[-1:] else "",
+            "running": f"attempt {run.open[-1].number}" if run.open else "",
             "baseline": value(run.baseline.value if run.baseline else None),
             "best": value(best.value if best else None),
             "gain": gain_cell(run),

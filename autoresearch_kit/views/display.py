@@ -105,7 +105,7 @@ class Display:
         first = baseline_of(run.attempts)
         if first is None:
             return Text("measuring the baseline")
-        tried = [a for a in run.attempts if not a.is_baseline]
+        tried = [a for a in run.attempts if a.verdict is not None and not a.is_baseline]
         kept = sum(a.outcome is Outcome.KEEP for a in tried)
         crashed = sum(a.outcome is Outcome.CRASH for a in tried)
         best = run.head.value

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def status(project: Project, ledger: Ledger, attempts: Sequence[Attempt]) -> dict[str, Any]:
-    """The state of a run. `attempts` and `kept` do not count baselines."""
-    tried = [a for a in attempts if not a.is_baseline]
+    """The state of a run. `attempts` is the sum of the other counts: closed ones, baselines not among them."""
+    tried = [a for a in attempts if a.verdict is not None and not a.is_baseline]
     first, head = baseline_of(attempts), last_kept(attempts)
     running = next((a.number for a in attempts if a.outcome is Outcome.RUNNING), None)
     best = head.value if head else None
@@ -51,12 +51,16 @@ def status_lines(found: Mapping[str, Any]) -> list[str]:
     attempt = (
         f", at attempt {found['running_attempt']}" if found["running"] and found["running_attempt"] is not None else ""
     )
+    being = ""
+    if found["running_attempt"] is not None:
+        open_words = f"attempt {found['running_attempt']} was left while it was measured"
+        being = "; 1 running" if found["running"] else f"; {open_words}"
     words = gain_words(found["baseline"], found["best"], found["direction"] == "maximize")
     lines = [
         f"run {found['tag']}, {state}{attempt}",
         f"  branch    {found['branch']} at {(found['head'] or 'nothing yet')[:10]}",
         f"  attempts  {found['attempts']}: {found['kept']} kept, {found['discarded']} discarded, "
-        f"{found['crashes']} crashed, {found['lost']} lost",
+        f"{found['crashes']} crashed, {found['lost']} lost{being}",
     ]
     if found["baseline"] is not None:
         lines.append(

@@ -279,8 +279,15 @@ def test_an_attempt_that_runs_is_told(made: Made) -> None:
         head = ledger.head() or ""
         ledger.reserve(2, Proposal("next"), tree=project.repository.tree_of(head), parent=head, yardstick="y")
     run = made.compare()["runs"][0]
-    assert (run["running"], run["attempts"], run["best"]) == (1, 2, 0.9)
+    assert (run["running"], run["attempts"], run["kept"], run["best"]) == (1, 1, 1, 0.9)
     assert "attempt 2" in made.ark("compare")
+    words = "1: 1 kept, 0 discarded, 0 crashed, 0 lost; attempt 2 was left while it was measured"
+    assert words in made.ark("status", "--tag", "one")
+    with made.opened() as project:
+        lock = Ledger(project.repository, "autoresearch", "one", project.spec_name).lock()
+        lock.acquire()
+        assert "1: 1 kept, 0 discarded, 0 crashed, 0 lost; 1 running\n" in made.ark("status", "--tag", "one")
+        lock.release()
 
 
 def test_values_that_differ_in_the_ninth_digit() -> None:

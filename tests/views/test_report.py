@@ -88,7 +88,8 @@ def test_the_document_tells_how_the_run_stands(small: Path):
     summary = found["summary"]
     assert (summary["baseline"], summary["best"], summary["best_attempt"]) == (1.0, 0.8, 5)
     counts = [summary[name] for name in ("attempts", "kept", "discarded", "crashes", "lost", "running")]
-    assert counts == [7, 2, 1, 2, 1, 1]
+    assert counts == [6, 2, 1, 2, 1, 1]  # what runs is told and not counted
+    assert summary["tiles"][2]["note"] == "2 kept, 1 discarded, 2 crashed, 1 lost, 1 running"
     assert summary["gain_percent"] == pytest.approx(20)
     assert summary["cost"] == {"seconds": 15, "tokens": 1200, "money": 0.75}
     assert [tile["key"] for tile in summary["tiles"]] == ["best", "gain", "attempts", "time", "cost"]
@@ -109,9 +110,9 @@ def test_crashes_costs_and_tree(small: Path):
         ("timeout", [4], "no end after 600 s"),
     ]
     assert [(row["agent"], row["attempts"], row["kept"], row["crashes"]) for row in found["costs"]] == [
-        ("claude", 4, 1, 0),
+        ("claude", 3, 1, 0),
         ("codex", 3, 1, 2),
-        ("all", 7, 2, 2),
+        ("all", 6, 2, 2),
     ]
     assert found["costs"][2]["money_per_percent"] == "0.038"  # 0.75 for 19.5 %, as measured when kept
     assert [(node["number"], [one["number"] for one in node["tried"]]) for node in found["tree"]] == [

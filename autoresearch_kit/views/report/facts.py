@@ -45,7 +45,7 @@ def summary(campaign: Campaign, verifications: Sequence[Verification] = ()) -> F
         "discarded": counts[Outcome.DISCARD],
         "crashes": counts[Outcome.CRASH],
         "lost": counts[Outcome.LOST],
-        "running": counts[Outcome.RUNNING],
+        "running": len(campaign.open),
         "started": campaign.attempts[0].started if campaign.attempts else None,
         "last_started": campaign.attempts[-1].started if campaign.attempts else None,
         "elapsed_seconds": spent,
@@ -84,6 +84,7 @@ def _counts(found: Mapping[str, Any]) -> str:
     words = [f"{found['kept']} kept", f"{found['discarded']} discarded"]
     words += [f"{found['crashes']} crashed"] if found["crashes"] else []
     words += [f"{found['lost']} lost"] if found["lost"] else []
+    words += [f"{found['running']} running"] if found["running"] else []
     return ", ".join(words)
 
 
