@@ -39,6 +39,9 @@ docs: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/watch.py
 
 # The virtual environment: once without and once with what only developers need.
 .venv/installed: pyproject.toml
