@@ -18,6 +18,7 @@ _Number = TypeVar("_Number", int, float)
 TITLE_CHARACTERS = 200
 WHY_CHARACTERS = 4000
 TAIL_CHARACTERS = 8000
+NAME_CHARACTERS = 200
 
 
 class Outcome(StrEnum):
@@ -150,6 +151,8 @@ class Measurement:
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, self.also.values())):
             object.__setattr__(self, "also", {k: v for k, v in self.also.items() if math.isfinite(v)})
+        if not all(map(str.isprintable, self.also)):
+            object.__setattr__(self, "also", {clean_line(k, NAME_CHARACTERS): v for k, v in self.also.items()})
         object.__setattr__(self, "seconds", round(self.seconds, 3))
         object.__setattr__(self, "problem", clean_line(self.problem, 500))
         object.__setattr__(self, "log_tail", clean_tail(self.log_tail))

@@ -21,6 +21,7 @@ from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, P
 INDENT = "    "
 _STARTED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z")
 _NO_COST = Cost()
+_LARGEST = 2**64
 _SCAN = json.JSONDecoder().raw_decode
 _OUTCOMES = {str(outcome): outcome for outcome in Outcome}
 
@@ -147,10 +148,21 @@ def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attemp
 
 
 def figure(value: Any) -> Any:
-    """A finite number, or None; ValueError for anything else."""
-    if value is None or ((type(value) is float or type(value) is int) and isfinite(value)):
-        return value
+    """A finite number as a float, or None; ValueError or OverflowError for anything else."""
+    if value is None:
+        return None
+    if (type(value) is float or type(value) is int) and isfinite(value):
+        return float(value)
     raise ValueError("no number")
+
+
+def whole(value: Any) -> Any:
+    """A whole number of at most 64 bits, or None; ValueError or OverflowError for anything else."""
+    if value is None:
+        return None
+    if figure(value) != int(value) or abs(value) > _LARGEST:
+        raise ValueError("no whole number")
+    return int(value)
 
 
 def _moment(text: str) -> str:
@@ -162,7 +174,9 @@ def _moment(text: str) -> str:
 
 
 def _read_cost(fields: Mapping[str, Any]) -> Cost:
-    return Cost(**{name: figure(value) for name, value in fields.items()}) if fields != {} else _NO_COST
+    if fields == {}:
+        return _NO_COST
+    return Cost(**{name: (whole if name == "tokens" else figure)(value) for name, value in fields.items()})
 
 
 def measurement_fields(measurement: Measurement, machine: str) -> dict[str, Any]:
@@ -188,11 +202,11 @@ def read_measurement(fields: Mapping[str, Any], machine: str, tail: str = "") ->
     """What `measurement_fields` wrote."""
     return Measurement(
         value=figure(fields["value"]),
-        also=fields.get("also", {}),
+        also={name: figure(value) for name, value in fields.get("also", {}).items()},
         problem=fields.get("problem", ""),
         seconds=figure(fields.get("seconds", 0.0)),
         log_tail=tail,
-        seed=figure(fields.get("seed", 0)),
+        seed=whole(fields.get("seed", 0)),
         machine=fields.get("machine", machine),
         of_head=fields.get("of_head", False),
     )

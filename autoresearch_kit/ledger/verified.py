@@ -19,7 +19,7 @@ from autoresearch_kit.core.records import clean_line
 from autoresearch_kit.core.verification import Ablation, Arm, Sample, State, Verification, Weight, block_lines
 from autoresearch_kit.ledger.git import ROOT, ZERO, RefMoved, Repository
 from autoresearch_kit.ledger.ledger import FETCHED, seconds_of
-from autoresearch_kit.ledger.message import compact, figure, measurement_fields, parse, read_measurement
+from autoresearch_kit.ledger.message import compact, figure, measurement_fields, parse, read_measurement, whole
 
 FOLDER = "verify"
 _TEXTS = ("project", "metric", "yardstick", "machine", "version", "started", "holdout", "state", "problem", "tree")
@@ -144,10 +144,11 @@ def _read_message(text: str, tag: str, number: int, commit: str) -> Verification
 def _gain(fields: Mapping[str, Any] | None) -> Gain | None:
     if fields is None:
         return None
-    numbers = {name: figure(fields[name]) for name in ("first", "second", "pairs", "level")}
+    numbers = {name: figure(fields[name]) for name in ("first", "second", "level")}
     words = {"method": clean_line(fields["method"], 500)}
     percent = fields["percent"]
     absolute, ratio = _interval(fields["absolute"]), None if percent is None else _interval(percent)
+    numbers["pairs"] = whole(fields["pairs"])
     return Gain(**{**fields, **numbers, **words, "absolute": absolute, "percent": ratio})
 
 

@@ -116,3 +116,8 @@ def test_an_attempt_sums_up_its_measurements() -> None:
 def test_the_mean_of_large_values_is_finite() -> None:
     assert attempt(Measurement(1.5e308), Measurement(1.7e308)).value == pytest.approx(1.6e308)
     assert attempt(Measurement(0.1)).value == 0.1
+
+
+def test_names_of_other_metrics_are_cleaned() -> None:
+    names = {"\ud800a": 1.0, "\x1b[31mred": 2.0, "ok  as it is": 3.0, "\x07" + "k" * 300: 4.0}
+    assert [*Measurement(1.0, names).also] == ["a", "[31mred", "ok  as it is", "k" * 199 + "…"]

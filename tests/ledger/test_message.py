@@ -170,6 +170,10 @@ def test_the_log_of_a_good_attempt_is_not_kept() -> None:
         FORGED.replace('"also":{}', f'"also":{{"a":1{"0" * 400}}}'),
         FORGED.replace('"seconds":1.0', '"seconds":-Infinity'),
         FORGED.replace('"seed":1', '"seed":"x"'),
+        FORGED.replace('"seed":1', f'"seed":1{"0" * 300}'),
+        FORGED.replace('"seed":1', '"seed":0.5'),
+        FORGED.replace("Ark-Cost: {}", f'Ark-Cost: {{"tokens":1{"0" * 300}}}'),
+        FORGED.replace('"also":{}', '"also":{"a":null}'),
         FORGED.replace('"gain":99.0', '"gain":"much"'),
         FORGED.replace("Ark-Cost: {}", 'Ark-Cost: {"money":[1]}'),
         FORGED.replace("Ark-Started: 1999-01-01", "Ark-Started: 1999-02-31"),
@@ -182,3 +186,18 @@ def test_what_is_no_record_is_a_sentence(text: str) -> None:
         read("title\n\n" + text.strip("\n") + "\n")
     assert caught.value.message == "commit cccccccccc is not a record of `ark`"
     assert caught.value.hint
+
+
+def test_whatever_is_read_can_be_drawn_and_written() -> None:
+    """Charts know no integer of 300 digits, and no file takes half of a pair of surrogates."""
+    large = 10**300
+    text = "title\n" + FORGED.replace(
+        '{"value":0.0,"also":{},"problem":"","seconds":1.0,"seed":1}',
+        f'{{"value":{large},"also":{{"\\ud800a\\nb":{large}}},"problem":"x: \\ud800","seconds":{large},"seed":7}}',
+    ).replace("Ark-Cost: {}", 'Ark-Cost: {"seconds":2,"tokens":5}')
+    attempt = read(text)
+    (found,) = attempt.measurements
+    assert found.also == {"a b": 1e300} and found.problem == "x:" and (found.value, found.seed) == (1e300, 7)
+    assert {type(n) for n in (found.value, found.seconds, found.also["a b"], attempt.proposal.cost.seconds)} == {float}
+    assert (type(found.seed), type(attempt.proposal.cost.tokens)) == (int, int)
+    write_message(attempt).encode()

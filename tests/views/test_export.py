@@ -113,7 +113,7 @@ def test_a_table_has_the_documented_columns_and_every_attempt(night, tmp_path):
     assert [float(row["best"]) for row in found] == [10, 20, 20, 20, 20, 1e9]
     log = {entry["number"]: entry for entry in night.log()}
     assert [row["commit"] for row in found] == [log[number]["commit"] for number in range(6)]
-    assert (found[1]["run"], found[1]["cost_money"], found[1]["also.a/b"]) == ("t", "0.25", "2")
+    assert (found[1]["run"], found[1]["cost_money"], found[1]["also.a/b"]) == ("t", "0.25", "2.0")
     assert (found[0]["is_baseline"], found[1]["is_baseline"], found[2]["problem"]) == ("1", "0", "exit: exit code 1")
 
 
