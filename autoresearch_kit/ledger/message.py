@@ -139,7 +139,7 @@ def _read(text: str, number: int, commit: str, parent: str, tree: str) -> Attemp
         verdict=verdict,
         started=_moment(fields["Ark-Started"]),
         yardstick=clean_line(fields["Ark-Yardstick"], 80),
-        repeats=int(fields.get("Ark-Repeats", "0")),
+        repeats=whole(int(fields.get("Ark-Repeats", "0"))),
         spec=_text(fields.get("Ark-Spec", '""')),
     )
 
