@@ -152,7 +152,8 @@ class Measurement:
         if not all(map(math.isfinite, self.also.values())):
             object.__setattr__(self, "also", {k: v for k, v in self.also.items() if math.isfinite(v)})
         if not all(map(str.isprintable, self.also)):
-            object.__setattr__(self, "also", {clean_line(k, NAME_CHARACTERS): v for k, v in self.also.items()})
+            named = {k if k.isprintable() else clean_line(k, NAME_CHARACTERS): v for k, v in self.also.items()}
+            object.__setattr__(self, "also", named)
         object.__setattr__(self, "seconds", round(self.seconds, 3))
         object.__setattr__(self, "problem", clean_line(self.problem, 500))
         object.__setattr__(self, "log_tail", clean_tail(self.log_tail))
