@@ -22,8 +22,8 @@ from autoresearch_kit.core.specfile import parse_spec
 from autoresearch_kit.ledger.ledger import Ledger, no_run, read_branch, read_runs
 from autoresearch_kit.project import Project, with_name
 
-MAX_BYTES = 64 * 2**20
-"""Of a foreign log that is read."""
+MAX_BYTES = 32 * 2**20
+"""Of a foreign log that is read; see `foreign.MAX_ROWS` too."""
 
 
 def all_campaigns(project: Project) -> list[Campaign]:
@@ -148,7 +148,7 @@ def _foreign_branch(project: Project, branch: str, commit: str) -> Campaign:
 
 def _foreign(project: Project, name: str, data: bytes, file: str = "") -> Campaign:
     if len(data) > MAX_BYTES:
-        raise UsageError(f"{file or name} is larger than 64 MB; that is no log of experiments")
+        raise UsageError(f"{file or name} is larger than {MAX_BYTES >> 20} MB; that is no log of experiments")
     from autoresearch_kit.core.foreign import read_foreign  # most never need it, and it takes a hundredth of a second
 
     return read_foreign(data.decode("utf-8-sig", "replace"), name, file or name, project.spec)

@@ -29,18 +29,23 @@ from autoresearch_kit.core.tables import (
     by_meaning,
     has_meaning,
     number_of,
+    numbers_in,
     outcome_of,
     read_lines,
     read_table,
     word,
 )
 
+MAX_ROWS = 100_000
+"""Lines of a history that is read: that takes a few seconds. No loop has tried so much."""
 _MOMENT: TypeAdapter[Any] = TypeAdapter(AwareDatetime | NaiveDatetime)
 
 
 def read_foreign(text: str, name: str, file: str, spec: Spec) -> Campaign:
     """The run in `text`, which was the content of `file`; UsageError when it is none."""
     text = text.lstrip("\ufeff\0 \t\r\n")
+    if text.count("\n") + text.count("\r") > 2 * MAX_ROWS or len(text.splitlines()) > MAX_ROWS:
+        raise UsageError(f"{file} has more than {MAX_ROWS:,} lines; that is no log of experiments")
     is_log = text.startswith("{") or file.endswith((".jsonl", ".ndjson"))
     found = read_lines(text, spec.metric) if is_log else read_table(text, spec.metric)
     metric = found.metric
@@ -50,6 +55,14 @@ def read_foreign(text: str, name: str, file: str, spec: Spec) -> Campaign:
         column = metric
     same = word(metric) == word(spec.metric)
     metric = spec.metric if same else clean_line(metric, 80)
+    if not any(column in row for row in found.rows) and _say_kept(found.rows):
+        called = " or ".join(f"`{name}`" for name in dict.fromkeys((column, METRIC_NAMES[0])))
+        there = ", ".join(clean_line(name, 80) for name in numbers_in(found.rows)[:8])
+        raise UsageError(
+            f"{file} has no column {called}; it has {there or 'no numbers'}",
+            "call the column as the spec calls its metric, or let the first line of a log say"
+            ' which it is: {"type": "config", "metricName": "NAME"}',
+        )
     notes = [f"{_count(found.broken, 'line')} could not be read"] if found.broken else []
     rows, left_out = _of_last_metric(found, column)
     if left_out:
@@ -71,6 +84,11 @@ def read_foreign(text: str, name: str, file: str, spec: Spec) -> Campaign:
     return Campaign(
         name, tuple(attempts), metric, maximize, LINES if is_log else TABLE, notes=(*notes, *said)
     )  # fmt: skip
+
+
+def _say_kept(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether some row says that it was kept: then it was measured."""
+    return any(outcome_of(by_meaning(row).get("status", "")) == "keep" for row in rows)
 
 
 def _has_titles(entries: Sequence[_Entry]) -> bool:

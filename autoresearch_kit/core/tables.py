@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from autoresearch_kit.core.records import clean_line
@@ -95,7 +96,12 @@ class Rows:
 
 def word(text: object) -> str:
     """A name or a status as it is compared: lower case, words joined by `_`."""
-    return _ALONE.sub("_", str(text).lower()).strip("_")
+    return _word(str(text))
+
+
+@lru_cache(maxsize=1024)  # the same few names and statuses, row after row
+def _word(text: str) -> str:
+    return _ALONE.sub("_", text.lower()).strip("_")
 
 
 def outcome_of(text: object) -> str | None:
@@ -279,7 +285,26 @@ def read_lines(text: str, metric: str) -> Rows:
             found.rows.append({**row, "segment": entry.get("segment", found.segments)})
     if found.metric is None and found.rows:
         found.metric = metric if any(metric in row for row in found.rows) else next(iter(others), None)
+    if found.metric is None:
+        found.metric = _only_number(found.rows, metric)
     return found
+
+
+def numbers_in(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns that hold numbers of no known meaning, in the order in which they come."""
+    found: dict[str, None] = {}
+    for row in rows:
+        for name, cell in row.items():
+            if name not in found and name != "segment" and not has_meaning(name) and number_of(cell) is not None:
+                found[name] = None
+    return list(found)
+
+
+def _only_number(rows: Sequence[Mapping[str, Any]], metric: str) -> str | None:
+    """The column of the metric in a log that does not name it: the one called nearly so, or the only one of numbers."""
+    names = numbers_in(rows)
+    alike = [name for name in names if word(name) == word(metric)]
+    return alike[0] if alike else names[0] if len(names) == 1 else None
 
 
 _SETTINGS = {"metricname", "metric_name", "bestdirection", "best_direction", "direction", "metricunit"}

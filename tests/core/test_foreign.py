@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autoresearch_kit.core.campaign import Campaign
 from autoresearch_kit.core.errors import UsageError
-from autoresearch_kit.core.foreign import read_foreign
+from autoresearch_kit.core.foreign import MAX_ROWS, read_foreign
 from autoresearch_kit.core.specfile import parse_spec
 
 SPEC = parse_spec("metric: val_bpb\nmetric_direction: minimize\nmutable_files: [a]\nrun_command: a\n")
@@ -271,6 +271,41 @@ def test_broken_lines_are_counted() -> None:
 def test_what_is_no_history_is_said_to_be_none(text: str, file: str) -> None:
     with pytest.raises(UsageError, match="no history"):
         read(text, file)
+
+
+def test_a_log_whose_metric_goes_by_another_name_is_read() -> None:
+    entries = [
+        {"status": status, "loss": value, "description": "x"} for status, value in (("keep", 2.0), ("keep", 1.0))
+    ]
+    found = log(*entries, {"status": "crash", "description": "y"})
+    assert told(found) == [("keep", 2.0, "x"), ("keep", 1.0, "x"), ("crash", None, "y")]
+    assert (found.metric, found.maximize) == ("loss", False) and "kept values fall" in found.notes[0]
+    assert log({"status": "keep", "Val-BPB": 1.0, "epochs": 3, "description": "x"}).metric == "val_bpb"
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "there"),
+    [
+        ('{"status": "keep", "loss": 1.0, "epochs": 3, "description": "x"}', "a.jsonl", "loss, epochs"),
+        ('{"status": "keep", "description": "x"}', "a.jsonl", "no numbers"),
+        ("commit\tstatus\tdescription\na1b2c3d\tkeep\tbaseline\n", "results.tsv", "no numbers"),
+    ],
+)
+def test_what_was_kept_without_a_known_metric_is_no_crash(text: str, file: str, there: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(text, file)
+    assert caught.value.message == f"{file} has no column `val_bpb` or `metric`; it has {there}"
+    if "loss" in text:  # what the hint says helps
+        assert read('{"type": "config", "metricName": "loss"}\n' + text, file).metric == "loss"
+
+
+def test_crashes_alone_need_no_metric() -> None:
+    assert told(log({"status": "crash", "description": "x"})) == [("crash", None, "x")]
+
+
+def test_what_is_too_long_for_a_history_is_a_sentence() -> None:
+    with pytest.raises(UsageError, match="more than 100,000 lines"):
+        read(HEADER + "a\t1\t1\tkeep\tx\n" * (MAX_ROWS + 1))
 
 
 cells = st.one_of(
