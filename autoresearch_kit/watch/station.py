@@ -34,6 +34,10 @@ POLL_SECONDS = 1.0
 REST = 100
 """After an update was made there is none for so many times as long as that kept the processor: of thousands of attempts
 a page is told every few seconds."""
+REST_SECONDS = 2.0
+"""Nor does it rest for longer, of a short run: the first update loads modules, which takes much and comes once."""
+REST_ATTEMPTS = 200
+"""So many attempts more, and it may rest for a second more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +199,8 @@ class Station:
                 repository, name = self._project.repository, here.campaign.name
                 checked = read_verifications(repository, name) if here.campaign.source == ARK else []
                 part = update(repository, here.campaign, known, checked)
-                self._not_before = time.monotonic() + REST * (time.thread_time() - began)
+                most = REST_SECONDS + len(here.campaign.attempts) / REST_ATTEMPTS
+                self._not_before = time.monotonic() + min(most, REST * (time.thread_time() - began))
                 if self._axis_of.get(int(version)) != self._axis_of.get(here.version):
                     part["chart"]["specs"] = specs(here.campaign)
                 self._parts = {(since, here.name): part}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -225,6 +226,20 @@ def test_what_is_new_is_told_and_nothing_else(tiny: Tiny) -> None:
             assert "answer.txt" in news["attempts"][0]["details"]["patch"]
             assert {tile["key"] for tile in news["summary"]["tiles"]} and news["chart"]["last"] == 2
             assert "Turn 2" in news["html"]["gains"]
+
+
+def test_a_short_run_is_told_soon_however_long_an_update_took(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.play(BETTER, attempts=1)
+    with serving(tiny) as served:
+        state = document(served.ask()[2])["state"]
+        ticks = itertools.count()
+        monkeypatch.setattr(time, "thread_time", lambda: 0.2 * next(ticks))  # as when modules are loaded meanwhile
+        tiny.play(BETTER, attempts=1)
+        served.station.look()
+        with served.events(state) as told:
+            while "attempts" not in next(told):
+                pass
+        assert served.station._not_before - time.monotonic() < 2.1
 
 
 def test_who_was_away_catches_up(tiny: Tiny) -> None:
