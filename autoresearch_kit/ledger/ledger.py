@@ -34,7 +34,8 @@ _REF = re.compile(
 )
 
 
-_ATTEMPT = re.compile("^Ark-Attempt: ([0-9]{1,18})$", re.M)
+_CLOSING = re.compile("Ark-Attempt: ([0-9]{1,18})\n")
+"""How the last paragraph of a record begins."""
 
 
 def check_tag(tag: str) -> str:
@@ -340,13 +341,19 @@ def read_latest(repository: Repository, spec: str) -> tuple[Ledger, list[Attempt
 
 
 def read_branch(repository: Repository, branch: str) -> list[Attempt]:
-    """The kept attempts on a branch, from its last baseline's run on, without any ledger; ArkError when it has none."""
+    """The kept attempts on a branch, from its last baseline's run on, without any ledger; ArkError when it has none.
+
+    Commits that are no records, whoever made them, are passed over.
+    """
     how = ("--first-parent", "--grep=^Ark-Attempt: [0-9]", "--format=%H%x00%P%x00%T%x00%B%x00")
     cells = repository.run("log", *how, "--end-of-options", branch, "--").split("\0")
     found: list[Attempt] = []
     for at in range(0, len(cells) - 4, 4):
         commit, parents, tree, contents = cells[at : at + 4]
-        number = int(_ATTEMPT.findall(contents)[-1])
+        closing = _CLOSING.match(contents.rstrip("\n").rpartition("\n\n")[2])
+        if closing is None:
+            continue
+        number = int(closing[1])
         if found and number >= found[-1].number:  # another run's, which this one began from
             break
         parent = parents.split(" ")[0]

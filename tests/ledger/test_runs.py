@@ -73,8 +73,12 @@ def test_a_run_that_began_from_another_one_ends_there(repository: Repository, fo
 def test_a_commit_of_the_user_between_them_is_no_attempt(repository: Repository, folder: Path) -> None:
     ledger = run(repository, "t", attempts=2)
     git(folder, "switch", "-q", "-c", "mine", "autoresearch/t")
-    git(folder, "commit", "-q", "--allow-empty", "-m", "mine\n\nArk-Attempt is a trailer")
-    assert read_branch(repository, "mine") == ledger.read()
+    for said in (
+        "Ark-Attempt is a trailer", "Ark-Attempt: 7x", f"Ark-Attempt: {'1' * 19}\nArk-Outcome: keep", "Ark-Attempt: 3",
+        "Ark-Attempt: 3\nArk-Outcome: keep\n\nis how a record ends",
+    ):  # fmt: skip
+        git(folder, "commit", "-q", "--allow-empty", "-m", f"mine\n\n{said}")
+        assert read_branch(repository, "mine") == ledger.read()
 
 
 @pytest.mark.parametrize("branch", ["main", "--all", "nowhere"])
@@ -85,7 +89,7 @@ def test_a_branch_that_is_no_run(repository: Repository, branch: str) -> None:
 
 
 def test_a_forged_record_on_a_branch_is_an_error(repository: Repository, folder: Path) -> None:
-    git(folder, "commit", "-q", "--allow-empty", "-m", "x\n\nArk-Attempt: 3")
+    git(folder, "commit", "-q", "--allow-empty", "-m", "x\n\nArk-Attempt: 3\nArk-Outcome: keep")
     with pytest.raises(ArkError, match="is not a record"):
         read_branch(repository, "main")
 
