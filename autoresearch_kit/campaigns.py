@@ -18,6 +18,7 @@ from autoresearch_kit.core.errors import ArkError, SpecError, UsageError
 from autoresearch_kit.core.names import HISTORIES
 from autoresearch_kit.core.records import Attempt
 from autoresearch_kit.core.spec import Spec
+from autoresearch_kit.core.specfile import MAX_BYTES as MAX_SPEC_BYTES
 from autoresearch_kit.core.specfile import parse_spec
 from autoresearch_kit.ledger.ledger import Ledger, no_run, read_branch, read_runs
 from autoresearch_kit.project import Project, with_name
@@ -111,7 +112,9 @@ def _campaign(
 
 
 def _spec_at(project: Project, commit: str) -> tuple[str, Spec | None]:
-    data = project.repository.file_at(commit, project.spec_name)
+    data = None
+    with contextlib.suppress(ArkError):  # somebody else's may be of any size
+        data = project.repository.file_at(commit, project.spec_name, MAX_SPEC_BYTES)
     if data is None:
         return "", None
     text = data.decode("utf-8-sig", "replace")
@@ -141,7 +144,7 @@ def _of_path(project: Project, path: Path) -> Campaign:
 def _foreign_branch(project: Project, branch: str, commit: str) -> Campaign:
     for folder in dict.fromkeys((project.place.prefix, "")):
         for name in HISTORIES:
-            if (data := project.repository.file_at(commit, folder + name)) is not None:
+            if (data := project.repository.file_at(commit, folder + name, MAX_BYTES)) is not None:
                 return _foreign(project, branch, data, name)
     raise UsageError(f"branch {branch} is not a run, and it has none of {', '.join(HISTORIES)}")
 

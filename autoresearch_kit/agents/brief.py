@@ -18,6 +18,7 @@ from autoresearch_kit.core.campaign import ARK, Campaign
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.names import ATTEMPT_TEMPLATE, PROGRAM_NAME, PROGRAM_TEMPLATE, RESULTS_NAME, SPEC_NAME
 from autoresearch_kit.core.spec import Spec
+from autoresearch_kit.core.specfile import MAX_BYTES
 from autoresearch_kit.project import Project
 from autoresearch_kit.ratchet import Run
 
@@ -33,10 +34,16 @@ def render_program(spec: Spec, folder: Path | None = None) -> str:
 
 
 def program_of_run(project: Project, campaign: Campaign) -> str:
-    """What the agents of a run were told: program.md as it was committed, else rendered from the spec of the run."""
+    """What the agents of a run were told: program.md as it was committed, else rendered from the spec of the run.
+
+    For one that is larger than a spec may be, a sentence that says so.
+    """
     if campaign.source != ARK or campaign.best is None:
         return ""
-    data = project.repository.file_at(campaign.best.commit, project.place.prefix + PROGRAM_NAME)
+    try:
+        data = project.repository.file_at(campaign.best.commit, project.place.prefix + PROGRAM_NAME, MAX_BYTES)
+    except ArkError as error:
+        return f"{PROGRAM_NAME} is left out: {error.message}\n"
     if data is not None:
         return data.decode("utf-8", "replace")
     with contextlib.suppress(ArkError):  # a template of the project's own that has a mistake by now

@@ -172,20 +172,22 @@ class Repository:
         rows = (line.split("\t", 1) for line in listing.split("\0") if line)
         return {path: int(head.split()[3]) for head, path in rows if head.split()[3].isdigit()}
 
-    def blob(self, oid: str) -> bytes:
-        """Content of a blob."""
+    def blob(self, oid: str, limit: int | None = None) -> bytes:
+        """Content of a blob; ArkError for one of more than `limit` bytes, of which none is read."""
         try:
+            if limit is not None and (size := self._repo.odb.info(bytes.fromhex(oid)).size) > limit:
+                raise ArkError(f"object {short(oid)} is too large to be read: {size} bytes")
             return bytes(self._repo.odb.stream(bytes.fromhex(oid)).read())
         except (BadObject, BadName, ValueError):
             raise _missing(oid) from None
 
-    def file_at(self, commit: str, path: str) -> bytes | None:
-        """Content of the file `path` (from the root) in `commit`, or None."""
+    def file_at(self, commit: str, path: str, limit: int | None = None) -> bytes | None:
+        """Content of the file `path` (from the root) in `commit`, or None; ArkError for more than `limit` bytes."""
         try:
             found = self._repo.commit(commit).tree / path
         except (KeyError, ValueError, BadName, BadObject):
             return None
-        return self.blob(found.hexsha) if found.type == "blob" else None
+        return self.blob(found.hexsha, limit) if found.type == "blob" else None
 
     def refs(self, prefix: str | Sequence[str], *fields: str) -> list[list[str]]:
         """The given `for-each-ref` fields of every ref at or below `prefix`, in order of their names; one process.
@@ -204,10 +206,15 @@ class Repository:
     def each_commit(self, prefixes: Sequence[str]) -> Iterator[RefCommit]:
         """The commit of every ref at or below one of `prefixes`, in order of their names.
 
-        They come while git still reads: of thousands, we have the time that it takes for ourselves. In two processes,
-        because one that lists refs with their contents says nothing before it has read them all.
+        In two processes, because one that lists refs with their contents says nothing before it has read them all.
         """
-        names = self.refs(prefixes, "refname", "objectname")
+        yield from self.commits([(name, oid) for name, oid in self.refs(prefixes, "refname", "objectname")])
+
+    def commits(self, names: Sequence[tuple[str, str]]) -> Iterator[RefCommit]:
+        """The commits of refs, given with the hashes that they point to; one process.
+
+        They come while git still reads: of thousands, we have the time that it takes for ourselves.
+        """
         if not names:
             return
         with tempfile.TemporaryFile() as feed:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from autoresearch_kit.agents.brief import program_of_run
 from autoresearch_kit.campaigns import all_campaigns, find_campaign, latest_campaign
 from autoresearch_kit.core.campaign import ARK, BRANCH, TABLE
 from autoresearch_kit.core.errors import UsageError
@@ -138,3 +139,26 @@ def test_what_another_loop_left_on_a_branch_or_in_a_file(tiny: Tiny, tmp_path: P
             find_campaign(project, "main")
         with pytest.raises(UsageError, match="holds none of"):
             find_campaign(project, str(tmp_path / "user/notes"))
+
+
+def test_somebody_elses_commits_break_nothing(tiny: Tiny, other: Tiny) -> None:
+    other.git("switch", "-q", "autoresearch/night")
+    other.git("commit", "-q", "--allow-empty", "-m", "mine\n\nArk-Attempt: 7x")
+    tiny.git("fetch", "-q", "origin")
+    with opened(tiny) as project:
+        assert [[a.number for a in campaign.attempts] for campaign in all_campaigns(project)] == [[0, 1, 2]]
+
+
+def test_files_of_somebody_elses_run_may_be_of_any_size(tiny: Tiny) -> None:
+    tiny.play(BETTER, attempts=1, tag="mine")
+    record = tiny.git("log", "-1", "--format=%B", "refs/ark/mine/0000")
+    for name in ("autoresearch-config.yaml", "program.md"):
+        tiny.write(name, "# long\n" * 150_000)
+    tiny.commit("large")
+    made = tiny.git("commit-tree", "HEAD^{tree}", "-m", record)
+    tiny.git("update-ref", "refs/ark-remotes/origin/large/0000", made)
+    tiny.git("reset", "-q", "--hard", "HEAD~")
+    with opened(tiny) as project:
+        found = find_campaign(project, "origin/large")
+        assert (found.spec, found.spec_text) == (None, "") and "could not be read" in found.notes[0]
+        assert "program.md is left out: object" in program_of_run(project, found)

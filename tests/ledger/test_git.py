@@ -133,15 +133,18 @@ def test_reading(repository: Repository, folder: Path) -> None:
     assert set(files) == {"train.py", "src/a.py", "ü \n.py", "link", "run.sh"}
     assert (files["run.sh"].mode, files["link"].mode, files["train.py"].mode) == (PROGRAM, LINK, FILE)
     assert repository.sizes(head)["ü \n.py"] == 1
-    assert repository.file_at(head, "src/a.py") == b"a = 1\n"
+    assert repository.file_at(head, "src/a.py") == repository.file_at(head, "src/a.py", 6) == b"a = 1\n"
+    with pytest.raises(ArkError, match=r"^object [0-9a-f]{10} is too large to be read: 6 bytes$"):
+        repository.file_at(head, "src/a.py", 5)
     assert [repository.file_at(head, path) for path in ("src", "none", "src/none", "train.py/x")] == [None] * 4
     assert repository.commit_of("nothing") is None and repository.commit_of("--all") is None
     assert repository.commit_of(head + ":src") is None
     assert "second" not in repository.diff(f"{head}~1", head) and "+#!/bin/sh" in repository.diff(f"{head}~1", head)
     assert repository.diff(f"{head}~1", head, ["link"]).count("diff --git") == 1
-    with pytest.raises(ArkError, match=r"object 1+ is missing") as caught:
-        repository.blob("1" * 40)
-    assert "git fsck" in caught.value.hint
+    for limit in (None, 9):
+        with pytest.raises(ArkError, match=r"object 1+ is missing") as caught:
+            repository.blob("1" * 40, limit)
+        assert "git fsck" in caught.value.hint
 
 
 @pytest.mark.parametrize(
