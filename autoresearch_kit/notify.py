@@ -18,7 +18,8 @@ from typing import Any
 from autoresearch_kit.core.budget import Ending
 from autoresearch_kit.core.entry import gain_percent, gain_words, log_entry
 from autoresearch_kit.core.errors import ArkError
-from autoresearch_kit.core.records import Attempt, Outcome, clean_line, number
+from autoresearch_kit.core.records import Attempt, Outcome, clean_line
+from autoresearch_kit.core.words import apart
 from autoresearch_kit.lab.cache import LOGS
 from autoresearch_kit.lab.hook import HookQueue
 from autoresearch_kit.project import Project
@@ -213,7 +214,7 @@ def document(
         "exit_code": exit_code,
     }
     words = gain_words(baseline, best, run.spec.maximize)
-    value = "no value yet" if best is None else f"{number(best)}" + (f", {words}" if words else "")
+    value = "no value yet" if best is None else f"{apart(best, baseline)}" + (f", {words}" if words else "")
     what = {STOP: "the run has ended", TROUBLE: "trouble"}.get(event, "")
     if attempt is not None and not what:
         what = f"attempt {attempt.number} was kept" + (", the best so far" if event == BEST else "")

@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from autoresearch_kit.books import Books, Kind
+from autoresearch_kit.core.entry import gain_of, gain_percent
 from autoresearch_kit.core.records import Attempt, Outcome, clean_line, number
+from autoresearch_kit.core.words import percent
 from autoresearch_kit.ledger.ideas import Idea, read_ideas
 from autoresearch_kit.ratchet import Run
 
@@ -139,9 +141,11 @@ def _numbers(attempt: Attempt) -> dict[str, Any]:
 def _gain(baseline: Attempt, head: Attempt, maximize: bool) -> str:
     if baseline.value is None or head.value is None or baseline.number == head.number:
         return ""
-    gain = head.value - baseline.value if maximize else baseline.value - head.value
-    share = f" ({100 * gain / abs(baseline.value):.2f} %)" if baseline.value else ""
-    return f"better by {number(gain)}{share}" if gain > 0 else "no better in figures"
+    gain, share = (of(baseline.value, head.value, maximize) for of in (gain_of, gain_percent))
+    if not (head.value > baseline.value if maximize else head.value < baseline.value):
+        return "no better in figures"
+    by = "" if gain is None else f" by {number(gain)}"
+    return f"better{by}" + ("" if share is None else f" ({share:.2f} %)" if share < 1e6 else f" ({percent(share)})")
 
 
 def _kinds(kinds: Mapping[str, Kind]) -> list[str]:

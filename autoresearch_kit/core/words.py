@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from autoresearch_kit.core.records import number
 
 
@@ -17,6 +19,27 @@ def duration(seconds: float) -> str:
 def rate(per_hour: float) -> str:
     """So many in an hour: `0.52`, `12.5`, `2,120`."""
     return f"{per_hour:,.0f}" if per_hour >= 100 else f"{per_hour:.3g}"
+
+
+def factor(times: float) -> str:
+    """So many times another: `2.13`, `1,235`, `1e+18`."""
+    return f"{times:,.0f}" if 100 <= times < 1e6 else f"{times:.3g}"
+
+
+def digits(values: Iterable[float | None]) -> int:
+    """Significant digits that tell values apart which are not equal; six where that is enough."""
+    found = {value for value in values if value is not None}
+    return next((n for n in range(6, 17) if len({f"{value:.{n}g}" for value in found}) == len(found)), 17)
+
+
+def apart(value: float, *others: float | None) -> str:
+    """A value with as many digits as tell it from the others beside it."""
+    return f"{value:.{digits((value, *others))}g}"
+
+
+def at_least(amount: str, known: int, of: int) -> str:
+    """A sum to which only some could add, because of the others nothing is known."""
+    return f"at least {amount}" if known < of else amount
 
 
 def money(amount: float) -> str:

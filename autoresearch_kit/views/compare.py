@@ -18,12 +18,12 @@ from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.interval import Gain
 from autoresearch_kit.core.records import Attempt, Cost, Outcome, clean_line
 from autoresearch_kit.core.verification import State, Verification, headline
-from autoresearch_kit.core.worktime import elapsed
 from autoresearch_kit.lab.desk import Place
 from autoresearch_kit.ledger.git import Entry
 from autoresearch_kit.ledger.verified import read_verifications
 from autoresearch_kit.ledger.verified import ref as verification_ref
 from autoresearch_kit.project import Project
+from autoresearch_kit.views.worktime import elapsed
 
 SHOWN_FILES = 3
 """So many files that differ are named."""
@@ -329,6 +329,7 @@ def row_data(row: Row) -> dict[str, Any]:
         "attempts_to_best": row.attempts_to_best,
         "attempts_per_hour": row.attempts_per_hour,
         "cost": _cost_data(total_cost(run.attempts)),
+        "cost_known_of": costs_known(run.tried),
         "agents": agents_data(run),
         "machines": list(run.machines),
         "yardstick": run.best.yardstick if run.best else None,
@@ -353,6 +354,7 @@ def agents_data(run: Campaign) -> list[dict[str, Any]]:
             "attempts": len(attempts) if run.source != BRANCH else None,
             "kept": sum(a.outcome is Outcome.KEEP for a in attempts),
             "cost": _cost_data(total_cost(attempts)),
+            "cost_known_of": costs_known(attempts),
         }
         for name, attempts in found.items()
         if name
@@ -368,6 +370,12 @@ def total_cost(attempts: Sequence[Attempt]) -> Cost:
 
     costs = [attempt.proposal.cost for attempt in attempts]
     return Cost(total(c.seconds for c in costs), total(c.tokens for c in costs), total(c.money for c in costs))
+
+
+def costs_known(attempts: Sequence[Attempt]) -> dict[str, int]:
+    """Of how many attempts time, tokens and money of the agent are known."""
+    costs = [attempt.proposal.cost for attempt in attempts]
+    return {kind: sum(getattr(c, kind) is not None for c in costs) for kind in ("seconds", "tokens", "money")}
 
 
 def _verified_data(row: Row) -> dict[str, Any] | None:

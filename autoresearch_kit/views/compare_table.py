@@ -5,15 +5,16 @@ Numbers are written with as many digits as tell them apart. What is not known is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from autoresearch_kit.core.campaign import ARK, Campaign
+from autoresearch_kit.core.entry import gain_short
 from autoresearch_kit.core.interval import Interval
-from autoresearch_kit.core.records import Outcome, clean_line, number
-from autoresearch_kit.core.words import duration, rate
+from autoresearch_kit.core.records import Outcome, clean_line
+from autoresearch_kit.core.words import at_least, digits, duration, money, rate
 from autoresearch_kit.views.changes import Change
-from autoresearch_kit.views.compare import Row, agents_data, percent, total_cost
+from autoresearch_kit.views.compare import Row, agents_data, costs_known, total_cost
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,12 +39,6 @@ Facts = Mapping[str, str]
 # Numbers as people read them
 
 
-def digits(values: Iterable[float | None]) -> int:
-    """Significant digits that tell values apart which are not equal; six where that is enough."""
-    found = {value for value in values if value is not None}
-    return next((n for n in range(6, 17) if len({f"{value:.{n}g}" for value in found}) == len(found)), 17)
-
-
 def _known(words: Callable[[float], str], value: float | None) -> str:
     return UNKNOWN if value is None else words(value)
 
@@ -51,12 +46,7 @@ def _known(words: Callable[[float], str], value: float | None) -> str:
 def gain_cell(run: Campaign) -> str:
     """The gain over the baseline: `9.3 %`, `3.1 times`, or in units of the metric where percents mean nothing."""
     first, best = (found.value if found else None for found in (run.baseline, run.best))
-    if first is None or best is None or first == best:
-        return NONE
-    if run.maximize and 0 < 2 * first <= best < 1e6 * first:
-        return f"{best / first:.3g} times"
-    share = percent(run)
-    return f"{share:.3g} %" if share is not None else number(best - first if run.maximize else first - best)
+    return gain_short(first, best, run.maximize) or NONE
 
 
 def _verified(row: Row) -> str:
@@ -91,6 +81,9 @@ def facts(rows: Sequence[Row]) -> list[Facts]:
         def count(outcome: Outcome) -> str:
             return str(outcomes.count(outcome)) if row.knows_all else UNKNOWN
 
+        def least(kind: str, amount: str) -> str:
+            return at_least(amount, costs_known(run.tried)[kind], len(run.tried))
+
         to_best = NONE
         if row.attempts_to_best:
             to_best = f"{row.attempts_to_best} in {_known(duration, row.seconds_to_best)}"
@@ -110,9 +103,9 @@ def facts(rows: Sequence[Row]) -> list[Facts]:
             "to best": to_best,
             "at work": _known(duration, row.seconds),
             "per hour": _known(rate, row.attempts_per_hour),
-            "agent time": "" if cost.seconds is None else duration(cost.seconds),
-            "tokens": "" if cost.tokens is None else f"{cost.tokens:,}",
-            "money": "" if cost.money is None else f"{cost.money:.2f}",
+            "agent time": "" if cost.seconds is None else least("seconds", duration(cost.seconds)),
+            "tokens": "" if cost.tokens is None else least("tokens", f"{cost.tokens:,}"),
+            "money": "" if cost.money is None else least("money", money(cost.money)),
             "started": run.attempts[0].started[:16].replace("T", " ") if run.attempts else "",
             "agent": ", ".join(_agent_words(run)) or UNKNOWN,
             "machine": "; ".join(run.machines) or UNKNOWN,

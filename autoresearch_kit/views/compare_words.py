@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autoresearch_kit.core.campaign import Campaign
+from autoresearch_kit.core.entry import gain_of, gain_percent
 from autoresearch_kit.core.records import clean_line, number
+from autoresearch_kit.core.words import percent
 from autoresearch_kit.views.changes import Change, Offer, Part, Where, can_try, offers, transplant_command, try_command
 from autoresearch_kit.views.compare import Row
 
@@ -69,19 +71,20 @@ def _lead(rows: Sequence[Row]) -> Iterator[str]:
     (one, first), (two, second) = ((row.campaign, row.campaign.best) for row in placed[:2])
     if first is None or second is None or first.value is None or second.value is None:
         return
-    ahead = abs(first.value - second.value)
-    if not ahead:
+    if first.value == second.value:
         yield f"{run_name(one)} and {run_name(two)} end with the same value."
         return
-    share = f" ({100 * ahead / abs(second.value):.3g} %)" if second.value else ""
-    text = f"{run_name(one)} ends better than {run_name(two)} by {number(ahead)} {clean_line(one.metric, 40)}{share}"
+    ahead, share = (of(second.value, first.value, one.maximize) for of in (gain_of, gain_percent))
+    how_far = "" if ahead is None else f" by {number(ahead)} {clean_line(one.metric, 40)}"
+    how_far += "" if share is None else f" ({percent(share)})"
+    text = f"{run_name(one)} ends better than {run_name(two)}{how_far}"
     noises = [row.noise for row in placed[:2] if row.noise is not None]
     noise = max(noises, default=0.0)
     if not noises:
         yield f"{text}; how much of that is noise is not known."
     elif not noise:
         yield f"{text}; the metric has shown no noise."
-    elif ahead < 2 * noise:
+    elif ahead is not None and ahead < 2 * noise:
         yield f"{text}: less than twice the noise of one measurement ({number(noise)}), so no difference is shown."
     else:
         yield f"{text}; one measurement has a noise of {number(noise)} (standard deviation), and both were selected."

@@ -11,7 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from autoresearch_kit.core.records import Attempt, Outcome, clean_line, number
+from autoresearch_kit.core.records import Attempt, Outcome, clean_line
+from autoresearch_kit.core.words import apart
 from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.ledger.ledger import baseline_of
 from autoresearch_kit.ratchet import Event, Judged, Note, Run, Sampling
@@ -110,10 +111,10 @@ class Display:
         crashed = sum(a.outcome is Outcome.CRASH for a in tried)
         best = run.head.value
         hours = (time.monotonic() - self._started) / 3600
-        words = gain_words(first.value, best, run.spec.maximize) or "no gain yet"
+        words = gain_words(first.value, best, run.spec.maximize)
         return Text.assemble(
             f"{run.spec.metric} ",
-            (number(best or 0), "bold"),
+            (apart(best or 0, first.value), "bold"),
             f" (attempt {run.head.number}), {words}\n",
             f"{len(tried)} attempts, {kept} kept, {crashed} crashed, {self._measured / max(hours, 1e-9):.0f} an hour",
         )

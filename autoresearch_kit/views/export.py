@@ -11,10 +11,10 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from autoresearch_kit.core.campaign import ARK, BRANCH, Campaign
-from autoresearch_kit.core.records import Attempt, Outcome
+from autoresearch_kit.core.records import Attempt
 from autoresearch_kit.ledger.git import Repository
 from autoresearch_kit.ledger.patches import patches
 from autoresearch_kit.views.summary import full_entry
@@ -27,7 +27,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("outcome", "keep, discard, crash, lost or running"),
     ("is_baseline", "1 for a baseline, else 0"),
     ("value", "the mean of the values measured; empty when there is none"),
-    ("best", "value of the head after this attempt"),
+    ("best", "value of the head after this attempt; of another loop's log the best kept since its baseline"),
     ("gain", "over the head of its time, in units of the metric, positive is better"),
     ("noise", "standard deviation of one measurement, as known at the decision"),
     ("values", "every value measured, separated by blanks"),
@@ -64,20 +64,11 @@ def csv_text(campaigns: Sequence[Campaign]) -> str:
     write = csv.writer(file, lineterminator="\r\n").writerow
     write([*(name for name, _ in COLUMNS), *(f"also.{name}" for name in also)])
     for run in campaigns:
-        for attempt, best in with_best(run):
+        for attempt, best in run.with_best():
             cells = _cells(run, attempt, best)
             row = [*(cells[name] for name, _ in COLUMNS), *(attempt.also.get(name) for name in also)]
             write([_cell(cell) for cell in row])
     return file.getvalue()
-
-
-def with_best(run: Campaign) -> Iterator[tuple[Attempt, float | None]]:
-    """Each attempt with the value of the head after it."""
-    best = None
-    for attempt in run.attempts:
-        if attempt.outcome is Outcome.KEEP:
-            best = attempt.value
-        yield attempt, best
 
 
 def _cells(run: Campaign, attempt: Attempt, best: float | None) -> dict[str, object]:
@@ -150,7 +141,7 @@ def jsonl_text(repository: Repository, campaigns: Sequence[Campaign]) -> str:
             "metric": run.metric,
             "direction": _direction(run),
         }
-        for attempt, best in with_best(run):
+        for attempt, best in run.with_best():
             entry = full_entry(attempt, diffs.get(attempt.commit, ""))
             whole = {**which, "is_baseline": attempt.is_baseline, "best": best, **entry}
             lines.append(json.dumps(whole, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS) + "\n")

@@ -9,6 +9,7 @@ from autoresearch_kit.core.entry import gain_percent as gain_percent
 from autoresearch_kit.core.entry import gain_words as gain_words
 from autoresearch_kit.core.entry import log_entry as log_entry
 from autoresearch_kit.core.records import Attempt, Cost, Outcome, clean_line, number
+from autoresearch_kit.core.words import apart
 from autoresearch_kit.ledger.ledger import Ledger, baseline_of, last_kept
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def status_lines(found: Mapping[str, Any]) -> list[str]:
     ]
     if found["baseline"] is not None:
         lines.append(
-            f"  {found['metric']}  {number(found['baseline'])} -> {number(found['best'])} "
-            f"({found['direction']}; {words or 'no gain yet'})"
+            f"  {found['metric']}  {apart(found['baseline'], found['best'])} -> "
+            f"{apart(found['best'], found['baseline'])} ({found['direction']}; {words})"
         )
     if found["kept"] and found["noise"]:
         lines.append("  publish   not that gain, which was kept because it looked good, but what `ark verify` measures")

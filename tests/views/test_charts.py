@@ -56,7 +56,7 @@ def test_every_attempt_is_a_mark_whose_shape_tells_its_outcome():
 
 def test_the_line_goes_through_what_was_kept_and_on_to_the_end():
     found = campaign(("keep", 1.0), ("discard", 0.5), ("keep", 0.9), ("crash", None))
-    rows = chart.best_rows(found.attempts)
+    rows = chart.best_rows(found)
     assert rows == [{"number": 0, "value": 1.0}, {"number": 2, "value": 0.9}, {"number": 3, "value": 0.9}]
 
 

@@ -12,9 +12,9 @@ import pytest
 from recorded_runs import HERE, SPEC, Made, Try, turned
 
 from autoresearch_kit.core.records import Cost, Proposal
+from autoresearch_kit.core.words import digits
 from autoresearch_kit.ledger.ledger import Ledger
-from autoresearch_kit.views.compare import elapsed
-from autoresearch_kit.views.compare_table import digits
+from autoresearch_kit.views.worktime import elapsed
 
 TABLE = (
     "commit\tloss\tmemory_gb\tstatus\tdescription\na1b2c3d\t1.0\t2.0\tkeep\tbaseline\nb2c3d4e\t0.8\t2.0\tkeep\twider\n"

@@ -23,6 +23,7 @@ from autoresearch_kit.core.verification import Arm, Sample, State, Verification
 from autoresearch_kit.ledger.verified import begin, finish
 from autoresearch_kit.project import open_project
 from autoresearch_kit.views.report import page, runtime
+from autoresearch_kit.views.report.crashes import failure
 from autoresearch_kit.views.report.data import read_document
 from autoresearch_kit.views.report.pack import PACKED_BYTES, PATCH_CHARACTERS, plain_patch
 
@@ -103,10 +104,35 @@ def test_gains_are_ranked_and_add_up(small: Path):
     assert rows[0]["gain"] == pytest.approx(0.105)
 
 
+@pytest.mark.parametrize(
+    ("log", "kind"),
+    [
+        ("Traceback (most recent call last):\n  File x\nMemoryError", "MemoryError"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB\n\n", "torch.OutOfMemoryError"),
+        ("AssertionError: shapes\nmake: *** [Makefile:3: run] Error 1", "AssertionError"),
+        ("Traceback (most recent call last):\n  raise x\nmodel.Diverged: nan", "model.Diverged"),
+        ("sh: line 1: 12 Segmentation fault (core dumped) ./a", "segmentation fault"),
+        ("kernel.c:12:5: error: expected ';'\nmake: *** [all] Error 1", "compile error"),
+        ("make: *** [Makefile:3: run] Error 2", "make error"),
+        ("a: b.c:3: main: Assertion `x > 0' failed.\n", "assertion failed"),
+        ("step 1 loss 0.3\nDone: nothing of the kind", None),
+        ("<img src=x onerror=alert(1)>Error: x", None),
+        ("A" * 100_000 + "Error", None),
+        (f"{'a.' * 50_000}Error", None),
+        (f"ValueError{chr(10) * 100}{'x' * 60}\n" + "y\n" * 60, None),
+        ("", None),
+    ],
+)
+def test_the_end_of_a_log_tells_the_kind_of_a_crash(log: str, kind: str | None):
+    found = failure(log)
+    assert (found and found[0]) == kind
+    assert not found or len(found[1]) <= 300
+
+
 def test_crashes_costs_and_tree(small: Path):
     found = document_of(small)
     assert [(row["kind"], row["numbers"], row["example"]) for row in found["crashes"]] == [
-        ("exit", [3], "exit code 1"),
+        ("KeyError", [3], "KeyError: 'x'"),
         ("timeout", [4], "no end after 600 s"),
     ]
     assert [(row["agent"], row["attempts"], row["kept"], row["crashes"]) for row in found["costs"]] == [
@@ -114,7 +140,7 @@ def test_crashes_costs_and_tree(small: Path):
         ("codex", 3, 1, 2),
         ("all", 6, 2, 2),
     ]
-    assert found["costs"][2]["money_per_percent"] == "0.038"  # 0.75 for 19.5 %, as measured when kept
+    assert found["costs"][2]["money_per_percent"] == "at least 0.038"  # 0.75 and what is not known for 19.5 %
     assert [(node["number"], [one["number"] for one in node["tried"]]) for node in found["tree"]] == [
         (0, [1]),
         (2, [3, 4]),
@@ -276,7 +302,7 @@ def test_a_baseline_of_zero_and_higher_is_better(tmp_path: Path):
     found = document_of(folder)
     assert found["gains"][0]["percent"] == "" and found["summary"]["tiles"][1]["value"] == "+5"
     write_run(folder, [Tried("keep", [10.0]), Tried("keep", [95.0], "nine")], "u", maximize=True)
-    assert document_of(folder, "u")["summary"]["tiles"][1]["value"] == "9.50 times"
+    assert document_of(folder, "u")["summary"]["tiles"][1]["value"] == "9.5 times"
 
 
 def test_what_another_loop_left_has_a_page_too(tmp_path: Path):

@@ -310,7 +310,7 @@ def test_a_full_picture_at_80_by_24_shows_each_of_its_parts():
     shown = plain(Painter().lines(FULL, 80, 24))
     for text in (
         "attempt 20, run 3 (the head, in turn): the experiment runs", "42 s of 5:00 min", "tries: lr: up (by claude)",
-        "loss 0.82 (attempt 18), 18.00 % better than the baseline; target 0.5", "11.2 an hour",
+        "loss 0.82 (attempt 18), 18 % better than the baseline; target 0.5", "11.2 an hour",
         "left: 7 attempts, 1.5 h, 4 without a keep", "rate limited", "loss by step, attempt 20: 1.02",
         "the end of run.log", "step 59 loss 3", "verdicts", "  19  discard",
     ):  # fmt: skip

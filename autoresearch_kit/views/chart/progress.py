@@ -27,7 +27,7 @@ def progress(campaign: Campaign, *, dark: bool = False, data: bool = True) -> Sp
     best: Spec = {"name": "best"}
     if data:
         attempts["values"] = [progress_row(attempt) for attempt in campaign.attempts]
-        best["values"] = best_rows(campaign.attempts)
+        best["values"] = best_rows(campaign)
     ink = Ink(dark)
     clamped = "max(low, min(high, datum.value))"
     known = "isValid(datum.value)"
@@ -174,12 +174,12 @@ def progress_row(attempt: Attempt) -> Spec:
     }
 
 
-def best_rows(attempts: Sequence[Attempt]) -> list[Spec]:
-    """Corners of the line of the best so far: where a value was kept, and the end."""
-    kept = [a for a in attempts if a.outcome is Outcome.KEEP and a.value is not None]
-    rows: list[Spec] = [{"number": a.number, "value": drawable(a.value)} for a in kept]
-    if kept and attempts[-1].number > kept[-1].number:
-        rows.append({"number": attempts[-1].number, "value": rows[-1]["value"]})
+def best_rows(campaign: Campaign) -> list[Spec]:
+    """Corners of the line of `Campaign.with_best`: where a value was kept, and the end."""
+    kept = [(a, best) for a, best in campaign.with_best() if a.outcome is Outcome.KEEP and best is not None]
+    rows: list[Spec] = [{"number": a.number, "value": drawable(best)} for a, best in kept]
+    if kept and campaign.attempts[-1].number > kept[-1][0].number:
+        rows.append({"number": campaign.attempts[-1].number, "value": rows[-1]["value"]})
     return rows
 
 

@@ -102,7 +102,7 @@ def run_rows(campaign: Campaign, by: str) -> list[Spec]:
     began = _moment(campaign.attempts[0].started) if campaign.attempts else None
     rows: list[Spec] = []
     x = 0.0
-    for index, attempt in enumerate(campaign.attempts):
+    for index, (attempt, best) in enumerate(campaign.with_best()):
         if by == "attempts":
             x = float(index)
         else:
@@ -110,8 +110,8 @@ def run_rows(campaign: Campaign, by: str) -> list[Spec]:
             if began is None or moment is None:
                 continue
             x = max(x, (moment + attempt.seconds - began) / 3600)
-        if attempt.outcome is Outcome.KEEP and attempt.value is not None:
-            rows.append(_run_row(campaign, x, attempt.value))
+        if attempt.outcome is Outcome.KEEP and best is not None:
+            rows.append(_run_row(campaign, x, best))
     if rows and x > rows[-1]["x"]:
         rows.append({**rows[-1], "x": x})
     return rows

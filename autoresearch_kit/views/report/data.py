@@ -9,13 +9,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from autoresearch_kit.core.campaign import ARK, BRANCH, Campaign
-from autoresearch_kit.core.records import Attempt, Outcome, number
+from autoresearch_kit.core.records import Attempt, Outcome
 from autoresearch_kit.core.verification import Verification
+from autoresearch_kit.core.words import apart
 from autoresearch_kit.ledger.git import Repository
 from autoresearch_kit.ledger.patches import patches
 from autoresearch_kit.ledger.verified import read_verifications
 from autoresearch_kit.views import chart
 from autoresearch_kit.views.report import facts
+from autoresearch_kit.views.report.crashes import crashes
 from autoresearch_kit.views.report.pack import pack, pack_details, plain_patch
 
 Document = dict[str, Any]
@@ -62,9 +64,10 @@ def sections(campaign: Campaign, verifications: Sequence[Verification] = ()) -> 
         "summary": facts.summary(campaign, verifications),
         "about": about(campaign),
         "gains": facts.gains(campaign),
+        "baselines": facts.baselines_note(campaign),
         "claims": facts.claims(campaign, verifications),
         "costs": facts.costs(campaign),
-        "crashes": facts.crashes(campaign),
+        "crashes": crashes(campaign),
         "tree": facts.tree(campaign),
     }
 
@@ -83,9 +86,10 @@ def chart_data(campaign: Campaign) -> Document:
         "low": axis.low,
         "high": axis.high,
         "log": axis.log,
+        "digits": facts.kept_digits(campaign),
         "last": max([1, *(a.number for a in campaign.attempts)]),
         "marks": chart.present_marks(campaign.attempts, axis),
-        "best": chart.best_rows(campaign.attempts),
+        "best": chart.best_rows(campaign),
         "text": chart_words(campaign),
     }
 
@@ -95,12 +99,16 @@ def chart_words(campaign: Campaign) -> str:
     if not campaign.attempts:
         return "No attempts yet."
     better = "higher" if campaign.maximize else "lower"
-    kept, tried = len(campaign.kept), len(campaign.tried)
+    tried = len(campaign.tried)
     words = f"{campaign.metric} of {tried} attempts; {better} is better."
     first, best = campaign.baseline, campaign.best
     if first and best and first.value is not None and best.value is not None:
-        words += f" The best so far went from {number(first.value)} to {number(best.value)}"
-        words += f" in {kept} kept change{'s' * (kept != 1)}."
+        kept = sum(a.outcome is Outcome.KEEP for a in campaign.since_baseline) - 1
+        since = f" since the baseline of attempt {first.number}" if len(campaign.baselines) > 1 else ""
+        name = campaign.line_name
+        words += f" {name[0].upper()}{name[1:]} went from {apart(first.value, best.value)} to"
+        words += f" {apart(best.value, first.value)} in {kept} kept change{'s' * (kept != 1)}{since}."
+        words += f" The line is {name}."
     return words
 
 
@@ -155,7 +163,10 @@ def about(campaign: Campaign) -> list[list[str]]:
     last = attempts[-1].started if attempts else ""
     rows = [
         ("branch", campaign.branch),
-        ("head", f"{best.commit[:10]}, attempt {best.number}" if best and best.commit else ""),
+        (
+            "best" if campaign.is_foreign else "head",
+            f"{best.commit[:10]}, attempt {best.number}" if best and best.commit else "",
+        ),
         ("metric", f"{campaign.metric}, {'higher' if campaign.maximize else 'lower'} is better"),
         ("agents", ", ".join(campaign.agents)),
         ("machine", "; ".join(campaign.machines)),

@@ -1,4 +1,4 @@
-"""The parts of a report that are counted together: gains, claims, time and cost, crashes, the tree."""
+"""The parts of a report that are counted together: gains, claims, time and cost, the tree."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from autoresearch_kit.core.campaign import ARK, Campaign
-from autoresearch_kit.core.entry import gain_percent, gain_words
+from autoresearch_kit.core.campaign import ARK, BRANCH, Campaign
+from autoresearch_kit.core.entry import NO_GAIN, gain_percent, gain_short, gain_words, percent_of
 from autoresearch_kit.core.history import History
 from autoresearch_kit.core.outlook import Outlook
-from autoresearch_kit.core.records import Attempt, Cost, Outcome, clean_line, number
+from autoresearch_kit.core.records import Attempt, Cost, Outcome, number
 from autoresearch_kit.core.verification import State, Verification, block_lines
-from autoresearch_kit.core.words import duration, money, percent, rate, signed
+from autoresearch_kit.core.words import apart, at_least, digits, duration, money, percent, rate
+from autoresearch_kit.views.worktime import elapsed
 
 Found = dict[str, Any]
 
-NUMBERS_SHOWN = 40
-"""Crashes of one kind that are listed by number."""
-
-
-KIND_CHARACTERS = 40
-"""Of the name of a kind of crash."""
+BASELINES_SHOWN = 8
+"""Baselines that were measured anew and are named."""
 
 
 # How it stands
@@ -33,8 +30,11 @@ def summary(campaign: Campaign, verifications: Sequence[Verification] = ()) -> F
     first, best = campaign.baseline, campaign.best
     counts = {outcome: sum(a.outcome is outcome for a in campaign.tried) for outcome in Outcome}
     start, best_value = (first.value if first else None), (best.value if best else None)
-    spent, measured = elapsed(campaign.attempts), sum(a.seconds for a in campaign.attempts)
+    spent, measured = span(campaign.attempts), sum(a.seconds for a in campaign.attempts)
     tried, cost = len(campaign.tried), campaign.cost
+    # Where only kept attempts are known, nobody knows what was work between them.
+    ends = None if campaign.source == BRANCH else elapsed(campaign.attempts)
+    work = ends[-1] if ends else None
     found: Found = {
         "baseline": start,
         "best": best_value,
@@ -49,35 +49,38 @@ def summary(campaign: Campaign, verifications: Sequence[Verification] = ()) -> F
         "started": campaign.attempts[0].started if campaign.attempts else None,
         "last_started": campaign.attempts[-1].started if campaign.attempts else None,
         "elapsed_seconds": spent,
+        "work_seconds": work,
         "measured_seconds": measured,
         "cost": {"seconds": cost.seconds, "tokens": cost.tokens, "money": cost.money},
     }
-    after = f"from {number(start)}" if start is not None and best is not first else ""
+    after = f"from {apart(start, best_value)}" if start is not None and best is not first else ""
+    top = campaign.top
+    if top is not None and best_value not in (None, top.value):
+        after += f"; the head, attempt {top.number} had {number(top.value or 0.0)}"
     tiles = [
-        ("best", f"best {campaign.metric}", "none yet" if best_value is None else number(best_value), after),
+        ("best", f"best {campaign.metric}", "none yet" if best_value is None else apart(best_value, start), after),
         ("gain", "gain", *_gain_tile(campaign, of_head(campaign, verifications) is not None)),
         ("attempts", "attempts", f"{tried}", _counts(found)),
-        ("time", "time", duration(spent) if spent else "", _rate(tried, spent, measured)),
+        ("time", "time at work" if work else "time", *_time_tile(tried, work, spent, measured)),
     ]
     if cost.money is not None or cost.tokens is not None:
-        tiles.append(("cost", "cost of agents", *_cost_tile(cost)))
+        tiles.append(("cost", "cost of agents", *_cost_tile(cost, campaign.tried)))
     found["tiles"] = [dict(zip(("key", "label", "value", "note"), tile, strict=True)) for tile in tiles]
     return found
 
 
 def _gain_tile(campaign: Campaign, verified: bool) -> tuple[str, str]:
     first, best = campaign.baseline, campaign.best
-    if not campaign.kept or first is None or best is None or first.value is None or best.value is None:
-        return "none", "no change kept so far" if campaign.tried else ""
+    if first is None or best is None or first.value is None or best.value is None or best is first:
+        since = f" since the baseline of attempt {first.number}" if first and campaign.kept else " so far"
+        return "none", f"no change kept{since}" if campaign.tried else ""
     doubt = "" if verified else ", not verified"
     words = gain_words(first.value, best.value, campaign.maximize)
     if " times " in words:
         return f"{words.partition(' ')[0]} times", f"the baseline{doubt}"
-    share = gain_percent(first.value, best.value, campaign.maximize)
-    if share is None:
-        gain = best.value - first.value
-        return signed(gain if campaign.maximize else -gain), f"over the baseline{doubt}"
-    return percent(share), f"over the baseline{doubt}"
+    if words == NO_GAIN:
+        return "none", "no better than the baseline"
+    return gain_short(first.value, best.value, campaign.maximize), f"over the baseline{doubt}"
 
 
 def _counts(found: Mapping[str, Any]) -> str:
@@ -88,18 +91,26 @@ def _counts(found: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _rate(tried: int, spent: float, measured: float) -> str:
-    if not tried or not spent:
-        return ""
-    return f"{rate(3600 * tried / spent)} attempts an hour" + (f", {duration(measured)} measuring" if measured else "")
+def _time_tile(tried: int, work: float | None, spent: float, measured: float) -> tuple[str, str]:
+    notes = [f"{rate(3600 * tried / work)} attempts an hour"] if tried and work else []
+    notes += [f"{duration(measured)} measuring"] if tried and measured else []
+    if work and duration(work) != duration(spent) and spent > work:
+        notes.append(f"{duration(spent)} with pauses")
+    shown = work or spent
+    return duration(shown) if shown else "", ", ".join(notes)
 
 
-def _cost_tile(cost: Cost) -> tuple[str, str]:
-    tokens = f"{cost.tokens:,} tokens" if cost.tokens is not None else ""
-    return (money(cost.money), tokens) if cost.money is not None else (tokens, "")
+def _cost_tile(cost: Cost, tried: Sequence[Attempt]) -> tuple[str, str]:
+    tokens = f"{_known(tried, 'tokens', f'{cost.tokens:,}')} tokens" if cost.tokens is not None else ""
+    return (_known(tried, "money", money(cost.money)), tokens) if cost.money is not None else (tokens, "")
 
 
-def elapsed(attempts: Sequence[Attempt]) -> float:
+def _known(attempts: Sequence[Attempt], kind: str, amount: str) -> str:
+    """A sum of `kind` of cost over attempts of which some may not tell it."""
+    return at_least(amount, sum(getattr(a.proposal.cost, kind) is not None for a in attempts), len(attempts))
+
+
+def span(attempts: Sequence[Attempt]) -> float:
     """Wall time from the first start to the end of the last measurement, pauses included; 0 where no time is known."""
     moments = [(when.timestamp(), a.seconds) for a in attempts if (when := moment(a.started)) is not None]
     return max(at + seconds for at, seconds in moments) - min(at for at, _ in moments) if moments else 0.0
@@ -118,21 +129,53 @@ def moment(text: str) -> datetime | None:
 
 
 def gains(campaign: Campaign) -> list[Found]:
-    """The kept changes by what each gained when it was kept, the largest first, with its share of all gains."""
-    rows = [(a, a.verdict.gain) for a in campaign.kept if a.verdict and a.verdict.gain is not None]
-    whole = math.fsum(max(0.0, gain) for _, gain in rows)
-    start = campaign.baseline.value if campaign.baseline else None
-    return [
-        {
-            "number": attempt.number,
-            "title": attempt.proposal.title,
-            "gain": gain,
-            "words": f"{gain:+.3g}",
-            "percent": percent(100 * gain / abs(start)) if start else "",
-            "share": max(0.0, 100 * gain / whole) if whole else 0.0,
-        }
-        for attempt, gain in sorted(rows, key=lambda row: -row[1])
-    ]
+    """The kept changes by what each gained when it was kept: those since the last baseline first, the largest first.
+
+    The percent is of the baseline then in force, the share of all gains since that baseline: the values of two machines
+    cannot be added up.
+    """
+    found: list[Found] = []
+    for stretch in reversed(_stretches(campaign)):
+        rows = [(a, a.verdict.gain) for a in stretch[1:] if a.outcome is Outcome.KEEP and a.verdict]
+        known = [(a, gain) for a, gain in rows if gain is not None and math.isfinite(gain)]
+        largest = max((gain for _, gain in known), default=0.0)
+        whole = math.fsum(max(0.0, gain / largest) for _, gain in known) if largest > 0 else 0.0
+        found += [
+            {
+                "number": attempt.number,
+                "title": attempt.proposal.title,
+                "gain": gain,
+                "words": f"{gain:+.3g}",
+                "percent": percent(percent_of(gain, stretch[0].value)),
+                "share": max(0.0, 100 * (gain / largest / whole)) if whole else 0.0,
+                "since": stretch[0].number,
+            }
+            for attempt, gain in sorted(known, key=lambda row: -row[1])
+        ]
+    return found
+
+
+def _stretches(campaign: Campaign) -> list[list[Attempt]]:
+    """The attempts of each baseline, from it on; without those before the first."""
+    found: list[list[Attempt]] = []
+    for attempt in campaign.attempts:
+        if attempt.outcome is Outcome.KEEP and attempt.is_baseline:
+            found.append([attempt])
+        elif found:
+            found[-1].append(attempt)
+    return found
+
+
+def baselines_note(campaign: Campaign) -> str:
+    """What gains are counted from where there was more than one baseline; empty where there was one."""
+    again = [str(a.number) for a in campaign.baselines[1:]]
+    if not again:
+        return ""
+    shown = ("..., " if len(again) > BASELINES_SHOWN else "") + ", ".join(again[-BASELINES_SHOWN:])
+    return (
+        f"The baseline was measured anew at attempt{'s' * (len(again) > 1)} {shown}. Gains are of the baseline then in "
+        "force, shares of the gains since it; those since the last one come first."
+    )
 
 
 def of_head(campaign: Campaign, verifications: Sequence[Verification]) -> Verification | None:
@@ -204,18 +247,32 @@ def _noise(campaign: Campaign, best: Attempt) -> list[str]:
 
 def costs(campaign: Campaign) -> list[Found]:
     """What each agent tried, kept and cost; a last row for all when there are several."""
-    start = campaign.baseline.value if campaign.baseline else None
-    rows = [_cost_row(name, [a for a in campaign.tried if a.proposal.agent == name], start) for name in campaign.agents]
+    shares = {
+        a.number: share
+        for stretch in _stretches(campaign)
+        for a in stretch[1:]
+        if a.verdict and a.outcome is Outcome.KEEP
+        if (share := percent_of(a.verdict.gain, stretch[0].value)) is not None
+    }
+    by_name: dict[str, list[Attempt]] = {name: [] for name in campaign.agents}
+    for attempt in campaign.tried:
+        by_name.setdefault(attempt.proposal.agent, []).append(attempt)
+    rows = [_cost_row(name, by_name[name], shares) for name in campaign.agents]
     if len(rows) > 1:
-        rows.append({**_cost_row("all", campaign.tried, start), "whole": True})
+        rows.append({**_cost_row("all", campaign.tried, shares), "whole": True})
     return rows
 
 
-def _cost_row(name: str, attempts: Sequence[Attempt], start: float | None) -> Found:
+def _cost_row(name: str, attempts: Sequence[Attempt], shares: Mapping[int, float]) -> Found:
+    """`shares` are the gains by number, each in percent of the baseline then in force."""
     cost = sum((a.proposal.cost for a in attempts), Cost())
     kept = [a for a in attempts if a.outcome is Outcome.KEEP]
-    gain = math.fsum(a.verdict.gain or 0.0 for a in kept if a.verdict)
-    share = 100 * gain / abs(start) if start else None
+    share = sum(shares.get(a.number, 0.0) for a in kept)
+    share = share if math.isfinite(share) else 0.0
+
+    def known(kind: str, amount: str) -> str:
+        return _known(attempts, kind, amount)
+
     return {
         "agent": name,
         "attempts": len(attempts),
@@ -223,42 +280,29 @@ def _cost_row(name: str, attempts: Sequence[Attempt], start: float | None) -> Fo
         "kept_percent": percent(100 * len(kept) / len(attempts)) if attempts else "",
         "crashes": sum(a.outcome is Outcome.CRASH for a in attempts),
         "gain": percent(share) if share else "",
-        "thinking": duration(cost.seconds) if cost.seconds else "",
+        "thinking": known("seconds", duration(cost.seconds)) if cost.seconds else "",
         "measuring": duration(math.fsum(a.seconds for a in attempts)),
-        "tokens": f"{cost.tokens:,}" if cost.tokens is not None else "",
-        "money": money(cost.money) if cost.money is not None else "",
-        "money_per_percent": money(cost.money / share) if cost.money and share and share > 0 else "",
+        "tokens": known("tokens", f"{cost.tokens:,}") if cost.tokens is not None else "",
+        "money": known("money", money(cost.money)) if cost.money is not None else "",
+        "money_per_percent": known("money", money(cost.money / share)) if cost.money and share > 0 else "",
         "whole": False,
     }
 
 
-def crashes(campaign: Campaign) -> list[Found]:
-    """Crashes by kind, the most frequent first, each with a sentence of the latest."""
-    kinds: dict[str, list[Attempt]] = {}
-    for attempt in campaign.attempts:
-        if attempt.outcome is Outcome.CRASH:
-            kinds.setdefault(clean_line(attempt.problem.partition(":")[0], KIND_CHARACTERS) or "unknown", []).append(
-                attempt
-            )
-    return [
-        {
-            "kind": kind,
-            "count": len(found),
-            "example": found[-1].problem.partition(":")[2].strip() or found[-1].problem,
-            "numbers": [a.number for a in found[-NUMBERS_SHOWN:]],
-            "more": max(0, len(found) - NUMBERS_SHOWN),
-        }
-        for kind, found in sorted(kinds.items(), key=lambda item: -len(item[1]))
-    ]
+def kept_digits(campaign: Campaign) -> int:
+    """Significant digits that tell kept values apart."""
+    return digits(a.value for a in campaign.attempts if a.outcome is Outcome.KEEP)
 
 
 def tree(campaign: Campaign) -> list[Found]:
     """The kept attempts in order, each with what was tried from it and did not stay."""
+    width = kept_digits(campaign)
     spine: list[Found] = []
     by_commit: dict[str, Found] = {}
     for attempt in campaign.attempts:
         if attempt.outcome is Outcome.KEEP:
             node: Found = {"number": attempt.number, "title": attempt.proposal.title, "value": attempt.value}
+            node["words"] = "" if attempt.value is None else f"{attempt.value:.{width}g}"
             node |= {"gain": attempt.verdict.gain if attempt.verdict else None, "tried": []}
             spine.append(node)
             if attempt.commit:
@@ -267,6 +311,6 @@ def tree(campaign: Campaign) -> list[Found]:
             node = by_commit.get(attempt.parent, spine[-1])
             node["tried"].append({"number": attempt.number, "outcome": str(attempt.outcome)})
         else:
-            spine.append({"number": None, "title": "", "value": None, "gain": None, "tried": []})
+            spine.append({"number": None, "title": "", "value": None, "words": "", "gain": None, "tried": []})
             spine[-1]["tried"].append({"number": attempt.number, "outcome": str(attempt.outcome)})
     return spine
