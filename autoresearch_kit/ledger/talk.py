@@ -12,6 +12,7 @@ import select
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
@@ -23,6 +24,12 @@ from autoresearch_kit.ledger.git import Repository
 Tell = Callable[[str], object]
 """Takes a line on how far it is, many times a second."""
 
+MAX_BYTES = 64 * 2**20
+"""Of what git prints, and of what it says besides; a million refs are about that much."""
+_LINES = 1000
+"""So many of the last lines are kept."""
+_LINE_BYTES = 4096
+"""So much of each."""
 _END_SECONDS = 5.0
 """For git to end when it is told to."""
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
@@ -61,7 +68,8 @@ class Said:
 def talk(repository: Repository, *args: str, tell: Tell | None = None) -> Said:
     """Run a git that talks to another repository, to its end; `tell` hears of its progress.
 
-    Whatever ends us meanwhile ends git first, and half of a transfer changes nothing on either side.
+    Whatever ends us meanwhile ends git first, and half of a transfer changes nothing on either side. ArkError when the
+    other side does not stop to talk.
     """
     environment = repository.environment
     if sys.stdin is not None and sys.stdin.isatty():
@@ -76,8 +84,9 @@ def talk(repository: Repository, *args: str, tell: Tell | None = None) -> Said:
         assert process.stderr is not None
         try:
             with process.stderr:
-                lines = _listen(process, process.stderr, tell)
+                lines = _listen(process, process.stderr, out, tell)
             status = process.wait()
+            _refuse_flood(out)
         except BaseException:
             process.terminate()
             try:
@@ -90,11 +99,12 @@ def talk(repository: Repository, *args: str, tell: Tell | None = None) -> Said:
         return Said(status, out.read().decode("utf-8", "surrogateescape"), lines)
 
 
-def _listen(process: subprocess.Popen[bytes], stream: IO[bytes], tell: Tell | None) -> tuple[str, ...]:
-    """The lines that git says until it ends; parts that are written over one another are progress."""
-    lines: list[str] = []
-    rest = b""
+def _listen(process: subprocess.Popen[bytes], stream: IO[bytes], out: IO[bytes], tell: Tell | None) -> tuple[str, ...]:
+    """The last lines that git says until it ends; parts that are written over one another are progress."""
+    lines: deque[bytes] = deque(maxlen=_LINES)
+    rest, heard = b"", 0
     while True:
+        _refuse_flood(out, heard)
         ready, _, _ = select.select([stream], [], [], 0.1)
         if not ready:
             # Not at the end of the stream: what ssh leaves in the background keeps it open.
@@ -104,15 +114,23 @@ def _listen(process: subprocess.Popen[bytes], stream: IO[bytes], tell: Tell | No
         data = os.read(stream.fileno(), 65536)
         if not data:
             break
+        heard += len(data)
         *parts, rest = re.split(rb"(?<=[\r\n])", rest + data)
-        for part in parts:
-            text = _clean(part)
-            if part.endswith(b"\r"):
-                if tell is not None:
-                    tell(text)
-            elif text and not text.endswith(", done."):
-                lines.append(text)
-    return tuple([*lines, _clean(rest)] if rest.strip() else lines)
+        rest = rest[:_LINE_BYTES]
+        lines.extend(part[:_LINE_BYTES] for part in parts if not part.endswith(b"\r"))
+        progress = [part for part in parts if part.endswith(b"\r")]
+        if progress and tell is not None:
+            tell(_clean(progress[-1]))
+    texts = [_clean(line) for line in (*lines, rest)]
+    return tuple(text for text in texts if text and not text.endswith(", done."))
+
+
+def _refuse_flood(out: IO[bytes], heard: int = 0) -> None:
+    if max(heard, os.fstat(out.fileno()).st_size) > MAX_BYTES:
+        raise ArkError(
+            f"the other side says more than {MAX_BYTES >> 20} MB; git was ended",
+            "nothing was changed here; it is for whoever runs that repository to mend",
+        )
 
 
 def _clean(data: bytes) -> str:

@@ -12,12 +12,12 @@ from small_repository import DISCARD, GOOD, KEEP, git
 from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.core.records import Cost
 from autoresearch_kit.core.verification import State
-from autoresearch_kit.ledger import verified
+from autoresearch_kit.ledger import talk, verified
 from autoresearch_kit.ledger.git import Repository
 from autoresearch_kit.ledger.ideas import write_idea
 from autoresearch_kit.ledger.ledger import Ledger
 from autoresearch_kit.ledger.owed import write_owed
-from autoresearch_kit.ledger.remote import choose_remote
+from autoresearch_kit.ledger.remote import choose_remote, read_remote
 from autoresearch_kit.ledger.transfer import push
 
 BRANCH = "refs/heads/autoresearch/t"
@@ -178,6 +178,24 @@ def test_what_the_other_side_says_is_handed_on_without_escapes(shared: Shared) -
         push(shared.here, "origin", [ledger])
     assert caught.value.hint == "it said: quota [31mof 5 runs"
     assert shared.refs() == before
+
+
+def test_a_remote_that_does_not_stop_to_talk(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = run(shared.here, "t")
+    hook(
+        shared.hub,
+        "pre-receive",
+        "yes 'a line' | head -n 5000 >&2; head -c 300000 /dev/zero | tr '\\0' x >&2; printf '\\nwhy\\n' >&2; exit 1",
+    )
+    said = talk.talk(shared.here, "push", "origin", "autoresearch/t")
+    assert said.status and 900 < len(said.lines) <= 1000, "the last of them"
+    assert "remote: why" in said.lines and max(map(len, said.lines)) == 500
+    monkeypatch.setattr(talk, "MAX_BYTES", 2**18)
+    with pytest.raises(ArkError, match=r"^the other side says more than 0 MB; git was ended$"):
+        push(shared.here, "origin", [ledger])
+    monkeypatch.setattr(talk, "MAX_BYTES", 20)
+    with pytest.raises(ArkError, match="the other side says more than"):
+        read_remote(shared.here, "origin", ["refs/heads/*"])
 
 
 def test_hooks_of_the_user_do_not_run(shared: Shared, tmp_path: Path) -> None:
