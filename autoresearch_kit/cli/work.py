@@ -210,7 +210,8 @@ def clean(directory: Path) -> None:
             dismiss(run)
         # Not by the refs: a run has none until its baseline begins.
         for path in sorted((project.repository.common / "ark").glob("*.lock")):
-            if Lock(path, "").is_held():
+            # An export uses none of these folders.
+            if not path.stem.startswith("+mlflow-") and Lock(path, "").is_held():
                 # No tag begins with a plus.
                 what = {"+noise": "`ark check --noise`", "+exam": "`ark exam`"}.get(path.stem, f"run {path.stem}")
                 raise ArkError(f"{what} is going on in these folders", "stop it first, by Ctrl-C where it runs")

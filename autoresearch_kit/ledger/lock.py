@@ -22,14 +22,18 @@ GLANCE_SECONDS = 0.3
 """How long to doubt that the holder on record is the holder: `is_held` takes the lock for a moment."""
 PATIENCE_SECONDS = 10.0
 """How long to wait for the helpers of a holder that is dead already: they are ending its commands."""
+RUN_HINT = "wait for it, or stop it where it runs; another run can go on beside it: ark run --tag NAME"
 
 
 class Lock:
     """Held from `acquire` until `release` or the end of the process and of the helpers that inherited `fileno`."""
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, what: str, hint: str = RUN_HINT, glance_seconds: float = GLANCE_SECONDS) -> None:
+        """`what` is held is said in words, and `hint` what to do; `glance_seconds` is how long to wait for a holder."""
         self.path = path
         self._what = what
+        self._hint = hint
+        self._glance_seconds = glance_seconds
         self._file: int | None = None
         self._held = False
 
@@ -43,12 +47,12 @@ class Lock:
         began = time.monotonic()
         while not self._try():
             holder = self._holder()
-            if time.monotonic() > began + (GLANCE_SECONDS if _alive(holder) else PATIENCE_SECONDS):
+            if time.monotonic() > began + (self._glance_seconds if _alive(holder) else PATIENCE_SECONDS):
                 self.release()
                 raise ArkError(
                     f"{self._what} is held by process {holder.get('pid', '?')} on {holder.get('host', '?')},"
                     f" since {holder.get('since', '?')}",
-                    "wait for it, or stop it where it runs; another run can go on beside it: ark run --tag NAME",
+                    self._hint,
                 )
             time.sleep(0.05)
         self._held = True

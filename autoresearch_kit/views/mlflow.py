@@ -1,8 +1,9 @@
 """Runs in MLflow: an experiment for the project, in it a parent run for each run, and a child run for each attempt.
 
-`export` promises: what is exported again is not there twice, also when it came from another clone, or when the export
-before was cut short; only what is new is sent. Attempts without a verdict come with a later export. MLflow's telemetry
-is off, its log is silent, and nothing is sent but to the store that was named.
+`export` promises: what is exported again is not there twice, also when it came from another clone, even at the same
+time (see mlflow_doubles.py), or when the export before was cut short; only what is new is sent. Attempts without a
+verdict come with a later export. MLflow's telemetry is off, its log is silent, and nothing is sent but to the store
+that was named.
 
 A child of its own for each attempt, rather than one step of the parent's metrics: only runs have tags, a status and
 files, so that in MLflow's table one can filter by outcome or agent, sort by value and open the change.
@@ -10,7 +11,6 @@ files, so that in MLflow's table one can filter by outcome or agent, sort by val
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import re
@@ -24,10 +24,12 @@ from urllib.parse import urlsplit
 
 from autoresearch_kit.core.campaign import ARK, BRANCH, Campaign
 from autoresearch_kit.core.entry import gain_percent, gain_words
-from autoresearch_kit.core.records import Attempt, Outcome, clean_line, number
+from autoresearch_kit.core.records import Attempt, Outcome, clean_line
+from autoresearch_kit.core.words import apart
 from autoresearch_kit.ledger.git import Repository
-from autoresearch_kit.views.export import diffs_of, with_best
-from autoresearch_kit.views.mlflow_store import connect, errors, experiment_of, quiet, refused_by
+from autoresearch_kit.views.export import diffs_of
+from autoresearch_kit.views.mlflow_doubles import children_of, delete_parent, is_finished, parents_of
+from autoresearch_kit.views.mlflow_store import alone, connect, errors, experiment_of, quiet, refused_by
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,8 +44,6 @@ NAME_CHARACTERS = 250
 """MLflow's own limit for the name of a metric."""
 SENDERS = 8
 """Attempts that are sent to a server at a time; each takes four calls, and most of that is waiting."""
-PAGE = 1000
-"""Runs that are asked for at once."""
 TELL_EVERY = 200
 """Attempts between two lines about how far it is."""
 _STATUS = {Outcome.CRASH: "FAILED", Outcome.LOST: "KILLED"}
@@ -70,7 +70,7 @@ def export(
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[Exported]:
     """Bring the experiment called `project` in the store at `uri` up to date; ArkError when that fails."""
-    with quiet():
+    with quiet(), alone(repository, uri):
         client = connect(uri)
         try:
             experiment, takes_files = experiment_of(client, project, uri)
@@ -95,26 +95,30 @@ def _export(
     closed = [attempt for attempt in run.attempts if attempt.verdict is not None]
     if not closed:
         return Exported(run.name, 0, 0)
-    parent = _parent(client, experiment, run, closed)
-    children = _children(client, experiment, parent)
-    todo = [attempt for attempt in closed if not _finished(children.get(attempt.number))]
-    diffs = diffs_of(repository, run) if todo and takes_files else {}
-    sender = _Sender(client, experiment, parent, run, children, diffs)
-    if not takes_files:
-        sender.refused = "its files are in a folder of another machine"
-    with ThreadPoolExecutor(senders) as pool:
-        for done, _ in enumerate(pool.map(sender.send, todo)):
-            if done % TELL_EVERY == 0 and len(todo) > TELL_EVERY:
-                tell(f"{run.name}: {done:,} of {len(todo):,} attempts")
-    _finish_parent(client, parent, run, closed)
-    return Exported(run.name, len(todo), len(closed) - len(todo), sender.refused)
-
-
-def _parent(client: MlflowClient, experiment: str, run: Campaign, closed: Sequence[Attempt]) -> str:
     key = identity(run, closed[0])
-    found = client.search_runs([experiment], f"tags.`ark.key` = '{key}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
+    while True:
+        stays, *others = parents_of(client, experiment, key) or [_new_parent(client, experiment, run, closed[0], key)]
+        for other in others:
+            delete_parent(client, experiment, other)
+        children = children_of(client, experiment, stays)
+        todo = [attempt for attempt in closed if not is_finished(children.get(attempt.number))]
+        diffs = diffs_of(repository, run) if todo and takes_files else {}
+        sender = _Sender(client, experiment, stays, run, children, diffs)
+        if not takes_files:
+            sender.refused = "its files are in a folder of another machine"
+        with ThreadPoolExecutor(senders) as pool:
+            for done, _ in enumerate(pool.map(sender.send, todo)):
+                if done % TELL_EVERY == 0 and len(todo) > TELL_EVERY:
+                    tell(f"{run.name}: {done:,} of {len(todo):,} attempts")
+        _finish_parent(client, stays, run, closed)
+        if todo:
+            children_of(client, experiment, stays, at_end=True)
+        if parents_of(client, experiment, key)[:1] == [stays]:
+            return Exported(run.name, len(todo), len(closed) - len(todo), sender.refused)
+        tell(f"{run.name}: another clone has exported it meanwhile; what is there twice is deleted")
+
+
+def _new_parent(client: MlflowClient, experiment: str, run: Campaign, first: Attempt, key: str) -> str:
     tags = {
         "ark.key": key,
         "ark.tag": run.tag,
@@ -124,7 +128,7 @@ def _parent(client: MlflowClient, experiment: str, run: Campaign, closed: Sequen
         "ark.direction": "maximize" if run.maximize else "minimize",
         "mlflow.source.name": run.spec.name if run.spec else run.name,
     }
-    made = client.create_run(experiment, _milliseconds(closed[0]), _texts(tags), run_name=run.tag)
+    made = client.create_run(experiment, _milliseconds(first), _texts(tags), run_name=run.tag)
     return str(made.info.run_id)
 
 
@@ -133,29 +137,6 @@ def identity(run: Campaign, first: Attempt) -> str:
     whole = run.source in (ARK, BRANCH)
     parts = [run.tag, first.spec, first.started] if whole else [run.source, run.name]
     return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:32]
-
-
-def _children(client: MlflowClient, experiment: str, parent: str) -> dict[int, Any]:
-    """The runs of a parent by the number of the attempt."""
-    found: dict[int, Any] = {}
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=PAGE, page_token=token
-        )
-        for child in page:
-            with contextlib.suppress(ValueError):
-                attempt = int(child.data.tags.get("ark.attempt", ""))
-                if attempt not in found or _finished(child):
-                    found[attempt] = child
-        token = page.token
-        if not token:
-            return found
-
-
-def _finished(child: Any) -> bool:
-    """Whether all of it was sent: that is the last thing it is told."""
-    return child is not None and child.info.status != "RUNNING"
 
 
 @dataclass
@@ -285,7 +266,7 @@ def _finish_parent(client: MlflowClient, parent: str, run: Campaign, closed: Seq
     value, best = names_for([run.metric])[run.metric], names_for([f"best.{run.metric}"])[f"best.{run.metric}"]
     there = {name: {metric.step for metric in client.get_metric_history(parent, name)} for name in (value, best)}
     metrics = []
-    for attempt, head in with_best(run):
+    for attempt, head in run.with_best():
         kept = attempt.outcome is Outcome.KEEP
         for name, point in ((value, attempt.value), (best, head if kept else None)):
             fresh = attempt.verdict is not None and attempt.number not in there[name]
@@ -298,7 +279,7 @@ def _finish_parent(client: MlflowClient, parent: str, run: Campaign, closed: Seq
     percent, words = gain_percent(before, after, run.maximize), gain_words(before, after, run.maximize)
     story = f"{len(run.tried)} attempts, {len(run.kept)} kept."
     if before is not None and after is not None:
-        story += f" {run.metric} {number(before)} to {number(after)}" + (f": {words}." if words else ".")
+        story += f" {run.metric} {apart(before, after)} to {apart(after, before)}" + (f": {words}." if words else ".")
     state = {
         "mlflow.note.content": story,
         "ark.attempts": str(len(run.tried)),

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.records import clean_line
+from autoresearch_kit.ledger.git import Repository
+from autoresearch_kit.ledger.lock import Lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,6 +40,30 @@ FIRST_CONTACT = {
 """The same until a server has answered once: MLflow tries a server that is not there for minutes."""
 DATABASE_TRIES = 3
 """The same for a database; MLflow has no variable for it."""
+BUSY = ("already exists", "is locked", "UNIQUE constraint", "duplicate key", "Duplicate entry", "'active' state")
+"""In what a store says when two set it up, or write the same, at once, or one deletes what another sends."""
+AGAIN = "wait for it, and export again: what is there is not sent twice"
+WAIT_SECONDS = 10.0
+"""For another export of this repository into the same store; one without anything new takes a few seconds."""
+
+
+@contextlib.contextmanager
+def alone(repository: Repository, uri: str) -> Iterator[None]:
+    """As the one export from this repository into the store at `uri`; ArkError when another goes on for too long."""
+    folder = repository.common / "ark"
+    if not os.access(folder if folder.is_dir() else repository.common, os.W_OK):
+        yield  # somebody else's repository may be exported all the same
+        return
+    # One store, however its path is written.
+    path = re.sub(r"^(sqlite:///|file:(//)?)", "", uri)
+    place = uri if re.match(r"[\w+.-]+://", path) else str(Path(path.partition("?")[0]).absolute())
+    digest = hashlib.sha256(place.encode("utf-8", "replace")).hexdigest()[:12]
+    lock = Lock(folder / f"+mlflow-{digest}.lock", f"the export into {shown(uri)}", AGAIN, WAIT_SECONDS)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -103,6 +131,12 @@ def refused_by(uri: str, error: Exception) -> ArkError:
     text = str(getattr(error, "message", None) or error).strip().replace(uri, shown(uri))
     if "Max retries exceeded" in text or "timed out" in text:
         return ArkError(f"MLflow at {shown(uri)} does not answer", "start it, or correct the address")
+    text = re.split(r"\[SQL: |\(Background on this error", text)[0]
+    if any(words in text for words in BUSY):
+        return ArkError(
+            f"another program writes into MLflow at {shown(uri)} at the moment",
+            AGAIN,
+        )
     return ArkError(
         f"MLflow at {shown(uri)}: {clean_line(text, 300)}",
         "a store is a server (http://...), a database (sqlite:////FOLDER/mlflow.db) or a folder",
@@ -121,12 +155,8 @@ def shown(uri: str) -> str:
 def experiment_of(client: MlflowClient, name: str, uri: str) -> tuple[str, bool]:
     """The identity of the project's experiment, which is made if need be, and whether it may be given files."""
     name = clean_line(name, 250) or "ark"
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        # Beside the database; MLflow would take a folder below the current one.
-        location = _beside(uri)
-        found = client.get_experiment(client.create_experiment(name, artifact_location=location))
-    elif found.lifecycle_stage != "active":
+    found = client.get_experiment_by_name(name) or _made(client, name, uri)
+    if found.lifecycle_stage != "active":
         raise ArkError(
             f"the experiment {name} was deleted in MLflow, which keeps its name",
             f"restore it: mlflow experiments restore --experiment-id {found.experiment_id}",
@@ -135,6 +165,18 @@ def experiment_of(client: MlflowClient, name: str, uri: str) -> tuple[str, bool]
     # A database on another machine may name a folder of that machine.
     local = urlsplit(found.artifact_location).scheme in ("", "file")
     return found.experiment_id, not (remote and local)
+
+
+def _made(client: MlflowClient, name: str, uri: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        # Beside the database; MLflow would take a folder below the current one.
+        return client.get_experiment(client.create_experiment(name, artifact_location=_beside(uri)))
+    except MlflowException:
+        if (found := client.get_experiment_by_name(name)) is None:
+            raise
+        return found  # somebody else made it in between
 
 
 def _beside(uri: str) -> str | None:
