@@ -15,7 +15,7 @@ from rich.text import Text
 
 from autoresearch_kit.core.entry import gain_words
 from autoresearch_kit.core.records import Outcome, clean_line, number
-from autoresearch_kit.core.words import rate
+from autoresearch_kit.core.words import apart, rate
 from autoresearch_kit.ledger.ledger import seconds_of
 from autoresearch_kit.views.display import PHASE_WORDS, clock, verdict_line
 from autoresearch_kit.watch.log import MEASURING
@@ -117,14 +117,14 @@ class Painter:
             word = "measuring the baseline" if picture.at_work else "there is no baseline"
             return Text(f"{clean_line(campaign.metric, NAME)}: {word}")
         baseline = campaign.baseline.value if campaign.baseline else None
-        words = gain_words(baseline, campaign.best.value, campaign.maximize) or "no gain yet"
+        words = gain_words(baseline, campaign.best.value, campaign.maximize)
         target = picture.live.budget.target if picture.live and picture.live.budget else None
         goal = f"; target {number(target)}" if target is not None else ""
-        value = number(campaign.best.value) if campaign.best.value is not None else "no value"
+        value = apart(campaign.best.value, baseline) if campaign.best.value is not None else "no value"
         return Text.assemble(
             f"{clean_line(campaign.metric, NAME)} ",
             (value, "bold"),
-            f" (attempt {campaign.best.number}), {words}{goal}",
+            f" (attempt {campaign.best.number}){', ' * bool(words)}{words}{goal}",
         )
 
     @staticmethod
@@ -192,8 +192,7 @@ class Painter:
         )  # fmt: skip
         if not chart:
             return []
-        words = f"{campaign.metric} by attempt: {'•' if self._unicode else '.'} each, the line is the best so far"
-        return [self._title(words, width).plain, *chart]
+        return [self._title(chart[0], width).plain, *chart[1:]]
 
     def _remembered(
         self, name: str, size: tuple[int, int], state: object, seconds: float, draw: Callable[[], list[str]]

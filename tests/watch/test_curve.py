@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -220,12 +221,42 @@ def made(values: list[float | None], kept: set[int]) -> Campaign:
     return Campaign("t", tuple(attempts), "loss", False)
 
 
+def drawn(values: list[float | None], kept: set[int], maximize: bool = False) -> tuple[str, list[str]]:
+    title, *lines = progress_chart(replace(made(values, kept), maximize=maximize), 60, 12)
+    assert len(lines) == 12
+    return title, lines
+
+
 def test_one_bad_attempt_does_not_flatten_the_progress():
     random.seed(1)
     values: list[float | None] = [1 - i / 100 + random.random() / 10 for i in range(30)]
     values[17] = 1e6
-    lines = progress_chart(made(values, {0, 5, 12, 20}), 60, 12)
-    assert len(lines) == 12 and not any("e+06" in line or "1000000" in line for line in lines)
+    title, lines = drawn(values, {0})
+    assert not any("e+06" in line or "1000000" in line for line in lines)
+    assert title == "loss by attempt: • each, the line is the best so far; 1 off the chart"
+
+
+def test_every_attempt_is_in_the_progress_also_the_worst_fifth():
+    values = [*[1 - i / 20 for i in range(4)], *[1.5 + i / 10 for i in range(6)]]
+    title, lines = drawn(list(values), {0, 1, 2, 3})
+    assert "".join(lines).count("•") == 10 and "off the chart" not in title
+    assert any(line.lstrip().startswith("2┤") for line in lines), "the axis goes as far as they do"
+
+
+def test_crashes_are_in_the_progress_at_the_worse_edge():
+    falling: list[float | None] = [1.0, None, 0.9, 0.8, None, 0.7]
+    rising = [value and 2 - value for value in falling]
+    for values, maximize, row in ((falling, False, 1), (rising, True, -3)):
+        title, lines = drawn(values, {0, 2, 3, 5}, maximize)
+        assert lines[row].count("x") == 2 and "x crashed" in title
+    title, *lines = progress_chart(made(falling, {0, 2, 3, 5}), 60, 12, unicode=False)
+    assert "x crashed" in title and (title + "".join(lines)).isascii() and lines[1].count("x") == 2
+
+
+def test_kept_values_of_many_magnitudes_are_on_an_axis_of_magnitudes():
+    title, lines = drawn([1e6, 1e4, 1e2, 1.0], {0, 1, 2, 3})
+    marks = [float(line.split("┤")[0]) for line in lines if "┤" in line]
+    assert marks == pytest.approx([1e6, 1e3, 1], rel=0.01) and "off" not in title
 
 
 def test_without_values_there_is_no_progress_to_draw():
