@@ -11,10 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 from autoresearch_kit.core.budget import Ending, Limits, Spent, ending
 from autoresearch_kit.core.records import Attempt, Cost, Proposal
+from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.ledger.owed import read_owed, write_owed
 from autoresearch_kit.ratchet import NoAttempt, Note, Run, Trouble, Watch
 
@@ -168,6 +170,8 @@ class Turns:
         then = f"it is asked again in {_minutes(seconds)}" if seconds else "the others go on meanwhile"
         text = f"{reason}; {then}"
         self._watch(Trouble(text, "rate_limited") if self._rested >= RESTS_TOLD_SECONDS and seconds else Note(text))
+        if seconds:
+            self._watch(Phase("rest", seconds, Path(), failed.agent))
         return seconds
 
     def _idled(self, reason: str, cause: str = "") -> Ending | None:

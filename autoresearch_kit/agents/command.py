@@ -88,7 +88,7 @@ class AgentProcess:
             self._row.argv(self.agent, str(prompt_file), mutable_files(run), resume)
         )
         left = run.desk.left(COST_NAME)
-        self._watch(Phase("agent", timeout_seconds, log))
+        self._watch(Phase("agent", timeout_seconds, log, self.agent.known_as))
         done = self._supervisor.run(
             Command(
                 line,

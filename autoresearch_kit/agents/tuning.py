@@ -37,7 +37,7 @@ class TuningAgent:
 
     def propose(self, run: Run) -> Proposal | Finished | Failed:
         """Let the search program edit the tunables on the desk."""
-        self._watch(Phase("agent", TURN_SECONDS, self._log))
+        self._watch(Phase("agent", TURN_SECONDS, self._log, "search"))
         run.lay_desk({})
         new = [a for a in run.attempts if a.verdict is not None and a.number not in self._told]
         new = [a for a in new if _says_something(a, run.head)]

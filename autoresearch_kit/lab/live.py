@@ -58,7 +58,7 @@ class Live:
     title: str = ""
     """What that tries."""
     agent: str = ""
-    """Who proposed it."""
+    """Who proposed it, or whose turn it is."""
     phase: str = ""
     """As `Phase.name`; empty between two phases."""
     began: float = 0.0
@@ -126,8 +126,9 @@ class LiveFile:
     def phase(self, phase: Phase) -> None:
         """A phase begins."""
         limit = phase.limit_seconds if phase.limit_seconds < ENDLESS_SECONDS else None
-        self._change(phase=phase.name, began=self._clock(), limit_seconds=limit, log=phase.log.name)
-        if phase.name == "agent":
+        whose = {"agent": clean_line(phase.agent, TEXT)} if phase.name in ("agent", "rest") else {}
+        self._change(phase=phase.name, began=self._clock(), limit_seconds=limit, log=phase.log.name, **whose)
+        if whose:
             # One that has no limit goes on while its changes are measured.
             self._session = self.state if limit is None else None
 
@@ -135,7 +136,7 @@ class LiveFile:
         """The attempt is closed."""
         idle = self._session or Live()
         self._change(
-            number=None, title="", agent="", done=0, of_head=False, phase=idle.phase, began=idle.began,
+            number=None, title="", agent=idle.agent, done=0, of_head=False, phase=idle.phase, began=idle.began,
             limit_seconds=idle.limit_seconds, log=idle.log,
         )  # fmt: skip
 
@@ -144,7 +145,7 @@ class LiveFile:
         with self._lock:
             new = replace(self.state, notes=(*self.state.notes, (self._clock(), clean_line(text, TEXT)))[-NOTES:])
             if new.phase == "agent" and self._session is None:
-                new = replace(new, phase="", log="", limit_seconds=None)
+                new = replace(new, phase="", log="", limit_seconds=None, agent="")
             self._write(new)
 
     def end(self, reason: str) -> None:

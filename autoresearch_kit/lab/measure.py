@@ -38,11 +38,13 @@ class Phase:
     """What is going on now, for whoever watches."""
 
     name: str
-    """`agent`, `setup`, `run`, `eval`, `check` or `holdout`."""
+    """`agent`, `rest`, `setup`, `run`, `eval`, `check` or `holdout`."""
     limit_seconds: float
     """What it is meant to take at most: the budget for a run."""
     log: Path
     """Where its output goes."""
+    agent: str = ""
+    """Whose turn, or rest, it is."""
 
 
 Watcher = Callable[[Phase], None]

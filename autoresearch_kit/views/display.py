@@ -22,6 +22,7 @@ SHOWN_VERDICTS = 8
 STYLES = {Outcome.KEEP: "bold green", Outcome.DISCARD: "", Outcome.CRASH: "red", Outcome.LOST: "yellow"}
 PHASE_WORDS = {
     "agent": "the agent thinks",
+    "rest": "the agent waits for its rate limit to end",
     "setup": "set-up",
     "run": "the experiment runs",
     "eval": "evaluation",

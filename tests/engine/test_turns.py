@@ -9,6 +9,7 @@ import pytest
 
 from autoresearch_kit.core.budget import Ending, Limits
 from autoresearch_kit.core.records import Cost, Measurement, Proposal
+from autoresearch_kit.lab.live import Live, read_live
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.ledger.owed import read_owed
 from autoresearch_kit.loop import Failed, Finished, Turns, loop
@@ -65,6 +66,21 @@ def test_rests_double_and_are_no_idle_turns(played: Any) -> None:
     assert pauses == [60, 120, 240, 480, 960, 1800, 1800]
     assert turns.counts == {"rate_limited": 7, "proposed": 1}
     assert "asked again in 60 seconds" in notes[0] and "asked again in 30 minutes" in notes[-2]
+
+
+def test_a_rest_is_seen_from_outside(tiny: Tiny) -> None:
+    seen: list[Live | None] = []
+    project = open_project(tiny.folder)
+    try:
+        with Run(project, "t", lambda event: None) as run:
+            run.open()
+            run.ready()
+            turns = Turns(run, Limits(), run.recorded(lambda event: None))
+            loop(run, Scripted(RATE, 11), turns, lambda seconds: seen.append(read_live(run.cache)))
+    finally:
+        project.repository.close()
+    (live,) = seen
+    assert live and (live.phase, live.limit_seconds) == ("rest", 60) and "asked again" in live.notes[-1][1]
 
 
 def test_it_rests_as_long_as_it_is_told(played: Any) -> None:

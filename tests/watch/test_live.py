@@ -84,19 +84,27 @@ def test_only_the_last_notes_are_kept(live: LiveFile, tmp_path: Path) -> None:
 
 
 def test_an_agent_that_drives_goes_on_when_an_attempt_is_judged(live: LiveFile, tmp_path: Path) -> None:
-    live.phase(Phase("agent", 10 * ENDLESS_SECONDS, Path("/x/logs/session.log")))
+    live.phase(Phase("agent", 10 * ENDLESS_SECONDS, Path("/x/logs/session.log"), "claude"))
+    assert (found := read_live(tmp_path)) and found.agent == "claude"
     live.attempt(attempt())
     live.phase(RUN)
     live.note("the desk was laid anew")
     live.judged()
     assert (found := read_live(tmp_path)) and (found.phase, found.log) == ("agent", "session.log")
-    assert found.limit_seconds is None
+    assert found.limit_seconds is None and found.agent == "claude"
+    live.note("The agent is rate limited; it is asked again in 5 minutes")
+    live.phase(Phase("rest", 300.0, Path(), "claude"))
+    live.judged()
+    assert (found := read_live(tmp_path)) and found.phase == ""
 
 
 def test_an_agent_whose_turn_brought_a_note_is_at_work_no_more(live: LiveFile, tmp_path: Path) -> None:
     live.phase(Phase("agent", 1800.0, Path("/x/logs/0007.agent.log")))
     live.note("The agent is rate limited; it is asked again in 5 minutes")
     assert (found := read_live(tmp_path)) and found.phase == ""
+    live.phase(Phase("rest", 300.0, Path(), "claude"))
+    live.note("something else")
+    assert (found := read_live(tmp_path)) and (found.phase, found.limit_seconds, found.log) == ("rest", 300.0, "")
 
 
 # What others put there
