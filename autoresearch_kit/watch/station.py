@@ -8,6 +8,7 @@ it has, `EPOCH.VERSION`. Within an epoch attempts come and change, and it is tol
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -188,7 +189,8 @@ class Station:
     def _part(self, since: str, here: _State) -> dict[str, Any] | None:
         """What changed since another state of the same epoch; None when that is not known."""
         epoch, _, version = since.partition(".")
-        if epoch != str(here.epoch) or not version.isdigit() or int(version) > here.version or here.campaign is None:
+        was_here = re.fullmatch("[0-9]{1,9}", version) is not None and int(version) <= here.version
+        if epoch != str(here.epoch) or not was_here or here.campaign is None:
             return None
         with self._work:
             if (since, here.name) not in self._parts:

@@ -16,15 +16,18 @@ import errno
 import hmac
 import re
 import secrets
+import select
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from autoresearch_kit.core.errors import ArkError, UsageError
+from autoresearch_kit.core.records import clean_line
 from autoresearch_kit.project import Project
 from autoresearch_kit.watch.station import Station, as_event
 
@@ -37,6 +40,8 @@ TIMEOUT_SECONDS = 10.0
 """For a reader to ask, and to take each piece."""
 BEAT_SECONDS = 15.0
 """A connection that says nothing for so long gets a word, so that both ends know that the other is there."""
+GLANCE_SECONDS = 0.5
+"""So often each connection is looked at whether the page is still there: its place is another's then."""
 PIECE = 64 * 2**10
 """Bytes that are sent at a time."""
 HEADERS = {
@@ -128,9 +133,12 @@ class _Server(ThreadingHTTPServer):
             self._silent.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Readers go at any moment; everything else is a mistake of ours, to be seen where this was started."""
-        if not self.is_over and not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
+        """Readers go at any moment; everything else is a mistake of ours, said in one line where this was started."""
+        error = sys.exception()
+        if not self.is_over and not isinstance(error, OSError):
+            text = clean_line(f"{type(error).__name__}: {error}", 200)
+            with contextlib.suppress(OSError, ValueError):  # a terminal that is gone
+                print(f"ark: a question of a browser could not be answered: {text}", file=sys.stderr, flush=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -153,7 +161,12 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def do_GET(self) -> None:
-        asked = urlsplit(self.path)
+        try:
+            asked = urlsplit(self.path)
+            query = parse_qs(asked.query)
+        except ValueError:  # such as http://[
+            self.send_error(400)
+            return
         _, _, rest = asked.path.partition("/")
         token, slash, what = rest.partition("/")
         if not hmac.compare_digest(token.encode("utf-8", "replace"), self.server.token.encode()):
@@ -161,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.server.heard(self.connection)
         if what == "events":
-            self._events(parse_qs(asked.query))
+            self._events(query)
         elif not slash:
             self._send(308, b"", "text/plain", {"Location": f"/{self.server.token}/"})
         elif not what:
@@ -174,26 +187,40 @@ class _Handler(BaseHTTPRequestHandler):
             status, body, kind = 200, self.server.station.page(), "html"
         except ArkError as error:  # such as a repository that is gone
             status, body, kind = 500, f"{error.message}\n".encode("utf-8", "replace"), "plain"
+        except Exception:
+            self.send_error(500)
+            raise
         self._send(status, body, f"text/{kind}; charset=utf-8")
 
     def _events(self, query: dict[str, list[str]]) -> None:
         """What is new, for as long as it is read."""
-        if not self.server.readers.acquire(blocking=False):
+        # Of a page that was just closed or read anew the place is free in a moment.
+        if not self.server.readers.acquire(timeout=2 * GLANCE_SECONDS):
             self.send_error(503)
             return
         try:
             with self.server.station.reader(), contextlib.suppress(ArkError):  # the page asks again
                 self._begin(200, "text/event-stream; charset=utf-8")
                 state, stamp = query.get("since", [""])[0], -1
-                while True:
-                    news = self.server.station.next_news(state, stamp, BEAT_SECONDS)
-                    if news is None:
-                        self._write(b"event: beat\ndata:\n\n")
+                beat = time.monotonic() + BEAT_SECONDS
+                while not self._is_gone():
+                    news = self.server.station.next_news(state, stamp, min(BEAT_SECONDS, GLANCE_SECONDS))
+                    if news is not None:
+                        state, stamp = news.state, news.stamp
+                        self._write(as_event(news))
+                    elif time.monotonic() < beat:
                         continue
-                    state, stamp = news.state, news.stamp
-                    self._write(as_event(news))
+                    else:
+                        self._write(b"event: beat\ndata:\n\n")
+                    beat = time.monotonic() + BEAT_SECONDS
         finally:
             self.server.readers.release()
+
+    def _is_gone(self) -> bool:
+        """Whether the other end has closed; a write would learn of that only at the second try."""
+        look = select.poll()
+        look.register(self.connection, select.POLLIN)
+        return bool(look.poll(0)) and not self.connection.recv(1, socket.MSG_PEEK)
 
     def _send(self, status: int, body: bytes, kind: str, more: dict[str, str] | None = None) -> None:
         self._begin(status, kind, {"Content-Length": str(len(body)), **(more or {})})
@@ -217,6 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
             403: "Not by this address. Open the one that `ark watch --web` printed, token and all.",
             404: "There is nothing here but the page itself.",
             405: "This can only be read.",
+            500: "The page could not be made; where `ark watch --web` was started it says why.",
             503: f"{READERS} pages are open already. Close one of them.",
         }
         more = {"Allow": "GET"} if code == 405 else {}
