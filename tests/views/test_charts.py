@@ -142,6 +142,17 @@ def test_labels_are_cut_never_on_one_another_and_text_only():
     assert not list(picture.iter(f"{SVG}script"))
 
 
+def test_a_label_on_the_right_of_its_mark_gives_way_to_one_on_the_left_of_the_next():
+    def shown(*rows: tuple[str, float, str]) -> list[str]:
+        picture = drawn(chart.progress(campaign(*rows, *[("discard", 1.0, "")] * 5, maximize=True)))
+        both = [*marks(picture, "labels"), *marks(picture, "labels_right")]
+        return [t.text or "" for t in both if float(t.get("opacity", "1")) > 0]
+
+    title = "about a hundred pixels"
+    assert shown(("keep", 1.0, "Baseline"), ("keep", 1 + 1e-9, title), ("keep", 1e9, "far")) == [title, "far"]
+    assert shown(("keep", 1.0, "Baseline"), ("keep", 2.0, title), ("keep", 2.1, "far")) == [title, "far", "Baseline"]
+
+
 def test_a_large_first_gain_is_labelled_where_there_is_room():
     first = ("keep", 0.5, "the change that made all the difference")
     picture = drawn(chart.progress(campaign(("keep", 1.0), first, *[("discard", 0.6)] * 30, ("keep", 0.4))))

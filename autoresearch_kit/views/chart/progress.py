@@ -135,6 +135,16 @@ def progress(campaign: Campaign, *, dark: bool = False, data: bool = True) -> Sp
                                 "window": [{"op": "lead", "field": "number", "as": "next"}],
                                 "sort": [{"field": "number"}],
                             },
+                            {"calculate": _BEGIN, "as": "begin"},
+                            {"calculate": _LOG_LEVEL if axis.log else _LEVEL, "as": "level"},
+                            {
+                                "window": [
+                                    {"op": "lead", "param": ahead, "field": name, "as": f"{name}_{ahead}"}
+                                    for ahead in _AHEAD
+                                    for name in ("begin", "level")
+                                ],
+                                "sort": [{"field": "number"}],
+                            },
                             {"calculate": _RIGHT, "as": "right"},
                         ],
                         "layer": [
@@ -154,11 +164,24 @@ def progress(campaign: Campaign, *, dark: bool = False, data: bool = True) -> Sp
 
 
 # Labels stand on the better side of the line and to the left of their marks, where few others are; to the right only
-# where there is no room on the left, and the line goes on long enough before it turns towards them.
-_SCALE, _NEEDED = "width / (1.024 * last)", "(6.3 * length(datum.label) + 8)"
-_RIGHT = (
-    f"(datum.number + 0.012 * last) * {_SCALE} < {_NEEDED}"
-    f" && ((isValid(datum.next) ? datum.next : 1.012 * last) - datum.number) * {_SCALE} > {_NEEDED}"
+# where there is no room on the left, the line goes on long enough before it turns towards them, and none of the next few
+# labels begins there at about the same height. Vega keeps labels of one side apart; those of two sides it could only by
+# drawing them on a canvas, which a picture without a browser has not.
+_SCALE, _NEEDED = "width / (1.024 * last)", "(min(220, 6.8 * length(datum.label)) + 8)"
+_X = f"((datum.number + 0.012 * last) * {_SCALE})"
+_TO_THE_RIGHT = (
+    f"({_X} < {_NEEDED} && ((isValid(datum.next) ? datum.next : 1.012 * last) - datum.number) * {_SCALE} > {_NEEDED})"
+)
+_BEGIN = f"{_TO_THE_RIGHT} || {_X} < min(220, 4.5 * length(datum.label)) ? null : {_X} - {_NEEDED}"
+_LEVEL = "height * (datum.y - low) / (high - low)"
+_LOG_LEVEL = "height * log(datum.y / low) / log(high / low)"
+_AHEAD = (1, 2, 3, 4)
+_LABEL_HEIGHT = 28
+"""Pixels, with the place that a label moves to when the one at its mark is taken."""
+_RIGHT = _TO_THE_RIGHT + "".join(
+    f" && !(isValid(datum.begin_{n}) && datum.begin_{n} < {_X} + {_NEEDED}"
+    f" && abs(datum.level_{n} - datum.level) < {_LABEL_HEIGHT})"
+    for n in _AHEAD
 )
 
 
