@@ -280,8 +280,7 @@ def read_runs(repository: Repository, spec: str | None = None) -> list[tuple[Led
         folder = found.name.rpartition("/")[0]
         name = of_folder.get(folder, "")
         if not name:
-            match = _REF.fullmatch(found.name)
-            name = of_folder[folder] = match["name"] if match and _is_run(match["name"]) else ""
+            name = of_folder[folder] = run_name(found.name)
             if name:
                 runs[name] = (Ledger(repository, "", name), [])
         if name:
@@ -303,6 +302,27 @@ def read_runs(repository: Repository, spec: str | None = None) -> list[tuple[Led
         if name not in copies and (spec is None or attempts[0].spec in ("", spec)):
             whole.append((ledger, sorted(attempts, key=_number)))
     return whole
+
+
+def run_name(ref: str) -> str:
+    """The run, here or fetched, that `ref` is an attempt of; empty for any other ref."""
+    match = _REF.fullmatch(ref)
+    return match["name"] if match and _is_run(match["name"]) else ""
+
+
+def find_problems(repository: Repository, refs: Mapping[str, str]) -> dict[str, str]:
+    """Which runs among attempts, given as refs with their commits, hold one that is no record; the first of each.
+
+    The run's name with a sentence. One git.
+    """
+    problems: dict[str, str] = {}
+    for found in repository.commits([*refs.items()]):
+        name = run_name(found.name)
+        try:
+            list(Ledger(repository, "", name)._parse((found[:5],)))
+        except ArkError as error:
+            problems.setdefault(name, error.message)
+    return problems
 
 
 def _number(attempt: Attempt) -> int:

@@ -10,6 +10,7 @@ from made_runs import SPEC, Shared, add, reserve, run
 from small_repository import BASELINE, DISCARD, GOOD, git
 
 from autoresearch_kit.core.errors import ArkError, UsageError
+from autoresearch_kit.ledger.git import Repository
 from autoresearch_kit.ledger.ideas import read_ideas, write_idea
 from autoresearch_kit.ledger.ledger import Ledger, names, pick, read_latest, read_runs, tags
 from autoresearch_kit.ledger.mirror import Fetched, fetch
@@ -108,6 +109,68 @@ def test_a_run_that_is_gone_there_is_kept_until_it_is_pruned(shared: Shared) -> 
     }
     assert shared.refs(shared.here) == left
     assert fetch(shared.here, "origin", PREFIX, prune=True).gone == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("refs/heads/autoresearch/t", "refs/heads/autoresearch/t/more"),
+        ("refs/heads/autoresearch", "refs/heads/autoresearch/t"),
+        ("refs/heads/autoresearch/t/more", "refs/heads/autoresearch/t"),
+    ],
+)
+def test_a_branch_that_became_a_folder_there(shared: Shared, old: str, new: str) -> None:
+    git(shared.hub, "update-ref", old, "main")
+    fetch(shared.here, "origin", PREFIX)
+    git(shared.here.root, "fetch", "-q", "origin")
+    delete_below(shared.hub, old)
+    git(shared.hub, "update-ref", new, "main")
+    before = shared.refs(shared.here)
+    with pytest.raises(ArkError, match=r"^refs/\S+ is in the way of refs/\S+, which origin has now") as caught:
+        fetch(shared.here, "origin", PREFIX)
+    assert caught.value.hint.endswith("ark fetch origin --prune") and shared.refs(shared.here) == before
+    fetch(shared.here, "origin", PREFIX, prune=True)
+    mine = new.replace("heads", "remotes/origin")
+    assert shared.refs(shared.here)[mine] == shared.refs()[new]
+    assert shared.refs(shared.here).keys() - before.keys() == {mine}
+
+
+def test_a_run_whose_name_became_a_ref_is_kept_until_it_is_pruned(shared: Shared) -> None:
+    push(shared.there, "origin", [run(shared.there, "t")])
+    fetch(shared.here, "origin", PREFIX)
+    delete(shared, "refs/ark/t/*")
+    git(shared.hub, "update-ref", "refs/ark/t", "main")
+    with pytest.raises(ArkError, match="refs/ark-remotes/origin/t/0000 is in the way of refs/ark-remotes/origin/t,"):
+        fetch(shared.here, "origin", PREFIX)
+    assert found(shared) == ["origin/t 3"]
+    assert fetch(shared.here, "origin", PREFIX, prune=True).gone == ("origin/t",)
+    assert found(shared) == []
+
+
+def test_what_is_no_run_gives_way(shared: Shared) -> None:
+    git(shared.hub, "update-ref", "refs/ark/t", "main")
+    fetch(shared.here, "origin", PREFIX)
+    delete(shared, "refs/ark/t")
+    ledger = run(shared.there, "t")
+    write_idea(shared.there, "t", "wider", "they")
+    push(shared.there, "origin", [ledger])
+    fetch(shared.here, "origin", PREFIX)
+    delete(shared, "refs/ark/t/ideas/*")
+    git(shared.hub, "update-ref", "refs/ark/t/ideas", "main")
+    assert fetch(shared.here, "origin", PREFIX).runs == (Fetched("origin/t", 3, 0),)
+
+
+def test_many_runs_take_no_more_gits_than_few(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    command = Repository.command
+    monkeypatch.setattr(Repository, "command", lambda self, *args: started.append(args[0]) or command(self, *args))
+    counts = []
+    for made in ("a", "bcd"):
+        push(shared.there, "origin", [run(shared.there, tag, attempts=1) for tag in made])
+        started.clear()
+        fetch(shared.here, "origin", PREFIX)
+        counts.append(sorted(started))
+    assert counts[0] == counts[1] and counts[0].count("cat-file") == 1
 
 
 def delete(shared: Shared, *patterns: str) -> None:
