@@ -95,7 +95,7 @@ def _charts(rows: Sequence[Row]) -> list[dict[str, str]]:
             names = ", ".join(run_name(run) for run in drawn)
             spec = {name: chart.runs(drawn, by, dark=name == "dark") for name in ("light", "dark")}
             pictures = {name: base64.b64encode(chart.to_svg(one).encode()).decode() for name, one in spec.items()}
-            heading = f"{clean_line(runs[0].metric, 80)}, best so far over {by}"
+            heading = f"{clean_line(runs[0].metric, 80)}, {chart.line_words(drawn)} over {by}"
             made.append({"heading": heading, "text": f"{heading}, of {names}", **pictures})
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median
+from statistics import median_low
 
 from autoresearch_kit.core.budget import Spent
 from autoresearch_kit.core.records import Attempt
@@ -49,7 +49,7 @@ def rate(attempts: Sequence[Attempt]) -> float | None:
     steps = [after - before for before, after in pairwise(moments)]
     if len(steps) < 2:
         return None
-    usual = max(1.0, median(steps))
+    usual = max(1.0, median_low(steps))  # of two steps one may be a pause
     counted = [step for step in steps if 0 <= step <= BREAK * usual]
     seconds = sum(counted)
     return 3600 * len(counted) / seconds if seconds else None

@@ -15,5 +15,6 @@ from autoresearch_kit.views.chart.progress import best_rows as best_rows
 from autoresearch_kit.views.chart.progress import present_marks as present_marks
 from autoresearch_kit.views.chart.progress import progress as progress
 from autoresearch_kit.views.chart.progress import progress_row as progress_row
+from autoresearch_kit.views.chart.runs import line_words as line_words
 from autoresearch_kit.views.chart.runs import run_rows as run_rows
 from autoresearch_kit.views.chart.runs import runs as runs

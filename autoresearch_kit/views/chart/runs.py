@@ -67,7 +67,7 @@ def runs(campaigns: Sequence[Campaign], by: str = "attempts", *, dark: bool = Fa
     color = {"field": "run", "type": "nominal", "scale": colors, "legend": legend}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "description": f"best {' or '.join(metrics)} so far of {len(names)} runs by {by}",
+        "description": f"{' or '.join(metrics)}, {line_words(campaigns)} of {len(names)} runs by {by}",
         "width": WIDTH,
         "height": HEIGHT,
         "background": ink.background,
@@ -95,6 +95,12 @@ def runs(campaigns: Sequence[Campaign], by: str = "attempts", *, dark: bool = Fa
             },
         ],
     }
+
+
+def line_words(campaigns: Sequence[Campaign]) -> str:
+    """What the lines of these runs are: `best so far`, or `the head` where one of them ever went back."""
+    names = {campaign.line_name for campaign in campaigns}
+    return "best so far" if names == {"the best so far"} else "the head"
 
 
 def run_rows(campaign: Campaign, by: str) -> list[Spec]:

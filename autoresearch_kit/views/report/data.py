@@ -100,15 +100,16 @@ def chart_words(campaign: Campaign) -> str:
         return "No attempts yet."
     better = "higher" if campaign.maximize else "lower"
     tried = len(campaign.tried)
-    words = f"{campaign.metric} of {tried} attempts; {better} is better."
+    words = f"{campaign.metric} of {tried} attempt{'s' * (tried != 1)}; {better} is better."
     first, best = campaign.baseline, campaign.best
     if first and best and first.value is not None and best.value is not None:
         kept = sum(a.outcome is Outcome.KEEP for a in campaign.since_baseline) - 1
         since = f" since the baseline of attempt {first.number}" if len(campaign.baselines) > 1 else ""
         name = campaign.line_name
-        words += f" {name[0].upper()}{name[1:]} went from {apart(first.value, best.value)} to"
+        if not kept:
+            return f"{words} No change was kept{since or ' so far'}; the line is {name}."
+        words += f" {name[0].upper()}{name[1:]}, the line, went from {apart(first.value, best.value)} to"
         words += f" {apart(best.value, first.value)} in {kept} kept change{'s' * (kept != 1)}{since}."
-        words += f" The line is {name}."
     return words
 
 

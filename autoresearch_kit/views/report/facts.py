@@ -11,7 +11,7 @@ from autoresearch_kit.core.campaign import ARK, BRANCH, Campaign
 from autoresearch_kit.core.entry import NO_GAIN, gain_percent, gain_short, gain_words, percent_of
 from autoresearch_kit.core.history import History
 from autoresearch_kit.core.outlook import Outlook
-from autoresearch_kit.core.records import Attempt, Cost, Outcome, number
+from autoresearch_kit.core.records import Attempt, Cost, Outcome
 from autoresearch_kit.core.verification import State, Verification, block_lines
 from autoresearch_kit.core.words import apart, at_least, digits, duration, money, percent, rate
 from autoresearch_kit.views.worktime import elapsed
@@ -51,14 +51,17 @@ def summary(campaign: Campaign, verifications: Sequence[Verification] = ()) -> F
         "elapsed_seconds": spent,
         "work_seconds": work,
         "measured_seconds": measured,
+        "baseline_seconds": measured - sum(a.seconds for a in campaign.tried),
         "cost": {"seconds": cost.seconds, "tokens": cost.tokens, "money": cost.money},
     }
     after = f"from {apart(start, best_value)}" if start is not None and best is not first else ""
     top = campaign.top
-    if top is not None and best_value not in (None, top.value):
-        after += f"; the head, attempt {top.number} had {number(top.value or 0.0)}"
+    is_top = top is None or top.value is None or best_value in (None, top.value)
+    if top is not None and top.value is not None and not is_top:
+        after += f"; attempt {top.number} had {apart(top.value, best_value)}"
+    label = f"best {campaign.metric}" if is_top else f"{campaign.metric} of the head"
     tiles = [
-        ("best", f"best {campaign.metric}", "none yet" if best_value is None else apart(best_value, start), after),
+        ("best", label, "none yet" if best_value is None else apart(best_value, start), after),
         ("gain", "gain", *_gain_tile(campaign, of_head(campaign, verifications) is not None)),
         ("attempts", "attempts", f"{tried}", _counts(found)),
         ("time", "time at work" if work else "time", *_time_tile(tried, work, spent, measured)),
@@ -75,12 +78,12 @@ def _gain_tile(campaign: Campaign, verified: bool) -> tuple[str, str]:
         since = f" since the baseline of attempt {first.number}" if first and campaign.kept else " so far"
         return "none", f"no change kept{since}" if campaign.tried else ""
     doubt = "" if verified else ", not verified"
-    words = gain_words(first.value, best.value, campaign.maximize)
-    if " times " in words:
-        return f"{words.partition(' ')[0]} times", f"the baseline{doubt}"
-    if words == NO_GAIN:
+    if gain_words(first.value, best.value, campaign.maximize) == NO_GAIN:
         return "none", "no better than the baseline"
-    return gain_short(first.value, best.value, campaign.maximize), f"over the baseline{doubt}"
+    # In percent, also where others say `14 times`: so are the gains in the tables, and they add up to it.
+    share = gain_percent(first.value, best.value, campaign.maximize)
+    words = percent(share) or gain_short(first.value, best.value, campaign.maximize)
+    return words, f"over the baseline{doubt}"
 
 
 def _counts(found: Mapping[str, Any]) -> str:
@@ -189,38 +192,42 @@ def claims(campaign: Campaign, verifications: Sequence[Verification]) -> Found:
     """What may be said of the gain: the verification of the head if there is one, and what the noise lets be seen."""
     found: Found = {"headline": "", "block": [], "sentences": []}
     say = found["sentences"].append
-    best, verified = campaign.best, of_head(campaign, verifications)
+    verified, outlook = of_head(campaign, verifications), _outlook(campaign)
     if verified is not None:
         lines = block_lines(verified)
         found["headline"], found["block"] = lines[0], [line for line in lines[1:] if line]
         say("Baseline and head were measured anew, in turn and with fresh seeds, by `ark verify`: publish this number.")
-    elif campaign.kept:
-        say(_UNVERIFIED)
+    elif any(a.outcome is Outcome.KEEP for a in campaign.since_baseline[1:]):
+        luck = "" if outlook is not None and outlook.noise.none else ", so it may owe something to luck"
+        say(f"The best value was kept because it looked good{luck}. {_VERIFY}")
         if verifications and verifications[-1].gain is not None:
             say(f"The last verification is of attempt {verifications[-1].head.attempt}, which is no longer the head.")
     elif campaign.attempts:
-        say("Nothing was kept so far, so there is no gain to claim.")
+        since = "since the last baseline" if campaign.kept else "so far"
+        say(f"Nothing was kept {since}, so there is no gain to claim.")
     if campaign.source != ARK:
         say(
             "These numbers are as their own log tells them: `ark` measured none of them and cannot say what the "
             "noise is."
         )
-    elif campaign.spec is not None and best is not None:
-        for sentence in _noise(campaign, best):
+    elif outlook is not None:
+        for sentence in _noise(outlook):
             say(sentence)
     return found
 
 
-_UNVERIFIED = (
-    "The best value was kept because it looked good, so it may owe something to luck. `ark verify` measures baseline "
-    "and head anew, in turn: that is the number to publish."
-)
+_VERIFY = "`ark verify` measures baseline and head anew, in turn: that is the number to publish."
 
 
-def _noise(campaign: Campaign, best: Attempt) -> list[str]:
-    assert campaign.spec is not None
-    outlook = Outlook.of(campaign.spec, campaign.attempts, best, History(campaign.attempts))
-    noise = outlook.noise
+def _outlook(campaign: Campaign) -> Outlook | None:
+    """What is known of the noise of a run that `ark` measured."""
+    if campaign.source != ARK or campaign.spec is None or campaign.best is None:
+        return None
+    return Outlook.of(campaign.spec, campaign.attempts, campaign.best, History(campaign.attempts))
+
+
+def _noise(outlook: Outlook) -> list[str]:
+    noise, decision = outlook.noise, outlook.spec.decision
     if not noise.freedom:
         return ["Nothing was measured twice, so nothing is known of the noise: a small gain may be luck."]
     if noise.none:
@@ -228,13 +235,13 @@ def _noise(campaign: Campaign, best: Attempt) -> list[str]:
     if not outlook.is_noisy:
         return []
     found = [
-        f"One measurement has a noise of {outlook.amount(noise.sd)} (standard deviation, from {noise.freedom} "
-        f"repeated measurement{'s' * (noise.freedom > 1)})."
+        f"The noise of one measurement, its standard deviation, is {outlook.amount(noise.sd)}, as known from "
+        f"{noise.freedom} repeated measurement{'s' * (noise.freedom > 1)}."
     ]
-    if campaign.spec.decision.rule == "sequential":
+    if decision.rule == "sequential":
         gain = outlook.gain
         if math.isinf(gain):
-            found.append(f"With this noise no gain can be detected in {campaign.spec.decision.max_runs} runs each.")
+            found.append(f"With this noise no gain can be detected in {decision.max_runs} runs each.")
         else:
             found.append(
                 f"The smallest gain that is found four times in five is {outlook.amount(gain)}: "
