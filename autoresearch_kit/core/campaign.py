@@ -76,6 +76,11 @@ class Campaign:
         """The attempts from the last baseline on, that included; all where there is none."""
         return self.attempts[self.attempts.index(self.baseline) :] if self.baseline else self.attempts
 
+    @property
+    def kept_since_baseline(self) -> tuple[Attempt, ...]:
+        """Changes kept since the last baseline."""
+        return tuple(a for a in self.since_baseline if a.outcome is Outcome.KEEP and not a.is_baseline)
+
     @cached_property
     def _line(self) -> tuple[Attempt | None, ...]:
         """The best after each attempt: the head, or of another loop's log the best kept since the baseline."""

@@ -55,7 +55,7 @@ def test_a_new_baseline_alone_is_no_gain() -> None:
     run = campaign(ANEW[:3])
     assert tiles(run)["gain"][1:] == ("none", "no change kept since the baseline of attempt 2")
     assert "No change was kept since the baseline of attempt 2" in chart_words(run)
-    assert facts.claims(run)["sentences"][0].startswith("Nothing was kept since the last baseline")
+    assert facts.claims(run, [])["sentences"][0].startswith("Nothing was kept since the last baseline")
 
 
 def test_the_line_of_another_loop_never_gets_worse() -> None:

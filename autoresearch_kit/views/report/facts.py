@@ -197,7 +197,7 @@ def claims(campaign: Campaign, verifications: Sequence[Verification]) -> Found:
         lines = block_lines(verified)
         found["headline"], found["block"] = lines[0], [line for line in lines[1:] if line]
         say("Baseline and head were measured anew, in turn and with fresh seeds, by `ark verify`: publish this number.")
-    elif any(a.outcome is Outcome.KEEP for a in campaign.since_baseline[1:]):
+    elif campaign.kept_since_baseline:
         luck = "" if outlook is not None and outlook.noise.none else ", so it may owe something to luck"
         say(f"The best value was kept because it looked good{luck}. {_VERIFY}")
         if verifications and verifications[-1].gain is not None:
