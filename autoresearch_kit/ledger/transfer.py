@@ -132,6 +132,17 @@ class _Outgoing:
         own = f"{ROOT}{self.ledger.tag}/"
         return [(own + ref.removeprefix(self.root), ref) for ref in refs if ref.startswith(self.root)]
 
+    def names_among(self, there: Mapping[str, str]) -> list[str]:
+        """What this run is called there already, in order; no name under which it went on elsewhere."""
+        mine = self.ledger.repository.refs(f"{ROOT}{self.ledger.tag}/", "refname", "objectname")
+        ours = {ref.removeprefix(f"{ROOT}{self.ledger.tag}/"): oid for ref, oid in mine}
+        names = {ref.split("/")[2] for ref, oid in there.items() if oid == self.baseline and ref.endswith("/0000")}
+        for ref, oid in there.items():
+            _, _, name, *rest = ref.split("/")
+            if ref.startswith(ROOT) and ours.get("/".join(rest)) != oid:
+                names.discard(name)
+        return sorted(names)
+
     def pushed(self, remote: str, new: Iterable[str]) -> Pushed:
         fresh = {ref.removeprefix(self.root) for ref in new if ref.startswith(self.root)}
         count = sum(f"{number:04d}" in fresh for number in self.numbers)
@@ -180,9 +191,7 @@ def _diverged(remote: str, run: _Outgoing, ref: str, there: Mapping[str, str]) -
     number = ref.removeprefix(run.root)
     if there.get(f"{run.root}0000", run.baseline) != run.baseline:
         what = f"{remote} has another run called {run.tag}"
-        known = sorted(
-            name.split("/")[2] for name, oid in there.items() if oid == run.baseline and name.endswith("/0000")
-        )
+        known = run.names_among(there)
         if known:
             what += f"; this one is there as {known[0]}"
             share = share.replace("NAME", known[0])

@@ -110,6 +110,13 @@ def test_a_run_that_went_on_in_two_places(shared: Shared) -> None:
     add(ledger, KEEP, "Ours")
     with pytest.raises(ArkError, match=r"^run t went on elsewhere: 0003 on origin is not what it is here$"):
         push(shared.here, "origin", [ledger])
+    push(shared.there, "origin", [run(shared.there, "taken", "Another")])
+    with pytest.raises(ArkError, match=r"^origin has another run called taken$") as caught:
+        push(shared.here, "origin", [ledger], "taken")
+    assert caught.value.hint.endswith("--tag t --as NAME"), "not t, which is refused"
+    push(shared.here, "origin", [ledger], "t-here")
+    with pytest.raises(ArkError, match="another run called taken; this one is there as t-here"):
+        push(shared.here, "origin", [ledger], "taken")
 
 
 def test_a_branch_that_somebody_moved(shared: Shared) -> None:
