@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from autoresearch_kit.core.campaign import ARK, Campaign
 from autoresearch_kit.core.entry import gain_words
 from autoresearch_kit.core.records import Outcome, clean_line, number
 from autoresearch_kit.core.words import apart, rate
+from autoresearch_kit.lab.live import Live
 from autoresearch_kit.ledger.ledger import seconds_of
 from autoresearch_kit.views.display import PHASE_WORDS, clock, verdict_line
 from autoresearch_kit.watch.log import MEASURING
@@ -72,7 +74,7 @@ class Painter:
             f"  on {clean_line(campaign.branch, NAME)}" if campaign.branch and campaign.branch != campaign.name else ""
         )
         head = Text.assemble(spec, (f"run {clean_line(campaign.name, NAME)}", "bold"), branch)
-        state = ("running", "bold green") if picture.at_work else ("not running", "bold")
+        state = ("running", "bold green") if picture.at_work else (state_words(campaign), "bold")
         lines = [_spread(head, Text(*state), width)]
         if activity := self._activity(picture, width):
             lines.append(activity)
@@ -134,7 +136,7 @@ class Painter:
         words.append(f"{counts[Outcome.CRASH]} crashed")
         if counts[Outcome.LOST]:
             words.append(f"{counts[Outcome.LOST]} lost")
-        pace = f"; {rate(picture.rate)} an hour" if picture.rate else ""
+        pace = f"; {rate(picture.rate)} an hour lately" if picture.rate else ""
         total = sum(counts.values())
         return Text(f"{total} attempt{'' if total == 1 else 's'}: {', '.join(words)}{pace}")
 
@@ -175,8 +177,9 @@ class Painter:
         curve = picture.curve
         if curve is None:
             return []
-        title = f"{curve.name} by {curve.along}, attempt {picture.curve_number}: {number(curve.points[-1][1])}"
-        state = (picture.curve_number, len(curve.points), curve.points[-1])
+        whose = f"attempt {picture.curve_number}{', the head in turn' if picture.curve_of_head else ''}"
+        title = f"{curve.name} by {curve.along}, {whose}: {number(curve.points[-1][1])}"
+        state = (picture.curve_number, picture.curve_of_head, len(curve.points), curve.points[-1])
         chart = self._remembered(
             "curve", (width, height), state, 0.0, lambda: curve_chart(curve, width, height - 1, self._unicode)
         )
@@ -225,16 +228,44 @@ def activity_words(picture: Picture, shorter: int = 0) -> str:
     again = f", run {live.done + 1}" if live.done else ""
     whose = " (the head, in turn)" if live.of_head else ""
     phase = PHASE_WORDS.get(live.phase, live.phase)
-    return (f"{attempt}{again}{whose}: {phase}", f"{attempt}{again}: {phase}", f"{attempt}: {phase}", phase)[shorter]
+    return (
+        f"{attempt}{again}{whose}: {phase_words(live)}",
+        f"{attempt}{again}: {phase}",
+        f"{attempt}: {phase}",
+        phase,
+    )[shorter]
+
+
+def phase_words(live: Live) -> str:
+    """What the phase is, with the name of the agent whose turn it is."""
+    is_turn = live.phase in ("agent", "rest") and live.agent
+    return PHASE_WORDS.get(live.phase, live.phase) + (f" ({clean_line(live.agent, 40)})" if is_turn else "")
+
+
+def is_fetched(campaign: Campaign) -> bool:
+    """Whether it is another machine's, of which only its records are here."""
+    return campaign.source == ARK and "/" in campaign.name
+
+
+def state_words(campaign: Campaign) -> str:
+    """How a run is that nobody of this machine works on."""
+    return "fetched" if is_fetched(campaign) else "not running" if campaign.source == ARK else "read once"
 
 
 def at_rest_words(picture: Picture) -> str:
     """Why nothing goes on, or nothing is known of what does."""
     if picture.at_work:
-        return "some process holds this run and does not say what it does, as `ark verify`"
-    assert picture.campaign is not None
+        if picture.being_verified:
+            return "`ark verify` measures baseline and head anew"
+        return "some process holds this run and does not say what it does"
+    campaign = picture.campaign
+    assert campaign is not None
+    if is_fetched(campaign):
+        last_began = _minute(campaign.attempts[-1].started) if campaign.attempts else ""
+        began = f"; the last attempt that is here began at {last_began}" if last_began else ""
+        return f"whether it goes on is known where it was fetched from{began}"
     last = picture.last
-    again = f"to go on: ark run --tag {clean_line(picture.campaign.name, NAME)}"
+    again = f"to go on: ark run --tag {clean_line(campaign.name, NAME)}"
     if last is None:
         return ""
     if last.ended is None:
@@ -247,7 +278,7 @@ def left_words(picture: Picture) -> str:
     """What may still be used up, and what was spent; empty when there is nothing to say."""
     left, spent, words, used = picture.left, picture.spent, [], []
     if left.attempts is not None:
-        words.append(f"{left.attempts} attempts")
+        words.append(f"{left.attempts} attempt{'' if left.attempts == 1 else 's'}")
     if left.hours is not None:
         words.append(clock(3600 * left.hours))
     if left.patience is not None:
@@ -263,8 +294,22 @@ def left_words(picture: Picture) -> str:
     expected = left.expected_hours(picture.rate) if picture.at_work else None
     parts = [f"left: {', '.join(words)}"] if words else []
     if expected is not None and expected != left.hours:
-        parts.append(f"done in about {60 * expected:.0f} min" if expected < 1.5 else f"done in about {expected:.1f} h")
+        parts.append(f"done in about {_about(3600 * expected)}")
     return "; ".join([*parts, *([f"spent: {', '.join(used)}"] if used else [])])
+
+
+def _about(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _minute(started: str) -> str:
+    """A moment of the ledger by the clock of this machine."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds_of(started)))
+    except ValueError:
+        return clean_line(started, 40)
 
 
 def _short(count: int) -> str:

@@ -105,8 +105,8 @@ class Logs:
         self._told: Log | None = None
         self._run: Log | None = None
         self._own: Log | None = None
-        self._number: int | None = None
-        self._before: tuple[Curve | None, int | None] = (None, None)
+        self._whose: tuple[int | None, bool] = (None, False)
+        self._before: tuple[Curve | None, int | None, bool] = (None, None, False)
 
     def look(self, live: Live) -> tuple[tuple[str, ...], str]:
         """Read on; the last lines and the name of their log."""
@@ -119,7 +119,7 @@ class Logs:
             # What a run writes into its own log stays there for the evaluation, and the agent's turn after it.
             if measuring and (live.phase == "run" or sample != self._sample):
                 self._before = self.curve()
-                self._sample, self._number = sample, live.number
+                self._sample, self._whose = sample, (live.number, live.of_head)
                 self._run = self._told
                 self._own = Log(self._cache, self._own_path, self._metric)
         logs = [(self._told, live.log), (self._own if measuring else None, RUN_LOG)]
@@ -131,11 +131,14 @@ class Logs:
                     found.append((log.changed, lines, name))
         return max(found)[1:] if found else ((), "")
 
-    def curve(self) -> tuple[Curve | None, int | None]:
-        """What the logs of the experiment show, and the number of its attempt; the last one's until there is one."""
+    def curve(self) -> tuple[Curve | None, int | None, bool]:
+        """What the logs of the experiment show, the number of its attempt, and whether that measured the head.
+
+        The last one's until there is one.
+        """
         for log in (self._own, self._run):
             if log is not None and (curve := log.curve()):
-                return curve, self._number
+                return curve, *self._whose
         return self._before
 
 

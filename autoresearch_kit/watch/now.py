@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from autoresearch_kit.core.words import rate
-from autoresearch_kit.views.display import PHASE_WORDS
 from autoresearch_kit.watch.curve import Curve
-from autoresearch_kit.watch.lines import NOTE_SECONDS, at_rest_words, left_words
+from autoresearch_kit.watch.lines import NOTE_SECONDS, at_rest_words, left_words, phase_words
 from autoresearch_kit.watch.state import Picture
 
 LOG_LINES = 12
@@ -28,13 +27,13 @@ def now(picture: Picture, waits_for: str = "", trouble: str = "") -> dict[str, A
         "moment": picture.moment,
         "left": left_words(picture),
         "trouble": trouble,
-        "curve": _curve(picture.curve, picture.curve_number) if picture.curve else None,
+        "curve": _curve(picture.curve, picture) if picture.curve else None,
     }
     if live is None:
         return found
     again = f", run {live.done + 1}" if live.done else ""
     whose = " of the head, in turn" if live.of_head else ""
-    phase = PHASE_WORDS.get(live.phase, live.phase) if live.phase else "comes next"
+    phase = phase_words(live) if live.phase else "comes next"
     note = live.notes[-1][1] if live.notes and picture.moment - live.notes[-1][0] < NOTE_SECONDS else ""
     return found | {
         "words": f"attempt {picture.next_number}{again}{whose}: {phase}",
@@ -42,20 +41,22 @@ def now(picture: Picture, waits_for: str = "", trouble: str = "") -> dict[str, A
         "agent": live.agent,
         "began": live.began if live.phase else None,
         "limit": live.limit_seconds if live.phase else None,
-        "rate": f"{rate(picture.rate)} attempts an hour" if picture.rate else "",
+        "rate": f"{rate(picture.rate)} attempts an hour lately" if picture.rate else "",
         "note": note,
         "log": picture.log,
         "lines": list(picture.lines[-LOG_LINES:]),
     }
 
 
-def _curve(curve: Curve, number: int | None) -> dict[str, Any]:
+def _curve(curve: Curve, picture: Picture) -> dict[str, Any]:
     points = curve.points
     step = -(-len(points) // CURVE_POINTS)
     shown = [*points[:-1:step], points[-1]]
     return {
         "name": curve.name,
         "along": curve.along,
-        "number": number,
+        "number": picture.curve_number,
+        "of_head": picture.curve_of_head,
+        "counts": all(x == int(x) for x, _ in shown),
         "points": [{"x": x, "y": y} for x, y in shown],
     }

@@ -22,6 +22,7 @@ from autoresearch_kit.core.errors import UsageError
 from autoresearch_kit.core.names import RUN_LOG, is_name
 from autoresearch_kit.core.records import Attempt, Cost, Outcome
 from autoresearch_kit.core.spec import Budget
+from autoresearch_kit.core.verification import State
 from autoresearch_kit.lab.cache import BENCH, run_cache
 from autoresearch_kit.lab.live import Live, read_live
 from autoresearch_kit.ledger.follow import Follower
@@ -29,12 +30,15 @@ from autoresearch_kit.ledger.git import ROOT
 from autoresearch_kit.ledger.ledger import Ledger
 from autoresearch_kit.ledger.lock import Lock
 from autoresearch_kit.ledger.owed import read_owed
+from autoresearch_kit.ledger.verified import read_verifications
 from autoresearch_kit.loop import with_owed
 from autoresearch_kit.project import Project
 from autoresearch_kit.watch.curve import Curve
 from autoresearch_kit.watch.left import Left, left, rate
 from autoresearch_kit.watch.log import Logs
 
+VERIFIED_SECONDS = 3.0
+"""How often to ask whether a run that somebody holds without a word is being verified."""
 OWED_SECONDS = 10.0
 """How often to look for what the agents have cost without an attempt."""
 
@@ -50,7 +54,9 @@ class Picture:
     at_work: bool = False
     """Whether some process holds the run."""
     live: Live | None = None
-    """What that does; None when nobody is at work, or does not tell, as `ark verify`."""
+    """What that does; None when nobody is at work, or does not tell."""
+    being_verified: bool = False
+    """Whether it does not tell because it is `ark verify`."""
     last: Live | None = None
     """What the process before did last, when nobody is at work; without `ended` it was killed."""
     counts: Counter[Outcome] = field(default_factory=Counter)
@@ -69,6 +75,8 @@ class Picture:
     """The learning curve of the experiment that is measured, or was last."""
     curve_number: int | None = None
     """Number of that attempt."""
+    curve_of_head: bool = False
+    """Whether it is of the head, which was measured in turn with that attempt."""
     version: int = 0
     """Another one whenever an attempt came or changed."""
 
@@ -112,6 +120,7 @@ class Watcher:
         self._rate: float | None = None
         self._owed: tuple[Cost, ...] = ()
         self._owed_at, self._owed_looks = 0.0, -1
+        self._verified: tuple[float, bool] = (0.0, False)
 
     def poll(self) -> Picture:
         """What there is to see now. ArkError when a ref of the run is no record."""
@@ -128,13 +137,14 @@ class Watcher:
         if self._logs is None and self._cache is not None:
             self._logs = Logs(self._cache, f"{BENCH}/{self.project.place.prefix}{RUN_LOG}", self._campaign.metric)
         lines, log = self._logs.look(live) if self._logs and live else ((), "")
-        curve, curve_number = self._logs.curve() if self._logs else (None, None)
+        curve, curve_number, curve_of_head = self._logs.curve() if self._logs else (None, None, False)
         spent = self._spent(live, now)
         return Picture(
             campaign=self._campaign,
             moment=now,
             at_work=held,
             live=live,
+            being_verified=held and live is None and self._is_verified(now),
             last=None if held else told,
             counts=self._counts,
             spent=spent,
@@ -144,8 +154,16 @@ class Watcher:
             log=log,
             curve=curve,
             curve_number=curve_number,
+            curve_of_head=curve_of_head,
             version=self._version,
         )
+
+    def _is_verified(self, now: float) -> bool:
+        """Whether a verification of the run goes on, for all that its records say."""
+        if now >= self._verified[0] and self._campaign is not None:
+            found = read_verifications(self.project.repository, self._campaign.name)
+            self._verified = (now + VERIFIED_SECONDS, any(one.state is State.RUNNING for one in found))
+        return self._verified[1]
 
     # Which run
 
@@ -186,6 +204,7 @@ class Watcher:
         self._follower = self._lock = self._cache = self._logs = None
         self._tally, self._counted, self._counts, self._settled = Tally(), set(), Counter(), ()
         self._owed, self._owed_at, self._owed_looks, self._rate = (), 0.0, -1, None
+        self._verified = (0.0, False)
         self._is_described = bool(campaign.attempts)
         self._count(campaign.attempts)
         if campaign.source != ARK:  # what another loop left, or a bare branch: nobody is at work there

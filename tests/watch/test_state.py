@@ -17,12 +17,16 @@ import pytest
 from autoresearch_kit.core.budget import Spent
 from autoresearch_kit.core.records import Attempt, Outcome, Proposal
 from autoresearch_kit.core.spec import Budget
+from autoresearch_kit.core.verification import Arm, Verification
 from autoresearch_kit.lab.cache import LIVE
 from autoresearch_kit.lab.live import Live, LiveFile
 from autoresearch_kit.lab.measure import Phase
+from autoresearch_kit.ledger import verified
 from autoresearch_kit.project import open_project
 from autoresearch_kit.watch.left import left, rate
+from autoresearch_kit.watch.lines import Painter, at_rest_words
 from autoresearch_kit.watch.log import EACH_BYTES, LINE_CHARACTERS, Log, Logs
+from autoresearch_kit.watch.now import now
 from autoresearch_kit.watch.state import Picture, Watcher
 from tests.watch.conftest import SLOW_RUN, cache_of, wait_for
 
@@ -150,6 +154,10 @@ def test_a_fetched_run_has_nothing_that_goes_on(tiny: Tiny, watching: Callable[.
     picture = watching("origin/t").poll()
     assert picture.campaign and picture.campaign.name == "origin/t" and len(picture.campaign.attempts) == 3
     assert not picture.at_work and picture.last is None and picture.live is None
+    shown = [line.plain for line in Painter().snapshot(picture)]
+    assert shown[0].endswith(" fetched") and "whether it goes on is known where it was fetched from" in shown[1]
+    assert "the last attempt that is here began at 20" in shown[1]
+    assert now(picture)["words"] == shown[1]
 
 
 def test_what_another_loop_left_can_be_looked_at(tiny: Tiny, watching: Callable[..., Watcher]) -> None:
@@ -168,6 +176,14 @@ def test_who_holds_a_run_and_says_nothing_is_seen(tiny: Tiny, watching: Callable
     other.acquire()
     picture = watcher.poll()
     assert picture.at_work and picture.live is None and picture.last is None
+    assert at_rest_words(picture) == "some process holds this run and does not say what it does"
+    assert picture.campaign
+    first, head = (Arm(attempt.number, attempt.commit) for attempt in picture.campaign.attempts)
+    tree, moment = picture.campaign.attempts[0].tree, "2026-11-21T09:00:00+00:00"
+    begun = Verification("t", "p", "ark.yaml", "m", False, first, head, tree, "y", "here", "1", 12, moment)
+    verified.begin(watcher.project.repository, begun)
+    watcher._verified = (0.0, False)  # as some seconds later
+    assert at_rest_words(watcher.poll()) == "`ark verify` measures baseline and head anew"
     other.release()
     assert not watcher.poll().at_work
 
@@ -302,10 +318,13 @@ def test_a_curve_stays_until_the_next_experiment_shows_one(tmp_path: Path) -> No
     (tmp_path / "logs").mkdir()
     (tmp_path / "bench").mkdir()
 
-    def look(phase: str, number: int, text: str) -> tuple[int | None, int]:
+    def look(phase: str, number: int, text: str, of_head: bool = False) -> tuple[int | None, int]:
         (tmp_path / "bench/run.log").write_text(text)
-        logs.look(Live(phase=phase, number=number, began=float(number), log=f"{number}.{phase}.log"))
-        curve, of = logs.curve()
+        done = int(of_head)
+        began, log = number + done / 2, f"{number}.{phase}.log"
+        logs.look(Live(phase=phase, number=number, began=began, log=log, done=done, of_head=of_head))
+        curve, of, is_head = logs.curve()
+        assert is_head == (of_head and curve is not None and len(curve.points) == 4)
         return of, len(curve.points) if curve else 0
 
     assert look("run", 1, "step 1 loss 3\n") == (None, 0)
@@ -313,8 +332,11 @@ def test_a_curve_stays_until_the_next_experiment_shows_one(tmp_path: Path) -> No
     assert look("eval", 1, "step 1 loss 3\nstep 2 loss 2\n") == (1, 2)
     assert look("run", 2, "step 1 loss 3\n") == (1, 2)
     assert look("run", 2, "step 1 loss 3\nstep 2 loss 2\nstep 3 loss 2\n") == (2, 3)
+    (tmp_path / "bench/run.log").unlink()
+    assert look("run", 2, "", of_head=True) == (2, 3), "the head's own is not there yet"
+    assert look("run", 2, "".join(f"step {i} loss {i}\n" for i in range(4)), of_head=True) == (2, 4)
     logs.look(Live(phase="agent", began=9.0, log="3.agent.log"))
-    assert logs.curve()[1] == 2
+    assert logs.curve()[1:] == (2, True)
 
 
 # How far it goes
