@@ -28,7 +28,7 @@ from autoresearch_kit.lab.live import LiveFile
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.lab.ticket import Ticket
-from autoresearch_kit.ledger.git import GITLINK, SYMLINK, Entry, RefMoved
+from autoresearch_kit.ledger.git import DISK_HINT, GITLINK, SYMLINK, Entry, RefMoved
 from autoresearch_kit.ledger.ledger import Ledger, pick, quiet_value
 from autoresearch_kit.ledger.merge import Conflict, carry
 from autoresearch_kit.ledger.results import ResultsFile
@@ -569,6 +569,8 @@ class Run:
         said = f"; its last words: {last[:200]}" if last else ""
         reason = verdict.reason.partition(": ")[2]
         kind = measurements[-1].kind
+        if kind == "disk_full":
+            return ArkError(f"the baseline failed: {reason}{said}", f"{DISK_HINT}; the cache is {self.cache}")
         command = self.spec.run_command
         if self.spec.eval_command and kind in ("no_metric", "two_metrics", "not_a_number"):
             command = self.spec.eval_command

@@ -11,6 +11,7 @@ It does not promise:
 - to hold back a process that writes a file itself: `regular_size` and `trim` are for a caller that looks often.
 """
 
+import errno
 import os
 import stat
 
@@ -26,6 +27,8 @@ class CappedLog:
     def __init__(self, path: str) -> None:
         self.path = path
         self.size = 0
+        self.lost = False
+        """Whether a full disk has refused a part."""
         self.file = create(path)
 
     def write(self, data: bytes) -> None:
@@ -37,8 +40,8 @@ class CappedLog:
                 os.close(self.file)
                 self.file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
                 self.size = os.fstat(self.file).st_size
-        except OSError:
-            pass
+        except OSError as error:
+            self.lost = self.lost or error.errno in (errno.ENOSPC, errno.EDQUOT)
 
     def close(self) -> None:
         os.close(self.file)

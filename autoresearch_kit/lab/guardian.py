@@ -180,7 +180,7 @@ class Guardian:
             result["detail"] = "; ".join(filter(None, [result["detail"], left]))
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         result["cpu"] = used.ru_utime + used.ru_stime - used_before.ru_utime - used_before.ru_stime
-        return result | {"wall": wall, "peak": max(peak, family.peak()) / MB}
+        return result | {"lost": log.lost, "wall": wall, "peak": max(peak, family.peak()) / MB}
 
     def attend(
         self, order: dict[str, Any], family: Family, log: CappedLog, source: int, begin: float

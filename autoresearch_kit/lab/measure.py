@@ -133,12 +133,13 @@ class Bench:
         }
         if run.problem:
             last = "\n".join(text for text in (tail(own_log), tail(log)) if text)
-            problem = f"{run.problem}: {run.detail}"
+            problem = _with_disk(f"{run.problem}: {run.detail}", run)
             return Measurement(None, engine, problem, run.wall_seconds, last, seed, machine())
 
         seconds = run.wall_seconds
         printed = "\n".join(_read(path) for path in (log, own_log))
         reading = read_metrics(printed, spec.metric, pattern=spec.metric_pattern)
+        reading = Reading(reading.value, reading.also, _with_disk(reading.problem, run))
         last = tail(own_log) or tail(log)
         doubt = self._doubt(printed)
         if spec.eval_command is not None:
@@ -171,7 +172,8 @@ class Bench:
         done = self._command(phase, line, spec.eval_timeout_seconds, log, env)
         said = _read(log)
         reading = read_metrics(said, spec.metric, pattern=spec.metric_pattern, bare_number=spec.metric_pattern is None)
-        return done, said, _with_exit(reading, done)
+        reading = _with_exit(reading, done)
+        return done, said, Reading(reading.value, reading.also, _with_disk(reading.problem, done))
 
     def _doubt(self, text: str) -> dict[str, str]:
         """By constrained metric, why its number in `text` cannot be believed: two values, or none that is a number."""
@@ -251,6 +253,14 @@ def _with_exit(reading: Reading, done: Finished) -> Reading:
     if done.problem == "exit" and reading.problem.startswith("no_metric"):
         return Reading(None, reading.also, f"{reading.problem}; the evaluation ended with {done.detail}")
     return Reading(None, reading.also, f"{done.problem}: the evaluation ended with {done.detail}")
+
+
+def _with_disk(problem: str, done: Finished) -> str:
+    """A full disk has the blame, not the idea, where output of the command was lost to it."""
+    kind, _, detail = problem.partition(": ")
+    if not done.output_lost or kind not in ("no_metric", "exit"):
+        return problem
+    return f"disk_full: {detail}; the disk is full, and a part of the output was lost"
 
 
 def _is_file(path: Path) -> bool:

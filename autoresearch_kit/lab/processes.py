@@ -77,6 +77,8 @@ class Finished:
     """User and system time of the whole tree."""
     peak_memory_mb: float
     """Of the whole tree; memory that workers share counts once."""
+    output_lost: bool = False
+    """Whether the disk was so full that the log lacks a part."""
 
 
 class Supervisor:
@@ -133,7 +135,7 @@ class Supervisor:
                 raise RuntimeError(f"the guardian failed\n{answer['bug']}")
             return Finished(
                 answer["exit_code"], answer["signal"], answer["problem"], answer["detail"],
-                answer["wall"], answer["cpu"], answer["peak"],
+                answer["wall"], answer["cpu"], answer["peak"], answer.get("lost", False),
             )  # fmt: skip
 
     def cancel(self) -> None:
