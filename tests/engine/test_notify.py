@@ -147,6 +147,20 @@ def test_each_event_has_its_document(tiny, box):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("first, direction", [("1e-9", "maximize"), ("3e307", "minimize"), ("-1e308", "maximize")])
+def test_values_at_the_edge_are_told_all_the_same(tiny, box, first, direction):
+    (tiny.folder / "train.sh").write_text(f"echo {first} > answer.txt\n")
+    tiny.commit(on=box.all(), metric_direction=direction)
+    best = "0.9" if direction == "minimize" else "1e306" if first == "1e-9" else "1e308"
+    done = run(tiny, f"answer {best}", 1)
+    assert done.returncode == 0, done.stderr
+    (kept,), (stop,) = box.of("keep"), box.of("stop")
+    assert kept["best"] == stop["best"] == float(best)
+    assert kept["gain_percent"] == {"1e-9": None, "3e307": 100, "-1e308": 200}[first]
+    assert "inf" not in kept["text"] + done.stderr.replace("info", "")
+
+
+@pytest.mark.slow
 def test_a_command_runs_in_the_users_folder_with_his_environment(tiny, tmp_path):
     tiny.commit(on={"keep": f"(pwd; env) > '{tmp_path}/seen'"})
     done = tiny.ark(
