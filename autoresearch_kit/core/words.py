@@ -53,5 +53,7 @@ def signed(value: float) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share; empty when it is unknown."""
-    return "" if value is None else f"{value:.3g} %" if abs(value) < 1e6 else f"{value:.2e} %"
+    """A share: `0.52 %`, `98 %`, `1,342 %`, `2.00e+18 %`; empty when it is unknown."""
+    if value is None or abs(value) >= 1e6:
+        return "" if value is None else f"{value:.2e} %"
+    return f"{value:,.0f} %" if abs(value) >= 1000 else f"{value:.3g} %"

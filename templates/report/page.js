@@ -15,6 +15,13 @@
     return element;
   }
 
+  // A browser would break a line behind any hyphen, also inside `->` and `-O3`.
+  function titled(text) {
+    const found = document.createDocumentFragment();
+    for (const [at, part] of (text || "").split(/(->|(?<!\S)--?\w)/).entries()) found.append(at % 2 ? make("span", "joined", part) : part);
+    return found;
+  }
+
   async function unpack(text) {
     const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
@@ -34,11 +41,12 @@
 
   // Numbers and words
 
-  function number(value) {
+  function number(value, digits = 6) {
     if (value === undefined || value === null) return "";
-    const text = Number(value.toPrecision(6));
+    const text = Number(value.toPrecision(digits));
     return String(Math.abs(text) >= 1e16 || (text && Math.abs(text) < 1e-4) ? text.toExponential() : text);
   }
+  const measured = (value) => number(value, doc.chart.digits); // kept values can be told apart
   const signed = (value) => (value > 0 ? "+" : "") + number(value);
   function duration(seconds) {
     const units = [[60, 1, " s"], [3600, 60, " min"], [172800, 3600, " h"], [Infinity, 86400, " days"]];
@@ -167,8 +175,8 @@
     ring = make("div", "ring");
     ring.style.left = `${x}px`;
     ring.style.top = `${y}px`;
-    const value = entry.value === undefined ? "" : ` · ${number(entry.value)}`;
-    tip = make("div", "tip", make("b", "", entry.title), make("span", "n", `${entry.number} · ${word(entry)}${value}`));
+    const value = entry.value === undefined ? "" : ` · ${measured(entry.value)}`;
+    tip = make("div", "tip", make("b", "", titled(entry.title)), make("span", "n", `${entry.number} · ${word(entry)}${value}`));
     if (sentence(entry)) tip.append(make("br"), make("span", "", sentence(entry)));
     box.append(ring, tip);
     const left = Math.max(0, Math.min(x + 14, box.clientWidth - tip.offsetWidth));
@@ -204,7 +212,7 @@
         const index = rows.indexOf(pointed);
         const next = event.key === "Home" ? 0 : event.key === "End" ? rows.length - 1 : index < 0 ? 0 : index + step;
         point(rows[Math.max(0, Math.min(rows.length - 1, next))]);
-        const value = pointed.value === undefined ? "no value" : number(pointed.value);
+        const value = pointed.value === undefined ? "no value" : measured(pointed.value);
         get("chart-said").textContent = `${pointed.number}, ${word(pointed)}, ${value}: ${pointed.title}`;
       } else return;
       event.preventDefault();
@@ -225,12 +233,46 @@
       printing = true;
       if (drawnDark) draw();
       showRows(Infinity);
+      fillPaper();
     });
     addEventListener("afterprint", () => {
       for (const more of document.querySelectorAll("details[data-shut]")) more.open = false;
       printing = false;
+      get("paper").replaceChildren();
       if (isDark()) draw();
     });
+  }
+
+  // Paper cannot be clicked: it gets the kept changes and the ends of the logs of crashes, as far as there is room
+
+  const PAPER_LINES = 3000; // of all changes, about 50 pages
+  const PAPER_CRASHES = 40; // the latest
+  const PAPER_LOG = 20; // lines
+
+  function fillPaper() {
+    if (!details) return;
+    const all = [...attempts.values()].sort((a, b) => a.number - b.number);
+    const kept = all.filter((a) => a.outcome === "keep" && details.get(a.number)?.patch);
+    const crashed = all.filter((a) => details.get(a.number)?.log);
+    const head = (a) => make("h3", "", `${a.number} · `, titled(a.title));
+    const found = [];
+    let room = PAPER_LINES;
+    for (const entry of kept) {
+      const more = details.get(entry.number);
+      room -= more.patch.split("\n").length;
+      if (room < 0) break;
+      found.push(make("div", "printed", head(entry), change(entry, more)));
+    }
+    const some = (shown, of) => (shown < of ? `${shown} of ${of}; the others are in the page itself.` : "");
+    const parts = [];
+    if (kept.length) parts.push(make("h2", "", "Kept changes"), make("p", "quiet", some(found.length, kept.length)), ...found);
+    const logs = crashed.slice(-PAPER_CRASHES);
+    if (logs.length) parts.push(make("h2", "", "Logs of crashes, their last lines"), make("p", "quiet", some(logs.length, crashed.length)));
+    for (const entry of logs) {
+      const tail = details.get(entry.number).log.trimEnd().split("\n").slice(-PAPER_LOG).join("\n");
+      parts.push(make("div", "printed", head(entry), make("pre", "", tail)));
+    }
+    get("paper").replaceChildren(...parts);
   }
 
   // One attempt, in a panel
@@ -274,7 +316,7 @@
   }
 
   function fill(entry, more) {
-    const heading = make("h2", "", entry.title);
+    const heading = make("h2", "", titled(entry.title));
     heading.id = "panel-title";
     heading.tabIndex = -1;
     const state = make("p", entry.outcome, make("i"), `attempt ${entry.number} · ${word(entry)}`);
@@ -286,7 +328,7 @@
     const body = make("div", "", heading);
     if (entry.value !== undefined) {
       const gain = entry.gain === undefined ? "" : ` (${signed(entry.gain)})`;
-      body.append(make("p", "big", `${doc.metric} ${number(entry.value)}${gain}`));
+      body.append(make("p", "big", `${doc.metric} ${measured(entry.value)}${gain}`));
     }
     if (entry.problem || entry.reason) body.append(make("p", "quiet", entry.reason || entry.problem));
     if (more?.why) body.append(make("p", "why", more.why));
@@ -299,8 +341,8 @@
   function meta(entry, more) {
     const cost = more.cost || {};
     const rows = [
-      ["values", more.values?.map(number).join(", ")],
-      ["head, in turn", more.head_values?.map(number).join(", ")],
+      ["values", more.values?.map(measured).join(", ")],
+      ["head, in turn", more.head_values?.map(measured).join(", ")],
       ["noise", more.noise && `${number(more.noise)} (standard deviation of one measurement)`],
       ["took", entry.seconds && duration(entry.seconds)],
       ["started", entry.started && `${entry.started.slice(0, 19).replace("T", " ")} UTC`],
@@ -408,9 +450,9 @@
     const link = make("a", "", String(entry.number));
     link.href = `#attempt-${entry.number}`;
     const row = make("tr", entry.outcome,
-      make("td", "n", link), make("td", "", make("i"), make("span", "", word(entry))), make("td", "n", number(entry.value)),
+      make("td", "n", link), make("td", "", make("i"), make("span", "", word(entry))), make("td", "n", measured(entry.value)),
       make("td", "n gain", entry.gain === undefined ? "" : signed(entry.gain)),
-      make("td", "", make("b", "", entry.title), make("small", "", sentence(entry))),
+      make("td", "", make("b", "", titled(entry.title)), make("small", "", titled(sentence(entry)))),
       make("td", "agent", entry.agent || ""), make("td", "n took", duration(entry.seconds || 0)),
       make("td", "when", (entry.started || "").slice(0, 16).replace("T", " ")));
     row.id = `attempt-${entry.number}`;
@@ -481,6 +523,9 @@
     });
     panel.addEventListener("click", (event) => event.target === panel && panel.close());
     panel.addEventListener("close", () => {
+      // Whoever came by an address had the focus nowhere, and it would stay in what is shut.
+      const at = document.activeElement;
+      if (at === document.body || panel.contains(at)) (get(`attempt-${shown}`)?.querySelector("a") || get("attempts")).focus();
       shown = null;
       if (location.hash.startsWith("#attempt-")) history.replaceState(null, "", location.pathname + location.search);
     });
@@ -530,14 +575,14 @@
   }
 
   function setTiles(tiles) {
+    const find = (key) => document.querySelector(`.tile[data-key="${key}"]`);
+    const isNew = tiles.some(({ key }) => !find(key));
     for (const { key, label, value, note } of tiles) {
-      let tile = document.querySelector(`.tile[data-key="${key}"]`);
-      if (!tile) {
-        tile = make("div", "tile", make("dt", "", label), make("dd", "", make("b"), make("span")));
-        tile.dataset.key = key;
-        get("tiles").append(tile);
-      }
-      for (const [name, text] of [["b", value], ["span", note]]) {
+      const tile = find(key) || make("div", "tile", make("dt"), make("dd", "", make("b"), make("span")));
+      tile.dataset.key = key;
+      if (isNew) get("tiles").append(tile); // each of them, so that they stand in order
+      tile.classList.toggle("none", value === "none");
+      for (const [name, text] of [["dt", label], ["b", value], ["span", note]]) {
         const element = tile.querySelector(name);
         if (element.textContent !== text) element.textContent = text;
       }
@@ -548,5 +593,6 @@
     box.replaceChildren(make("p", "quiet", "This browser cannot draw the chart; the tables below are complete."));
     throw error;
   });
+  ready.then(pause).then(unpackDetails); // printing cannot wait for it
   window.ark = { update, document: doc, ready };
 })();

@@ -149,7 +149,8 @@ def test_an_address_leads_to_an_attempt_and_back(opened: Open, report: Path):
     page.locator("#panel").wait_for(state="visible")
     assert page.locator("#panel-title").text_content() == "Cool down"
     assert "train.py" in page.locator("#panel tr.file").text_content()
-    page.get_by_role("button", name="Close").click()
+    page.keyboard.press("Escape")
+    until(page, "document.activeElement.textContent === '7' && document.activeElement.closest('#rows')")
     page.locator("#tree a", has_text="3").hover()
     assert page.locator("#tree a", has_text="3").get_attribute("title") == "crashed: Too deep\nexit: exit code 1"
     page.locator("#tree a", has_text="5").first.click()
@@ -272,6 +273,28 @@ def test_on_paper_it_is_light_and_whole(opened: Open, report: Path):
     assert page.locator("#rows tr").last.is_visible()
 
 
+def test_paper_has_the_kept_changes_and_the_logs_of_crashes(opened: Open, tmp_path: Path):
+    tries = list(TRIES)
+    for turn in range(8):
+        text = "".join(f"line {n} of {turn}\n" for n in range(900))
+        tries.append(Tried("keep", [0.7 - turn / 100], f"long {turn}", files={"train.py": text.encode()}))
+    tries += [Tried("crash", [], "boom", problem="exit: 1", log="last words")] * 50
+    page = opened(write_page(tmp_path, tries)).drawn().page
+    page.evaluate("ark.ready")
+    page.wait_for_timeout(300)
+    paper = page.locator("#paper")
+    assert paper.inner_html() == ""
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert not paper.is_visible()
+    page.emulate_media(media="print")
+    said = paper.inner_text()
+    assert "+warm = 1" in said and "last words" in said
+    assert "of 10; the others are in the page itself." in said and "40 of 52;" in said
+    assert paper.locator("tr").count() < 3000
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert paper.inner_html() == ""
+
+
 def test_without_scripts_the_numbers_are_there(opened: Open, report: Path):
     page = opened(report, java_script_enabled=False).page
     assert page.locator("#rows tr").count() == 8
@@ -308,7 +331,10 @@ def test_what_is_new_comes_in_without_a_reload(opened: Open, tmp_path: Path):
     }  # fmt: skip
     part = {
         "attempts": [entry],
-        "summary": {"tiles": [{"key": "best", "label": "best loss", "value": "0.7", "note": "from 1"}]},
+        "summary": {"tiles": [
+            {"key": "best", "label": "best loss", "value": "0.7", "note": "from 1"},
+            {"key": "gain", "label": "gain", "value": "none", "note": ""},
+        ]},
         "chart": {"low": 0.6, "high": 1.2, "log": False, "last": 3, "marks": ["kept", "discarded"], "text": "Now 0.7.",
                   "best": [{"number": 0, "value": 1.0}, {"number": 2, "value": 0.9}, {"number": 3, "value": 0.7}]},
         "html": {"gains": "<p>counted anew</p>"},
@@ -320,6 +346,10 @@ def test_what_is_new_comes_in_without_a_reload(opened: Open, tmp_path: Path):
     assert page.locator("#chart svg g.dots_marks path").count() == 4
     assert page.locator("#attempt-3 td.gain").text_content() == "+0.2"
     assert page.locator(".tile[data-key=best] b").text_content() == "0.7"
+    color = "document.querySelector('.tile[data-key=gain] b')"
+    assert page.evaluate(f"getComputedStyle({color}).color === getComputedStyle(document.body).color"), (
+        "none is no gain"
+    )
     assert page.locator("#gains").text_content() == "counted anew"
     assert page.locator("#chart-text").text_content() == "Now 0.7."
     assert page.evaluate("[window.told, window.same]") == ["run", True]

@@ -180,7 +180,11 @@ def verify(folder: Path, tag: str, number: int) -> None:
 def test_what_may_be_claimed_depends_on_noise_and_verification(small: Path):
     said = " ".join(document_of(small)["claims"]["sentences"])
     assert "kept because it looked good" in said and "`ark verify`" in said
-    assert "One measurement has a noise of 0.00" in said and "The smallest gain that is found" in said
+    assert (
+        "The noise of one measurement, its standard deviation, is 0.00" in said
+        and "%) (" not in said
+        and "The smallest gain that is found" in said
+    )
     verify(small, "t", 5)
     found = document_of(small)
     assert found["claims"]["headline"].startswith("written, run t: better by")
@@ -199,7 +203,20 @@ def test_a_verification_of_what_is_no_longer_the_head_is_told_as_such(small: Pat
 
 def test_a_run_without_noise_claims_its_gain(tmp_path: Path):
     folder = write_run(write_repository(tmp_path / "p"), [Tried("keep", [1.0, 1.0]), Tried("keep", [0.5], "half")])
-    assert "there was no luck to be had" in " ".join(document_of(folder)["claims"]["sentences"])
+    said = " ".join(document_of(folder)["claims"]["sentences"])
+    assert "there was no luck to be had" in said and "owe something to luck" not in said
+
+
+def test_kept_values_are_told_apart_and_the_baseline_is_accounted_for(tmp_path: Path):
+    folder = write_repository(tmp_path / "p", metric_direction="maximize")
+    write_run(folder, [Tried("keep", [1.0]), Tried("keep", [1 + 1e-9], "LANES 8 -> 16, cc -O3 a-b")], maximize=True)
+    campaign, found = campaign_of(folder)
+    assert [node["words"] for node in found["tree"]] == ["1", "1.000000001"]
+    text = page.page(campaign, found)
+    assert text.count(">1.000000001<") == 3, "tile, tree and table"
+    assert '8 <span class="joined">-&gt;</span> 16, cc <span class="joined">-O</span>3 a-b' in text
+    measuring = sum(a.seconds for a in campaign.attempts) - found["summary"]["baseline_seconds"]
+    assert measuring == sum(a.seconds for a in campaign.tried) and "Measuring the baseline took" in text
 
 
 class Rows(html.parser.HTMLParser):
@@ -302,7 +319,7 @@ def test_a_baseline_of_zero_and_higher_is_better(tmp_path: Path):
     found = document_of(folder)
     assert found["gains"][0]["percent"] == "" and found["summary"]["tiles"][1]["value"] == "+5"
     write_run(folder, [Tried("keep", [10.0]), Tried("keep", [95.0], "nine")], "u", maximize=True)
-    assert document_of(folder, "u")["summary"]["tiles"][1]["value"] == "9.5 times"
+    assert document_of(folder, "u")["summary"]["tiles"][1]["value"] == "850 %", "as in the tables"
 
 
 def test_what_another_loop_left_has_a_page_too(tmp_path: Path):

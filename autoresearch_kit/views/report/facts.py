@@ -64,8 +64,9 @@ def summary(campaign: Campaign, verifications: Sequence[Verification] = ()) -> F
         ("best", label, "none yet" if best_value is None else apart(best_value, start), after),
         ("gain", "gain", *_gain_tile(campaign, of_head(campaign, verifications) is not None)),
         ("attempts", "attempts", f"{tried}", _counts(found)),
-        ("time", "time at work" if work else "time", *_time_tile(tried, work, spent, measured)),
     ]
+    if spent:
+        tiles.append(("time", "time at work" if work else "time", *_time_tile(tried, work, spent, measured)))
     if cost.money is not None or cost.tokens is not None:
         tiles.append(("cost", "cost of agents", *_cost_tile(cost, campaign.tried)))
     found["tiles"] = [dict(zip(("key", "label", "value", "note"), tile, strict=True)) for tile in tiles]
@@ -99,8 +100,7 @@ def _time_tile(tried: int, work: float | None, spent: float, measured: float) ->
     notes += [f"{duration(measured)} measuring"] if tried and measured else []
     if work and duration(work) != duration(spent) and spent > work:
         notes.append(f"{duration(spent)} with pauses")
-    shown = work or spent
-    return duration(shown) if shown else "", ", ".join(notes)
+    return duration(work or spent), ", ".join(notes)
 
 
 def _cost_tile(cost: Cost, tried: Sequence[Attempt]) -> tuple[str, str]:

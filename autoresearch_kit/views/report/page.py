@@ -69,9 +69,9 @@ def page(campaign: Campaign, document: Mapping[str, Any], live: bool = False) ->
     )
 
 
-_IN_TABLES = ("about", "gains", "claims", "costs", "crashes", "tree", "spec", "program", "notes", "goal")
+_IN_TABLES = ("about", "gains", "baselines", "claims", "costs", "crashes", "tree", "spec", "program", "notes", "goal")
 """Parts of a document that are written into the page alone, not into the data that its scripts read."""
-_SECTIONS = ("gains", "claims", "costs", "crashes", "tree")
+_SECTIONS = ("gains", "claims", "costs", "crashes", "tree", "about")
 
 
 def update(
@@ -120,7 +120,8 @@ def environment() -> jinja2.Environment:
         "number": number,
         "signed": words.signed,
         "duration": words.duration,
-        "title": lambda text: clean_line(text, TITLE_CHARACTERS),
+        "value": lambda value, digits: f"{value:.{digits}g}",
+        "title": lambda text: _joined(clean_line(text, TITLE_CHARACTERS)),
         "reason": _short_reason,
         "code": _code,
         "day": lambda text: text[:16].replace("T", " "),
@@ -129,9 +130,21 @@ def environment() -> jinja2.Environment:
     return found
 
 
-def _short_reason(text: str) -> str:
+def _short_reason(text: str) -> Markup:
     """A verdict's sentence without the outcome, which stands beside it."""
-    return clean_line(text.partition(": ")[2] or text, REASON_CHARACTERS)
+    return _joined(clean_line(text.partition(": ")[2] or text, REASON_CHARACTERS))
+
+
+_JOINED = re.compile(r"(->|(?<!\S)--?\w)")
+"""A browser would break a line behind any hyphen, also inside `->` and `-O3`."""
+
+
+def _joined(text: str) -> Markup:
+    """Text whose arrows and options stay on one line."""
+    parts = _JOINED.split(text)
+    return Markup("").join(
+        Markup('<span class="joined">{}</span>').format(part) if at % 2 else part for at, part in enumerate(parts)
+    )
 
 
 def _code(sentence: str) -> Markup:
