@@ -18,6 +18,6 @@ def test_rates_have_no_exponent() -> None:
 
 
 def test_shares_money_and_gains() -> None:
-    assert [percent(value) for value in (None, 0.1234, 12345.6)] == ["", "0.123 %", "1.23e+04 %"]
+    assert [percent(value) for value in (None, 0.1234, 12345.6)] == ["", "0.123 %", "12,346 %"]
     assert [money(value) for value in (12.3456, 0.1, 0.01234)] == ["12.35", "0.10", "0.012"]
     assert [signed(value) for value in (1.5, -0.25, 0.0)] == ["+1.5", "-0.25", "0"]
