@@ -14,7 +14,8 @@ from autoresearch_kit.core.campaign import ARK, TABLE, Campaign
 from autoresearch_kit.core.records import Attempt, Cost, Measurement, Outcome, Proposal, Verdict
 from autoresearch_kit.views import chart
 from autoresearch_kit.views.report import facts
-from autoresearch_kit.views.report.data import chart_words, document
+from autoresearch_kit.views.report.data import chart_words, document, sections
+from autoresearch_kit.views.report.page import environment
 from autoresearch_kit.watch.left import rate
 
 Row = tuple[str, float | None, float | None]
@@ -49,6 +50,12 @@ def test_gains_count_from_the_baseline_then_in_force() -> None:
     assert "anew at attempt 2." in facts.baselines_note(run) and not facts.baselines_note(campaign(ANEW[:2]))
     assert "went from 2 to 1.9 in 1 kept change since the baseline of attempt 2." in chart_words(run)
     assert tiles(run)["best"] == ("best loss", "1.9", "from 2") and tiles(run)["gain"][1] == "5 %"
+
+
+def test_the_page_says_what_gains_count_from() -> None:
+    gains = environment().get_template("sections.html.j2").module.gains
+    assert "measured anew at attempt 2." in str(gains(sections(campaign(ANEW))))
+    assert "anew" not in str(gains(sections(campaign(ANEW[:2]))))
 
 
 def test_a_new_baseline_alone_is_no_gain() -> None:
