@@ -10,6 +10,9 @@ from autoresearch_kit.core.names import is_name
 from autoresearch_kit.ledger.git import Repository
 from autoresearch_kit.ledger.talk import talk
 
+MAX_MEMORY = 2**30
+"""For git to list the refs of a remote, all of which it holds before it prints the first; a million take a third."""
+
 
 def remotes(repository: Repository) -> list[str]:
     """The remotes that the repository knows, by name."""
@@ -56,7 +59,7 @@ def _configured(repository: Repository, known: Sequence[str], pushing: bool) -> 
 
 def read_remote(repository: Repository, remote: str, patterns: Sequence[str]) -> dict[str, str]:
     """The refs of a remote that fit, with their commits; ArkError when it cannot be read."""
-    said = talk(repository, "ls-remote", "--quiet", remote, *patterns)
+    said = talk(repository, "ls-remote", "--quiet", remote, *patterns, memory=MAX_MEMORY)
     if said.status:
         raise ArkError(f"{remote} cannot be read: {said.reason}", said.remark and f"it said: {said.remark}")
     rows = (line.split("\t") for line in said.out.splitlines())

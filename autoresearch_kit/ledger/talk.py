@@ -6,8 +6,10 @@ terminal. The user's hooks do not run, as for every git that `ark` starts; those
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import resource
 import select
 import subprocess
 import sys
@@ -25,7 +27,7 @@ Tell = Callable[[str], object]
 """Takes a line on how far it is, many times a second."""
 
 MAX_BYTES = 64 * 2**20
-"""Of what git prints, and of what it says besides; a million refs are about that much."""
+"""Of what git prints, and of what it says besides; nearly a million refs are that much."""
 _LINES = 1000
 """So many of the last lines are kept."""
 _LINE_BYTES = 4096
@@ -65,11 +67,11 @@ class Said:
         return clean_line("; ".join(line for line in found if line), 400)
 
 
-def talk(repository: Repository, *args: str, tell: Tell | None = None) -> Said:
+def talk(repository: Repository, *args: str, tell: Tell | None = None, memory: int | None = None) -> Said:
     """Run a git that talks to another repository, to its end; `tell` hears of its progress.
 
     Whatever ends us meanwhile ends git first, and half of a transfer changes nothing on either side. ArkError when the
-    other side does not stop to talk.
+    other side does not stop to talk. `memory` is how much git itself may take, in bytes, where the system sees to it.
     """
     environment = repository.environment
     if sys.stdin is not None and sys.stdin.isatty():
@@ -82,6 +84,9 @@ def talk(repository: Repository, *args: str, tell: Tell | None = None) -> Said:
         except FileNotFoundError:
             raise ArkError("git is not installed", "install git 2.30 or newer") from None
         assert process.stderr is not None
+        if memory is not None and sys.platform == "linux":
+            with contextlib.suppress(OSError):  # it has ended already
+                resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
         try:
             with process.stderr:
                 lines = _listen(process, process.stderr, out, tell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from small_repository import DISCARD, GOOD, KEEP, git
 from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.core.records import Cost
 from autoresearch_kit.core.verification import State
-from autoresearch_kit.ledger import talk, verified
+from autoresearch_kit.ledger import remote, talk, verified
 from autoresearch_kit.ledger.git import Repository
 from autoresearch_kit.ledger.ideas import write_idea
 from autoresearch_kit.ledger.ledger import Ledger
@@ -202,6 +203,23 @@ def test_a_remote_that_does_not_stop_to_talk(shared: Shared, monkeypatch: pytest
         push(shared.here, "origin", [ledger])
     monkeypatch.setattr(talk, "MAX_BYTES", 20)
     with pytest.raises(ArkError, match="the other side says more than"):
+        read_remote(shared.here, "origin", ["refs/heads/*"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing limits the memory of another process")
+def test_a_remote_whose_list_of_refs_does_not_end(
+    shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "endless.py"
+    script.write_text(
+        "n = 0\nwhile True:\n    n += 1\n    line = f'{n:040x} refs/heads/{n:09}' + chr(0) * (n == 1) + chr(10)\n"
+        "    print(f'{len(line) + 4:04x}{line}', end='')\n"
+    )
+    git(shared.here.root, "config", "protocol.ext.allow", "always")
+    git(shared.here.root, "remote", "set-url", "origin", f"ext::{sys.executable} {script}")
+    monkeypatch.setattr(remote, "MAX_MEMORY", 40 * 2**20)
+    with pytest.raises(ArkError, match=r"^origin cannot be read: Out of memory"):
         read_remote(shared.here, "origin", ["refs/heads/*"])
 
 
