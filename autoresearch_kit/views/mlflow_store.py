@@ -40,8 +40,8 @@ FIRST_CONTACT = {
 """The same until a server has answered once: MLflow tries a server that is not there for minutes."""
 DATABASE_TRIES = 3
 """The same for a database; MLflow has no variable for it."""
-BUSY = ("already exists", "is locked", "UNIQUE constraint", "duplicate key", "Duplicate entry", "'active' state")
-"""In what a store says when two set it up, or write the same, at once, or one deletes what another sends."""
+BUSY = ("already exists", "is locked", "unique constraint", "duplicate ", "'active' state")
+"""In what a store says, in lower case, when two set it up, or write the same, at once, or one deletes what another sends."""
 AGAIN = "wait for it, and export again: what is there is not sent twice"
 WAIT_SECONDS = 10.0
 """For another export of this repository into the same store; one without anything new takes a few seconds."""
@@ -132,7 +132,7 @@ def refused_by(uri: str, error: Exception) -> ArkError:
     if "Max retries exceeded" in text or "timed out" in text:
         return ArkError(f"MLflow at {shown(uri)} does not answer", "start it, or correct the address")
     text = re.split(r"\[SQL: |\(Background on this error", text)[0]
-    if any(words in text for words in BUSY):
+    if any(words in text.lower() for words in BUSY):
         return ArkError(
             f"another program writes into MLflow at {shown(uri)} at the moment",
             AGAIN,
