@@ -13,7 +13,7 @@
     #live-bar { width: 100%; height: 0.5rem; accent-color: var(--accent); }
     #live-log { font: 0.8rem/1.5 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; background: var(--raised);
       border-radius: 6px; padding: 0.7rem 0.9rem; height: 16rem; overflow: auto; }
-    #live-curve { height: 170px; }
+    #live-curve { height: 190px; }
     #live-lost { border-left: 3px solid var(--crash-mark); padding-left: 0.8rem; }
     @media print { #live { display: none; } }`;
   document.head.append(style);
@@ -100,23 +100,31 @@
     roomy.curve = Boolean(live && live.at_work && (roomy.curve || curve));
     const last = curve && curve.points[curve.points.length - 1];
     const none = roomy.curve ? "no curve yet" : "";
-    say(about, curve ? `${curve.name} by ${curve.along}, attempt ${curve.number}: ${number(last.y)}` : none);
+    const whose = curve && `attempt ${curve.number}${curve.of_head ? ", the head in turn" : ""}`;
+    say(about, curve ? `${curve.name} by ${curve.along}, ${whose}: ${number(last.y)}` : none);
     box.hidden = !curve && !roomy.curve;
     box.style.visibility = curve ? "" : "hidden";
     if (!curve || !window.vega) return;
-    queue = queue.then(() => draw(curve.points)).catch((error) => console.error(error));
+    queue = queue.then(() => draw(curve)).catch((error) => console.error(error));
   }
 
-  async function draw(points) {
-    const dark = isDark();
+  async function draw({ points, name, along, counts }) {
+    const dark = isDark(), kind = JSON.stringify([dark, name, along, counts]);
     const values = points.map((point) => ({ ...point })); // Vega writes into its rows
     const width = Math.max(200, box.clientWidth);
-    if (view && drawn === dark) {
+    if (view && drawn === kind) {
       await view.data("curve", values).width(width).runAsync();
+      box.dataset.points = String(points.length);
       return;
     }
     const spec = structuredClone(ark.document.curves[dark ? "dark" : "light"]);
     for (const data of spec.data) if (data.name === "curve") data.values = values;
+    for (const axis of spec.axes) {
+      if (axis.labels === false) continue; // lines across the chart
+      axis.title = axis.scale === "x" ? along : name;
+      axis.titleLimit = 150;
+      if (axis.scale === "x" && counts) Object.assign(axis, { tickMinStep: 1, format: ",d" }); // there is no half a step
+    }
     spec.width = width;
     const safe = Boolean(window.vegaInterpreter);
     const holder = document.createElement("div");
@@ -125,7 +133,7 @@
       renderer: "svg", container: holder, hover: false, ...(safe ? { expr: window.vegaInterpreter } : {}),
     });
     view.tooltip(() => {});
-    drawn = dark;
+    drawn = kind;
     await view.runAsync();
     box.replaceChildren(holder);
     box.dataset.points = String(points.length);

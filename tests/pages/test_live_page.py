@@ -90,6 +90,7 @@ def test_a_run_that_goes_on_appears_as_it_happens(tiny: Tiny, watched: Watched, 
     expect(page.locator("#live-words")).to_contain_text("2 attempts made, as asked", timeout=PATIENCE)
     rows = page.locator("#rows tr")
     assert rows.count() == 4
+    assert "attempt 3" in page.locator("#about").inner_text(), "also the facts at the end are those of now"
     assert HOSTILE in rows.nth(2).inner_text()
     assert page.locator(".tile[data-key='attempts'] b").inner_text() == "3"
     page.wait_for_selector("#live[data-state='resting']")
@@ -102,15 +103,17 @@ def test_a_run_that_goes_on_appears_as_it_happens(tiny: Tiny, watched: Watched, 
 
 def test_the_log_and_the_learning_curve_of_what_is_measured(tiny: Tiny, watched: Watched, tmp_path: Path) -> None:
     page = watched.page
-    loop = 'for n in 1 2 3 4 5 6 7 8; do echo "step $n loss: 0.$((9 - n))"; done; echo "<b>bold</b>"'
+    loop = 'for n in 1 2 3; do echo "step $n loss: 0.$((9 - n))"; done; echo "<b>bold</b>"'
     wait = f"n=0; while [ ! -e {tmp_path}/go ] && [ $n -lt 600 ]; do sleep 0.05; n=$((n+1)); done"
     script = f"cat > train.sh <<'END'\n{loop}\n{wait}\necho 12 > answer.txt\nEND\n"
     with run(tiny, script, 1) as going:
         expect(page.locator("#live-log")).to_contain_text("<b>bold</b>", timeout=PATIENCE)
-        page.wait_for_selector("#live-curve[data-points='8']")
-        assert "loss by step, attempt 2: 0.1" in page.locator("#live-curve-text").inner_text()
+        page.wait_for_selector("#live-curve[data-points='3']")
+        assert "loss by step, attempt 2: 0.6" in page.locator("#live-curve-text").inner_text()
         assert page.locator("#live-log b").count() == 0
         assert page.locator("#live-curve svg path").count() > 0
+        texts = page.locator("#live-curve svg text").all_text_contents()
+        assert {"1", "2", "3", "step", "loss"} <= {*texts} and "1.2" not in texts
         bar = page.locator("#live-bar")
         assert bar.is_visible() and float(bar.get_attribute("max")) > 0
         before = page.locator("#live-curve path[stroke]").last.get_attribute("stroke")
@@ -167,8 +170,13 @@ def test_before_the_first_run_the_page_waits_for_it(tiny: Tiny, browser: Any) ->
     page.on("pageerror", lambda error: said.append(str(error)))
     page.goto(url)
     expect(page.locator("#live-words")).to_contain_text("There is no run yet", timeout=PATIENCE)
+    keys = "[...document.querySelectorAll('.tile')].map((tile) => tile.dataset.key)"
+    assert page.evaluate(keys) == ["best", "gain", "attempts"]
+    assert page.locator(".tile[data-key=gain].none b").inner_text() == "none"
     with run(tiny, "answer $((10 + TURN))", 2):
         page.wait_for_selector("#chart[data-drawn='3']")
+    assert page.evaluate(keys)[:4] == ["best", "gain", "attempts", "time"]
+    assert page.locator(".tile.none").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out on a phone"
     assert said == []
     context.close()

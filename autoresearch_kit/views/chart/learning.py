@@ -6,7 +6,7 @@ from autoresearch_kit.views.chart.ink import Ink, Spec
 
 
 def learning_curve(*, dark: bool = False) -> Spec:
-    """What is shown of the run that goes on; its name and axis are told in words beside it."""
+    """What is shown of the run that goes on; the page gives its axes their titles."""
     ink = Ink(dark)
     x: Spec = {
         "field": "x",
@@ -18,7 +18,7 @@ def learning_curve(*, dark: bool = False) -> Spec:
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": 600,
-        "height": 160,
+        "height": 180,
         "background": "transparent",
         "autosize": {"type": "fit", "contains": "padding"},
         "config": ink.config,
