@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from autoresearch_kit.core.budget import Spent
+from autoresearch_kit.core.campaign import Campaign
 from autoresearch_kit.core.records import Attempt, Outcome, Proposal
 from autoresearch_kit.core.spec import Budget
 from autoresearch_kit.core.verification import Arm, Verification
@@ -23,8 +24,8 @@ from autoresearch_kit.lab.live import Live, LiveFile
 from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.ledger import verified
 from autoresearch_kit.project import open_project
-from autoresearch_kit.watch.left import left, rate
-from autoresearch_kit.watch.lines import Painter, at_rest_words
+from autoresearch_kit.watch.left import Left, left, rate
+from autoresearch_kit.watch.lines import Painter, activity_words, at_rest_words, left_words
 from autoresearch_kit.watch.log import EACH_BYTES, LINE_CHARACTERS, Log, Logs
 from autoresearch_kit.watch.now import now
 from autoresearch_kit.watch.state import Picture, Watcher
@@ -389,6 +390,29 @@ def test_when_it_ends_is_told_by_attempts_or_time():
     assert found.expected_hours(10.0) == 3.0 and found.expected_hours(1.0) == 8.0
     assert found.expected_hours(None) == 8.0
     assert left(None, Budget(), SPENT).expected_hours(10.0) is None
+
+
+@pytest.mark.parametrize(
+    ("attempts", "rate", "words"),
+    [
+        (1, 180.0, "left: 1 attempt; done in about 20 s"),
+        (9, 60.0, "left: 9 attempts; done in about 9 min"),
+        (90, 30.0, "left: 90 attempts; done in about 3.0 h"),
+    ],
+)
+def test_what_is_left_in_words(attempts: int, rate: float, words: str) -> None:
+    assert left_words(Picture(None, 0.0, at_work=True, left=Left(attempts), rate=rate)) == words
+
+
+def test_whose_turn_it_is_and_that_an_agent_rests() -> None:
+    def said(**live: Any) -> str:
+        picture = Picture(Campaign("t", (), "m", False), 9.0, at_work=True, live=Live(**live))
+        assert now(picture)["words"] == activity_words(picture)
+        return activity_words(picture)
+
+    assert said(phase="agent", agent="claude") == "attempt 0: the agent thinks (claude)"
+    assert said(phase="rest", agent="pi") == "attempt 0: the agent waits for its rate limit to end (pi)"
+    assert said(phase="run", agent="pi", number=3) == "attempt 3: the experiment runs"
 
 
 def test_nothing_is_written_by_looking(tiny: Tiny, watching: Callable[..., Watcher]) -> None:
