@@ -25,6 +25,8 @@ from autoresearch_kit.ledger.verified import ref as verification_ref
 from autoresearch_kit.project import Project
 from autoresearch_kit.views.worktime import elapsed
 
+SHOWN_NOISES = 2.0
+"""So many times the noise of one measurement two values differ at least when a difference is shown."""
 SHOWN_FILES = 3
 """So many files that differ are named."""
 SHOWN_VALUE = 40
@@ -42,7 +44,7 @@ class Row:
     group: int = 0
     """From 1; runs of one group were measured alike."""
     rank: int | None = None
-    """Within its group, 1 is best, equal ones share a place; None when nothing was measured."""
+    """Within its group, 1 is best, those without a shown difference share a place; None when nothing was tried."""
     why_not: tuple[str, ...] = ()
     """How its measuring differs from the first group's, one phrase each; empty in that group."""
     same_as: tuple[str, ...] = ()
@@ -209,12 +211,30 @@ def _ranked(project: Project, rows: Sequence[Row], named: bool) -> list[Row]:
         measured.sort(key=_order)
         is_first = first is not None and number == 1
         why = () if is_first else tuple(_differences(project, first.campaign if first else None, members[0].campaign))
-        values = [_order(row) for row in measured]
-        places = {id(row): 1 + values.index(_order(row)) for row in measured}  # equal ones share a place
-        ranks = places if _conditions(members[0].campaign) else {}
+        ranks = _places([row for row in measured if row.campaign.tried]) if _conditions(members[0].campaign) else {}
         for row in [*measured, *(row for row in members if row not in measured)]:
             found.append(replace(row, group=number, rank=ranks.get(id(row)), why_not=why))
     return found
+
+
+def _places(ordered: Sequence[Row]) -> dict[int, int]:
+    """Places by id of the row, of rows in their order: one that is not shown to be worse than the first at a place is
+    there too."""
+    places: dict[int, int] = {}
+    first, place = None, 0
+    for number, row in enumerate(ordered, 1):
+        if first is None or is_shown(first, row):
+            first, place = row, number
+        places[id(row)] = place
+    return places
+
+
+def is_shown(one: Row, two: Row) -> bool:
+    """Whether the noise of one measurement, as far as it is known, lets a difference between two values be seen."""
+    ahead = abs(_order(one) - _order(two))
+    return ahead > 0 and ahead >= SHOWN_NOISES * max(
+        (row.noise for row in (one, two) if row.noise is not None), default=0.0
+    )
 
 
 def _order(row: Row) -> float:

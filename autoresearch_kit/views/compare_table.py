@@ -5,6 +5,7 @@ Numbers are written with as many digits as tell them apart. What is not known is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,7 @@ def facts(rows: Sequence[Row]) -> list[Facts]:
     """What is said of each run, by label in order; a label that says nothing of any of them is left out."""
     runs = [row.campaign for row in rows]
     width = digits(found.value for run in runs for found in (run.baseline, run.best) if found)
+    places = Counter((row.group, row.rank) for row in rows)
     several_groups = len({row.group for row in rows}) > 1
     several_metrics = len({(run.metric, run.maximize) for run in runs}) > 1
 
@@ -87,7 +89,7 @@ def facts(rows: Sequence[Row]) -> list[Facts]:
         to_best = NONE
         if row.attempts_to_best:
             to_best = f"{row.attempts_to_best} in {_known(duration, row.seconds_to_best)}"
-        place = NONE if row.rank is None else str(row.rank)
+        place = NONE if row.rank is None else f"{row.rank}{'=' * (places[row.group, row.rank] > 1)}"
         return {
             "place": f"{place} in {group_name(row)}" if several_groups and row.rank else place,
             "metric": clean_line(run.metric, 40) if several_metrics else "",

@@ -12,7 +12,7 @@ from autoresearch_kit.core.entry import gain_of, gain_percent
 from autoresearch_kit.core.records import clean_line, number
 from autoresearch_kit.core.words import percent
 from autoresearch_kit.views.changes import Change, Offer, Part, Where, can_try, offers, transplant_command, try_command
-from autoresearch_kit.views.compare import Row
+from autoresearch_kit.views.compare import Row, is_shown
 
 if TYPE_CHECKING:
     pass
@@ -84,7 +84,7 @@ def _lead(rows: Sequence[Row]) -> Iterator[str]:
         yield f"{text}; how much of that is noise is not known."
     elif not noise:
         yield f"{text}; the metric has shown no noise."
-    elif ahead is not None and ahead < 2 * noise:
+    elif not is_shown(*placed[:2]):
         yield f"{text}: less than twice the noise of one measurement ({number(noise)}), so no difference is shown."
     else:
         yield f"{text}; one measurement has a noise of {number(noise)} (standard deviation), and both were selected."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import xml.etree.ElementTree as Tree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,12 +166,25 @@ def test_runs_have_a_line_a_name_and_dashes_each():
         spec = chart.runs(many, by)
         rows = spec["layer"][0]["data"]["values"]
         assert len({row["run"] for row in rows}) == 9
-        assert max(row["x"] for row in rows) == pytest.approx(2.0 if by == "attempts" else 3 / 60)
+        assert max(row["x"] for row in rows) == pytest.approx(2.0 if by == "attempts" else 3.0)
         scales = [spec["layer"][0]["encoding"][name]["scale"]["range"] for name in ("color", "strokeDash")]
         assert len({(color, *dash) for color, dash in zip(*scales, strict=True)}) == 9
         assert {f"run{n}" for n in range(9)} <= set(texts(drawn(spec)))
     with pytest.raises(ValueError):
         chart.runs(many, "days")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "unit", "longest"), [(7, "seconds", 7), (600, "minutes", 10), (4e4, "hours", 100 / 9)]
+)
+def test_time_is_counted_in_what_fits_and_a_single_line_needs_no_legend(seconds: float, unit: str, longest: float):
+    one = campaign(("keep", 1.0))
+    first = replace(one.attempts[0], measurements=(Measurement(1.0, {}, "", seconds),))
+    picture = drawn(chart.runs([replace(one, attempts=(first,))], "hours"))
+    assert f"{unit} since the start" in texts(picture)
+    assert texts(picture).count("t") == 1
+    spec = chart.runs([replace(one, attempts=(first,))], "hours")
+    assert spec["layer"][0]["data"]["values"][-1]["x"] == pytest.approx(longest)
 
 
 def test_runs_without_values_or_times_can_be_drawn():

@@ -249,6 +249,8 @@ def test_a_baseline_alone_and_nothing_but_crashes(made: Made) -> None:
     assert (runs["alone"]["attempts"], runs["alone"]["attempts_per_hour"], runs["alone"]["gain_note"]) == (0, None, "")
     assert (runs["crashed"]["crashes"], runs["crashed"]["attempts_to_best"]) == (2, 0)
     assert runs["crashed"]["seconds_to_best"] is None
+    assert "end with the same value" not in made.ark("compare"), "a run in which nothing was tried leads nobody"
+    made.run("also", [Try(None)])
     assert "end with the same value" in made.ark("compare")
 
 
@@ -341,7 +343,12 @@ def test_noise_decides_what_is_said_of_the_lead(made: Made) -> None:
     made.run("one", [Try(0.9, kept=True, files=turned(LR=0.2), noise=0.02)])
     made.run("two", [Try(0.88, kept=True, files=turned(LR=0.3), noise=0.02)])
     assert "so no difference is shown" in made.ark("compare", columns=300)
+    assert [run["rank"] for run in made.compare("one", "two")["runs"]] == [1, 1]
+    assert made.ark("compare", "one", "two").count("1=") == 2
+    made.run("idle", [])
+    assert by_tag(made.compare("one", "idle"))["idle"]["rank"] is None
     made.run("three", [Try(0.5, kept=True, files=turned(LR=0.4), noise=0.02)])
+    assert [run["rank"] for run in made.compare("one", "two", "three")["runs"]] == [1, 2, 2]
     assert "and both were selected" in made.ark("compare", columns=300)
     made.run("four", [Try(0.4, kept=True, files=turned(LR=0.4), noise=0.0)])
     made.run("five", [Try(0.3, kept=True, files=turned(LR=0.4), noise=0.0)])

@@ -164,9 +164,9 @@ def progress(campaign: Campaign, *, dark: bool = False, data: bool = True) -> Sp
 
 
 # Labels stand on the better side of the line and to the left of their marks, where few others are; to the right only
-# where there is no room on the left, the line goes on long enough before it turns towards them, and none of the next few
-# labels begins there at about the same height. Vega keeps labels of one side apart; those of two sides it could only by
-# drawing them on a canvas, which a picture without a browser has not.
+# where there is no room on the left, the line goes on long enough before it turns towards them, and none of the next
+# few labels begins there at about the same height. Vega keeps labels of one side apart; those of two sides it could
+# keep apart only by drawing them on a canvas, which a picture without a browser has not.
 _SCALE, _NEEDED = "width / (1.024 * last)", "(min(220, 6.8 * length(datum.label)) + 8)"
 _X = f"((datum.number + 0.012 * last) * {_SCALE})"
 _TO_THE_RIGHT = (

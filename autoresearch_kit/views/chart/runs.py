@@ -17,11 +17,13 @@ NAME_CHARACTERS = 40
 
 
 def runs(campaigns: Sequence[Campaign], by: str = "attempts", *, dark: bool = False) -> Spec:
-    """The best so far of each run as a step line with its name, against the number of attempts or against hours."""
+    """The best so far of each run as a step line with its name, against the number of attempts or against time."""
     if by not in ("attempts", "hours"):
         raise ValueError(by)
     ink = Ink(dark)
     rows = [row for campaign in campaigns for row in run_rows(campaign, by)]
+    unit, length = _unit(max((row["x"] for row in rows), default=0.0)) if by == "hours" else ("", 1.0)
+    rows = [{**row, "x": row["x"] / length} for row in rows]
     axis = value_axis([a for campaign in campaigns for a in campaign.attempts if a.outcome is Outcome.KEEP])
     names = [campaign.name for campaign in campaigns if run_rows(campaign, by)]
     count, dashes = len(ink.runs), len(DASHES)
@@ -41,12 +43,14 @@ def runs(campaigns: Sequence[Campaign], by: str = "attempts", *, dark: bool = Fa
         "symbolSize": 600,
         "symbolStrokeWidth": 2,
     }
+    shown = legend if len(names) > 1 else None  # a single line has its name at its end
     x = {
         "field": "x",
         "type": "quantitative",
         "scale": {"domainMin": 0, "nice": False},
         "axis": {
-            "title": "attempts" if by == "attempts" else "hours since the start",
+            "title": "attempts" if by == "attempts" else f"{unit} since the start",
+            "tickCount": 10,
             "grid": False,
             "labelFlush": False,
             **({"tickMinStep": 1} if by == "attempts" else {}),
@@ -64,7 +68,7 @@ def runs(campaigns: Sequence[Campaign], by: str = "attempts", *, dark: bool = Fa
         },
         "axis": {"title": axis_title(" or ".join(metrics), better, axis), **axis.format},
     }
-    color = {"field": "run", "type": "nominal", "scale": colors, "legend": legend}
+    color = {"field": "run", "type": "nominal", "scale": colors, "legend": shown}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "description": f"{' or '.join(metrics)}, {line_words(campaigns)} of {len(names)} runs by {by}",
@@ -84,7 +88,7 @@ def runs(campaigns: Sequence[Campaign], by: str = "attempts", *, dark: bool = Fa
                     "x": x,
                     "y": y,
                     "color": color,
-                    "strokeDash": {"field": "run", "type": "nominal", "scale": stroke, "legend": legend},
+                    "strokeDash": {"field": "run", "type": "nominal", "scale": stroke, "legend": shown},
                 },
             },
             {
@@ -101,6 +105,13 @@ def line_words(campaigns: Sequence[Campaign]) -> str:
     """What the lines of these runs are: `best so far`, or `the head` where one of them ever went back."""
     names = {campaign.line_name for campaign in campaigns}
     return "best so far" if names == {"the best so far"} else "the head"
+
+
+def _unit(hours: float) -> tuple[str, float]:
+    """What to count so many hours in, and how many hours one of it is."""
+    if hours < 3 / 60:
+        return "seconds", 1 / 3600
+    return ("minutes", 1 / 60) if hours < 3 else ("hours", 1.0)
 
 
 def run_rows(campaign: Campaign, by: str) -> list[Spec]:
