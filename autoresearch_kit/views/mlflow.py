@@ -70,7 +70,7 @@ def export(
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[Exported]:
     """Bring the experiment called `project` in the store at `uri` up to date; ArkError when that fails."""
-    with quiet(), alone(repository, uri):
+    with quiet(), alone(repository.common / "ark", uri):
         client = connect(uri)
         try:
             experiment, takes_files = experiment_of(client, project, uri)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.records import clean_line
-from autoresearch_kit.ledger.git import Repository
+from autoresearch_kit.lab.cache import cache_root, make_private
 from autoresearch_kit.ledger.lock import Lock
 
 if TYPE_CHECKING:
@@ -40,18 +40,17 @@ FIRST_CONTACT = {
 """The same until a server has answered once: MLflow tries a server that is not there for minutes."""
 DATABASE_TRIES = 3
 """The same for a database; MLflow has no variable for it."""
-BUSY = ("already exists", "is locked", "unique constraint", "duplicate ", "'active' state")
-"""In what a store says, in lower case, when two set it up, or write the same, at once, or one deletes what another sends."""
+BUSY = ("already exists", "is locked", "unique constraint", "duplicate ", "online migration", "'active' state")
+"""In what a store says, in lower case, when two set it up or write the same, or one deletes what another sends."""
 AGAIN = "wait for it, and export again: what is there is not sent twice"
-WAIT_SECONDS = 10.0
-"""For another export of this repository into the same store; one without anything new takes a few seconds."""
+WAIT_SECONDS = 20.0
+"""For another export into the same store; to set up a database takes up to ten seconds on a busy machine."""
 
 
 @contextlib.contextmanager
-def alone(repository: Repository, uri: str) -> Iterator[None]:
-    """As the one export from this repository into the store at `uri`; ArkError when another goes on for too long."""
-    folder = repository.common / "ark"
-    if not os.access(folder if folder.is_dir() else repository.common, os.W_OK):
+def alone(folder: Path, uri: str) -> Iterator[None]:
+    """As the one that has the store at `uri` by a lock in `folder`; ArkError when another has it for too long."""
+    if not os.access(folder if folder.is_dir() else folder.parent, os.W_OK):
         yield  # somebody else's repository may be exported all the same
         return
     # One store, however its path is written.
@@ -98,9 +97,12 @@ def connect(uri: str) -> MlflowClient:
         utils.MAX_RETRY_COUNT = min(utils.MAX_RETRY_COUNT, DATABASE_TRIES)
     ours = {name: value for name, value in FIRST_CONTACT.items() if name not in os.environ}
     os.environ.update(ours)
+    with contextlib.suppress(ArkError):
+        make_private(cache_root())
     try:
-        client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)
+        with alone(cache_root(), uri):  # two that set up a database at once can spoil it, from two clones also
+            client = MlflowClient(tracking_uri=uri)
+            client.search_experiments(max_results=1)
     except ImportError as error:
         raise ArkError(
             f"the store {shown(uri)} cannot be used: {clean_line(str(error), 200)}",
@@ -123,6 +125,10 @@ def errors() -> tuple[type[Exception], ...]:
         from sqlalchemy.exc import SQLAlchemyError
 
         found.append(SQLAlchemyError)
+    with contextlib.suppress(ImportError):
+        from alembic.util import CommandError
+
+        found.append(CommandError)
     return tuple(found)
 
 

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +34,21 @@ def test_two_exports_of_one_repository_at_once_send_each_attempt_once(night, sto
     assert "t: 6 new attempts, 0 were there\n" in said and "Traceback" not in "".join(said)
     assert "t: 0 new attempts, 6 were there\n" in said if late == 0 else "is held by process" in "".join(said)
     assert len(Store(store).parents) == 1
+
+
+@pytest.mark.slow
+def test_two_clones_that_set_up_a_store_at_once_do_not_spoil_it(night, store, tmp_path):  # noqa: F811
+    shutil.copytree(night.root, tmp_path / "clone")
+    folders = [night.folder, tmp_path / "clone" / night.folder.relative_to(night.root)]
+    both = [
+        subprocess.Popen([*night.command, "export", "--mlflow", store], cwd=folder, stderr=subprocess.PIPE, text=True)
+        for folder in folders
+    ]
+    said = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    export(night, "--mlflow", store)
+    found = Store(store)
+    assert len(found.parents) == 1 and sorted(found.children) == list(range(6))
 
 
 @pytest.mark.slow
@@ -77,19 +94,18 @@ def test_of_two_clones_that_export_at_once_one_takes_its_own_back(night, store, 
     assert {child.data.tags["mlflow.parentRunId"] for child in found.children.values()} == set(rivals)
 
 
-def test_an_export_that_goes_on_elsewhere_is_named(tiny, monkeypatch):  # noqa: F811
+def test_an_export_that_goes_on_elsewhere_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(mlflow_store, "WAIT_SECONDS", 0.0)
-    with contextlib.closing(open_project(tiny.folder).repository) as repository:
-        with mlflow_store.alone(repository, "sqlite:///a.db"):
-            with mlflow_store.alone(repository, "sqlite:///b.db"):
-                pass
-            same = f"sqlite:///{mlflow_store.Path('a.db').absolute()}"
-            said = r"the export into .*a\.db is held by process \d+"
-            with pytest.raises(ArkError, match=said) as caught, mlflow_store.alone(repository, same):
-                pass
-            assert "export again" in caught.value.hint and "ark run" not in caught.value.hint
-        with mlflow_store.alone(repository, "sqlite:///a.db"):
+    with mlflow_store.alone(tmp_path, "sqlite:///a.db"):
+        with mlflow_store.alone(tmp_path, "sqlite:///b.db"):
             pass
+        same = f"sqlite:///{Path('a.db').absolute()}"
+        said = r"the export into .*a\.db is held by process \d+"
+        with pytest.raises(ArkError, match=said) as caught, mlflow_store.alone(tmp_path, same):
+            pass
+        assert "export again" in caught.value.hint and "ark run" not in caught.value.hint
+    with mlflow_store.alone(tmp_path, "sqlite:///a.db"):
+        pass
 
 
 @pytest.mark.parametrize(
