@@ -72,6 +72,7 @@ def test_the_line_of_another_loop_never_gets_worse() -> None:
     assert [row["value"] for row in chart.run_rows(other, "attempts")] == [1.0, 0.5, 0.5]
     assert other.best is not None and other.best.value == 0.5 and other.line_name == "the best so far"
     assert own.best is not None and own.best.value == 0.7 and own.line_name == "the head"
+    assert "The best so far, the line, went from 1 to 0.5 in 1 kept change." in chart_words(other)
     assert "The head, the line, went from 1 to 0.7" in chart_words(own)
     assert tiles(own)["best"] == ("loss of the head", "0.7", "from 1; attempt 1 had 0.5")
     assert chart.line_words([other]) == "best so far" and chart.line_words([other, own]) == "the head"

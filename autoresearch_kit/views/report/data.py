@@ -103,7 +103,7 @@ def chart_words(campaign: Campaign) -> str:
     words = f"{campaign.metric} of {tried} attempt{'s' * (tried != 1)}; {better} is better."
     first, best = campaign.baseline, campaign.best
     if first and best and first.value is not None and best.value is not None:
-        kept = len(campaign.kept_since_baseline)
+        kept = sum(a.number <= best.number for a in campaign.kept_since_baseline)
         since = f" since the baseline of attempt {first.number}" if len(campaign.baselines) > 1 else ""
         name = campaign.line_name
         if not kept:
