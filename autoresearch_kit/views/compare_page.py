@@ -6,8 +6,6 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
-
 from autoresearch_kit import __version__
 from autoresearch_kit.core.campaign import Campaign
 from autoresearch_kit.core.errors import UsageError
@@ -27,6 +25,7 @@ from autoresearch_kit.views.compare_words import (
     sentences,
     value_lines,
 )
+from autoresearch_kit.views.report.page import environment
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 """No script, and nothing from anywhere else."""
@@ -35,28 +34,25 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri
 def page(project: str, rows: Sequence[Row], found: Sequence[Change]) -> str:
     """The whole page. `project` is what it is called."""
     templates = data_folder("templates") / "report"
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("compare.html.j2").render(
-        project=clean_line(project, 200),
-        css=(templates / "page.css").read_text(),
-        policy=POLICY,
-        version=__version__,
-        names=[run_name(row.campaign) for row in rows],
-        groups=[group_name(row) for row in rows] if len({row.group for row in rows}) > 1 else [],
-        facts=facts(rows),
-        sentences=sentences(rows),
-        charts=_charts(rows),
-        lists=[(heading, lines) for heading, lines in _lists(found) if lines],
-        targets=[
-            (target.heading, [offer_words(offer) for offer in target.lacking], target.commands)
-            for target in particular(rows, found)
-        ],
+    return (
+        environment()
+        .get_template("compare.html.j2")
+        .render(
+            project=clean_line(project, 200),
+            css=(templates / "page.css").read_text(),
+            policy=POLICY,
+            version=__version__,
+            names=[run_name(row.campaign) for row in rows],
+            groups=[group_name(row) for row in rows] if len({row.group for row in rows}) > 1 else [],
+            facts=facts(rows),
+            sentences=sentences(rows),
+            charts=_charts(rows),
+            lists=[(heading, lines) for heading, lines in _lists(found) if lines],
+            targets=[
+                (target.heading, [offer_words(offer) for offer in target.lacking], target.commands)
+                for target in particular(rows, found)
+            ],
+        )
     )
 
 

@@ -259,8 +259,9 @@
     let room = PAPER_LINES;
     for (const entry of kept) {
       const more = details.get(entry.number);
-      room -= more.patch.split("\n").length;
-      if (room < 0) break;
+      const lines = more.patch.split("\n").length;
+      if (lines > room) continue;
+      room -= lines;
       found.push(make("div", "printed", head(entry), change(entry, more)));
     }
     const some = (shown, of) => (shown < of ? `${shown} of ${of}; the others are in the page itself.` : "");
@@ -537,6 +538,12 @@
 
   async function update(part) {
     await ready;
+    const digits = doc.chart.digits;
+    if (part.chart) Object.assign(doc.chart, part.chart);
+    else if (part.attempts) doc.chart.last = Math.max(doc.chart.last, ...part.attempts.map((a) => a.number));
+    if (doc.chart.digits !== digits) {
+      for (const row of table.rows) row.cells[2].textContent = measured(attempts.get(Number(row.id.slice("attempt-".length)))?.value);
+    }
     for (const entry of part.attempts || []) {
       const known = attempts.get(entry.number);
       attempts.set(entry.number, entry);
@@ -550,8 +557,6 @@
       if (shown === entry.number && known && known.outcome !== entry.outcome) open(entry.number, false);
     }
     const isOther = Boolean(part.chart && part.chart.specs); // another kind of axis
-    if (part.chart) Object.assign(doc.chart, part.chart);
-    else if (part.attempts) doc.chart.last = Math.max(doc.chart.last, ...attempts.keys());
     if (part.summary) setTiles(part.summary.tiles || []);
     for (const [id, html] of Object.entries(part.html || {})) replace(get(id), html);
     if (part.attempts || part.chart) {

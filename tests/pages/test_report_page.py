@@ -273,6 +273,14 @@ def test_on_paper_it_is_light_and_whole(opened: Open, report: Path):
     assert page.locator("#rows tr").last.is_visible()
 
 
+def test_values_are_written_anew_when_others_need_more_digits(opened: Open, tmp_path: Path):
+    page = opened(write_page(tmp_path, [Tried("keep", [1.0]), Tried("keep", [0.99999999])])).drawn().page
+    cell = page.locator("#attempt-1 td").nth(2)
+    assert cell.text_content() == "0.99999999"
+    page.evaluate("ark.update({ chart: { ...ark.document.chart, digits: 6 } })")
+    assert cell.text_content() == "1"
+
+
 def test_paper_has_the_kept_changes_and_the_logs_of_crashes(opened: Open, tmp_path: Path):
     tries = list(TRIES)
     for turn in range(8):

@@ -121,6 +121,7 @@ def environment() -> jinja2.Environment:
         "signed": words.signed,
         "duration": words.duration,
         "value": lambda value, digits: f"{value:.{digits}g}",
+        "joined": _joined,
         "title": lambda text: _joined(clean_line(text, TITLE_CHARACTERS)),
         "reason": _short_reason,
         "code": _code,
