@@ -264,11 +264,11 @@
       room -= lines;
       found.push(make("div", "printed", head(entry), change(entry, more)));
     }
-    const some = (shown, of) => (shown < of ? `${shown} of ${of}; the others are in the page itself.` : "");
+    const some = (shown, of) => (shown < of ? make("p", "quiet", `${shown} of ${of}; the others are in the page itself.`) : "");
     const parts = [];
-    if (kept.length) parts.push(make("h2", "", "Kept changes"), make("p", "quiet", some(found.length, kept.length)), ...found);
+    if (kept.length) parts.push(make("h2", "", "Kept changes"), some(found.length, kept.length), ...found);
     const logs = crashed.slice(-PAPER_CRASHES);
-    if (logs.length) parts.push(make("h2", "", "Logs of crashes, their last lines"), make("p", "quiet", some(logs.length, crashed.length)));
+    if (logs.length) parts.push(make("h2", "", "Logs of crashes, their last lines"), some(logs.length, crashed.length));
     for (const entry of logs) {
       const tail = details.get(entry.number).log.trimEnd().split("\n").slice(-PAPER_LOG).join("\n");
       parts.push(make("div", "printed", head(entry), make("pre", "", tail)));
@@ -542,6 +542,7 @@
     if (part.chart) Object.assign(doc.chart, part.chart);
     else if (part.attempts) doc.chart.last = Math.max(doc.chart.last, ...part.attempts.map((a) => a.number));
     if (doc.chart.digits !== digits) {
+      get("table").style.setProperty("--digits", doc.chart.digits);
       for (const row of table.rows) row.cells[2].textContent = measured(attempts.get(Number(row.id.slice("attempt-".length)))?.value);
     }
     for (const entry of part.attempts || []) {
