@@ -52,7 +52,7 @@ class Terminal:
                 os.environ.pop(name, None)
             os.environ.update({"TERM": "xterm-256color", **env})
             os.chdir(folder)
-            os.execv(words[0], words)
+            os.execve(words[0], words, os.environ)  # readline sets COLUMNS behind the back of `os.environ`
         self.resize(columns, lines)
 
     def resize(self, columns: int, lines: int) -> None:
