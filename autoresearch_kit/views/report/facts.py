@@ -81,9 +81,10 @@ def _gain_tile(campaign: Campaign, verified: bool) -> tuple[str, str]:
     doubt = "" if verified else ", not verified"
     if gain_words(first.value, best.value, campaign.maximize) == NO_GAIN:
         return "none", "no better than the baseline"
-    # In percent, also where others say `14 times`: so are the gains in the tables, and they add up to it.
-    share = gain_percent(first.value, best.value, campaign.maximize)
-    words = percent(share) or gain_short(first.value, best.value, campaign.maximize)
+    share = percent(gain_percent(first.value, best.value, campaign.maximize))
+    words = gain_short(first.value, best.value, campaign.maximize)
+    if words.endswith("times"):  # the percents in the tables add up to what is beside it
+        return words, f"the baseline, {share} over it{doubt}"
     return words, f"over the baseline{doubt}"
 
 
