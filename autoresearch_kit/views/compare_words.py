@@ -100,7 +100,7 @@ def _gains(rows: Sequence[Row]) -> Iterator[str]:
         names = "all of these" if len(found) == len(rows) > 2 else _and(run_name(row.campaign) for row in found)
         own = next((row.campaign for row in found if can_try(row.campaign)), None)
         hint = f"; for one with an interval: ark verify --tag {own.name}" if own and _is_open(found[0]) else ""
-        yield f"The gain of {names} is {note}{hint}."
+        yield f"The gain of {names}: {note}{hint}."
 
 
 def _is_open(row: Row) -> bool:

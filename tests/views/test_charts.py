@@ -160,6 +160,17 @@ def test_a_large_first_gain_is_labelled_where_there_is_room():
     assert any((t.text or "").startswith("the change that made") for t in marks(picture, "labels_right"))
 
 
+def test_a_label_is_cut_to_the_room_that_it_has():
+    """Before the line turns towards it, neither to the left, where the axis is, nor whole to the right."""
+    first = ("keep", 0.5, "x" * 30)
+    picture = drawn(
+        chart.progress(campaign(("keep", 1.0), first, *[("discard", 0.6)] * 5, ("keep", 0.4), *[("discard", 0.6)] * 32))
+    )
+    labels = [t.text or "" for t in marks(picture, "labels_right") if float(t.get("opacity", "1")) > 0]
+    cut = next(label for label in labels if label.startswith("xxxx"))
+    assert 12 <= len(cut) < 30 and cut.endswith("…")
+
+
 def test_runs_have_a_line_a_name_and_dashes_each():
     many = [campaign(("keep", 1.0), ("discard", 2.0), ("keep", 1 - n / 10), name=f"run{n}") for n in range(9)]
     for by in ("attempts", "hours"):

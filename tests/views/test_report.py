@@ -319,7 +319,7 @@ def test_a_baseline_of_zero_and_higher_is_better(tmp_path: Path):
     found = document_of(folder)
     assert found["gains"][0]["percent"] == "" and found["summary"]["tiles"][1]["value"] == "+5"
     write_run(folder, [Tried("keep", [10.0]), Tried("keep", [95.0], "nine")], "u", maximize=True)
-    assert document_of(folder, "u")["summary"]["tiles"][1]["value"] == "9.5 times", "as in the tables"
+    assert document_of(folder, "u")["summary"]["tiles"][1]["value"] == "9.5 times", "as everywhere"
 
 
 def test_what_another_loop_left_has_a_page_too(tmp_path: Path):

@@ -11,6 +11,8 @@ from autoresearch_kit.views.chart.ink import HEIGHT, MARKS, SHAPES, WIDTH, WORDS
 
 LABEL_CHARACTERS = 34
 """Of a title at its dot; the rest is cut."""
+MIN_LABEL_CHARACTERS = 12
+"""Where there is less room to the right of a dot, it has no label."""
 
 
 def progress(campaign: Campaign, *, dark: bool = False, data: bool = True) -> Spec:
@@ -135,6 +137,7 @@ def progress(campaign: Campaign, *, dark: bool = False, data: bool = True) -> Sp
                                 "window": [{"op": "lead", "field": "number", "as": "next"}],
                                 "sort": [{"field": "number"}],
                             },
+                            {"calculate": _CUT, "as": "label"},
                             {"calculate": _BEGIN, "as": "begin"},
                             {"calculate": _LOG_LEVEL if axis.log else _LEVEL, "as": "level"},
                             {
@@ -171,6 +174,13 @@ _SCALE, _NEEDED = "width / (1.024 * last)", "(min(220, 6.8 * length(datum.label)
 _X = f"((datum.number + 0.012 * last) * {_SCALE})"
 _TO_THE_RIGHT = (
     f"({_X} < {_NEEDED} && ((isValid(datum.next) ? datum.next : 1.012 * last) - datum.number) * {_SCALE} > {_NEEDED})"
+)
+_ROOM = (
+    f"floor((((isValid(datum.next) ? datum.next : 1.012 * last) - datum.number) * {_SCALE} - 8) / 6.8)"  # in characters
+)
+_CUT = (
+    f"{_X} < min(220, 4.5 * length(datum.label)) && {_ROOM} >= {MIN_LABEL_CHARACTERS} && {_ROOM} < length(datum.label)"
+    f" ? truncate(datum.label, {_ROOM}) : datum.label"
 )
 _BEGIN = f"{_TO_THE_RIGHT} || {_X} < min(220, 4.5 * length(datum.label)) ? null : {_X} - {_NEEDED}"
 _LEVEL = "height * (datum.y - low) / (high - low)"
