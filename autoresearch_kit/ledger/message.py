@@ -157,12 +157,14 @@ def figure(value: Any) -> Any:
 
 
 def whole(value: Any) -> Any:
-    """A whole number of at most 64 bits, or None; ValueError or OverflowError for anything else."""
+    """A whole number of at most 64 bits, or None; ValueError for anything else."""
     if value is None:
         return None
-    if figure(value) != int(value) or abs(value) > _LARGEST:
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    if type(value) is not int or abs(value) > _LARGEST:
         raise ValueError("no whole number")
-    return int(value)
+    return value
 
 
 def _moment(text: str) -> str:

@@ -36,7 +36,8 @@ class Opened:
         return self
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while Playwright is open its event loop counts as running, and tests of MCP need their own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("there is no chromium here (apt-get install chromium)")
