@@ -54,6 +54,7 @@ def test_init_makes_a_committed_project_that_passes_check(template, home, tmp_pa
     assert not [f for f in findings if f["subject"] == "dirty files"]
 
 
+@pytest.mark.slow
 def test_the_blank_project_runs(home, tmp_path):
     ark("init", "mine", cwd=tmp_path)
     agent = "sed -i.old s/STEPS.=.10/STEPS=40/ solution.py && rm solution.py.old"
@@ -73,6 +74,7 @@ def test_init_in_a_repository_of_others_commits_only_its_own_files(home, tmp_pat
     assert staged.stdout.split() == ["y"]
 
 
+@pytest.mark.slow
 def test_init_refuses_to_overwrite_and_lists_what_is_in_the_way(home, tmp_path):
     (tmp_path / "solution.py").write_text("mine")
     (tmp_path / "program.md").write_text("mine")
@@ -81,6 +83,7 @@ def test_init_refuses_to_overwrite_and_lists_what_is_in_the_way(home, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["home", "program.md", "solution.py"]
 
 
+@pytest.mark.slow
 def test_init_leaves_an_existing_gitignore_alone(home, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -93,6 +96,7 @@ def test_init_leaves_an_existing_gitignore_alone(home, tmp_path):
     assert git.stdout == " M .gitignore\n"
 
 
+@pytest.mark.slow
 def test_init_writes_through_no_link(home, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -102,6 +106,7 @@ def test_init_writes_through_no_link(home, tmp_path):
     assert (folder / ".gitignore").is_symlink() and (tmp_path / "shared").read_text() == "a\n"
 
 
+@pytest.mark.slow
 def test_init_that_fails_leaves_nothing(home, tmp_path):
     with (home / ".gitconfig").open("a") as file:
         file.write("[commit]\n\tgpgSign = true\n[gpg]\n\tprogram = false\n")
@@ -109,6 +114,7 @@ def test_init_that_fails_leaves_nothing(home, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["home"]
 
 
+@pytest.mark.slow
 def test_init_works_where_git_knows_nobody(home, tmp_path):
     (home / ".gitconfig").write_text("[user]\n\tuseConfigOnly = true\n")
     done = ark("init", "mine", cwd=tmp_path)
@@ -117,6 +123,7 @@ def test_init_works_where_git_knows_nobody(home, tmp_path):
     assert authors.stdout == "ark\n"
 
 
+@pytest.mark.slow
 def test_a_refused_first_commit_leaves_nothing_staged(home, tmp_path):
     subprocess.run("git init -q && git commit -q --allow-empty -m x", shell=True, cwd=tmp_path, check=True)
     hook = tmp_path / ".git" / "hooks" / "pre-commit"
@@ -128,6 +135,7 @@ def test_a_refused_first_commit_leaves_nothing_staged(home, tmp_path):
     assert status.stdout.split() == ["??", "home/"]
 
 
+@pytest.mark.slow
 def test_init_in_a_bare_repository_changes_nothing(home, tmp_path):
     subprocess.run(["git", "init", "-q", "--bare", "x.git"], cwd=tmp_path, check=True)
     before = sorted((tmp_path / "x.git").rglob("*"))
@@ -167,6 +175,7 @@ def test_a_title_that_the_terminal_cannot_show_is_shown_otherwise(home, tmp_path
     assert "Gr\\xf6" in ark("log", cwd=tmp_path / "mine").stdout
 
 
+@pytest.mark.slow
 def test_unknown_template_lists_the_known_ones(home, tmp_path):
     done = ark("init", "mine", "--template", "blnak", cwd=tmp_path, code=2)
     assert "blank, " in done.stderr
@@ -201,6 +210,7 @@ def test_render_program_does_not_overwrite_what_somebody_wrote(home, tmp_path):
     assert not list(program.parent.glob(".*tmp"))
 
 
+@pytest.mark.slow
 def test_render_program_needs_no_repository(home, tmp_path):
     (tmp_path / "autoresearch-config.yaml").write_text(starter.blank_spec("alone"))
     assert "# alone" in ark("render-program", ".", "-o", "-", cwd=tmp_path).stdout

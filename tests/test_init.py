@@ -102,6 +102,7 @@ def test_any_name_gives_a_spec(name):
         assert "\n" not in found
 
 
+@pytest.mark.slow
 def test_list_tells_each_template_in_one_line(tmp_path):
     lines = ark("init", "--list", cwd=tmp_path).stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(starter.templates())
@@ -164,6 +165,7 @@ def test_inside_a_submodule(code, tmp_path):
     assert '"fail"' not in ark("check", "--json", "outer/inner/sub", cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("commits", [False, True])
 def test_the_index_stays_as_it_was(commits, tmp_path):
     git(tmp_path, "init", "-q")
@@ -178,6 +180,7 @@ def test_the_index_stays_as_it_was(commits, tmp_path):
     assert all(name.startswith("sub/") for name in git(tmp_path, "ls-tree", "-r", "--name-only", "HEAD").splitlines())
 
 
+@pytest.mark.slow
 def test_the_users_own_ignore_rules_leave_no_half_of_a_project(home, tmp_path):
     (home / ".config/git").mkdir(parents=True)
     (home / ".config/git/ignore").write_text("*.md\n*.yaml\n")
@@ -193,6 +196,7 @@ def test_an_existing_gitignore_stays_and_is_told_of(tmp_path):
     assert "lines worth adding: build/, run.log, __pycache__/\n" in done.stderr
 
 
+@pytest.mark.slow
 def test_another_repository_in_the_environment_plays_no_part(code, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_DIR", str(code / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(code / ".git/index"))
@@ -370,6 +374,7 @@ def test_what_changes_is_what_the_script_imports_and_all_that_runs_is_committed(
     assert step == "git add -- sorter.py sub timing.py && git commit -m start"
 
 
+@pytest.mark.slow
 def test_in_a_repository_with_commits_only_what_the_commands_need_is_to_be_committed(judged):
     git(judged, "init", "-q")
     git(judged, "add", "sub")
@@ -379,6 +384,7 @@ def test_in_a_repository_with_commits_only_what_the_commands_need_is_to_be_commi
     assert "\n  git add -- sorter.py timing.py && git commit" in ark("init", ".", *own, cwd=judged).stderr
 
 
+@pytest.mark.slow
 def test_a_virtual_environment_that_a_command_names_is_shared(code):
     (code / ".venv/bin").mkdir(parents=True)
     ark("init", ".", *("--run", ".venv/bin/python train.py"), *OWN[2:], cwd=code)
@@ -483,6 +489,7 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
+@pytest.mark.slow
 def test_it_asks_for_a_template_until_it_is_one(tmp_path):
     terminal = Terminal("init", "mine", cwd=tmp_path)
     terminal.until("template [blank]: ")
@@ -494,6 +501,7 @@ def test_it_asks_for_a_template_until_it_is_one(tmp_path):
     assert (tmp_path / "mine/train.py").exists()
 
 
+@pytest.mark.slow
 def test_it_asks_about_own_code_with_guesses(code):
     terminal = Terminal("init", ".", cwd=code)
     terminal.until("[Y/n]: ")
@@ -516,6 +524,7 @@ def test_it_asks_about_own_code_with_guesses(code):
     assert spec.mutable_files == ["train.py"]
 
 
+@pytest.mark.slow
 def test_it_suggests_the_script_that_no_other_imports_and_says_why_it_asks_again(judged):
     (judged / "timing.py").write_text("import sorter\nprint(sorter.sort([1]))\n")
     terminal = Terminal("init", ".", cwd=judged)
@@ -567,6 +576,7 @@ def test_an_interrupted_question_leaves_nothing(end, code, tmp_path):
     assert everything(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_with_its_output_elsewhere_it_asks_nothing(tmp_path):
     done = subprocess.run(
         [*ARK, "init", "mine"], cwd=tmp_path, capture_output=True, text=True, timeout=60, input="toy\n"

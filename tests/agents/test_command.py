@@ -228,6 +228,7 @@ def test_a_result_after_a_flood_is_found(stand_ins: StandIns, night: Play) -> No
     assert done.attempts[1].proposal.cost.tokens == 23000
 
 
+@pytest.mark.slow
 def test_talk_of_a_limit_in_a_good_turn_without_a_change_is_no_limit(stand_ins: StandIns, night: Play) -> None:
     event = {"type": "result", "is_error": False, "result": "rate limit, try again in 9 hours. Please run /login"}
     path = stand_ins.folder / "talk.jsonl"

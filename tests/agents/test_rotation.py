@@ -100,6 +100,7 @@ def test_fruitless_turns_are_charged_to_the_same_agents_next_attempt(
     assert shown[2]["cost"]["seconds"] > shown[4]["cost"]["seconds"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("budget", "words"),
     [({"money": 0.03}, "have cost 0.04"), ({"tokens": 60_000}, "have used 69000 tokens")],

@@ -92,6 +92,7 @@ def slow(pattern: list[str], path: list[str]) -> bool:
     return fnmatch.fnmatchcase(path[0], pattern[0]) and slow(pattern[1:], path[1:])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=500)
 @given(PARTS, st.lists(st.sampled_from(["a", "b", "ab"]), min_size=1, max_size=6))
 def test_components_agree_with_the_slow_rule(pattern: list[str], path: list[str]) -> None:

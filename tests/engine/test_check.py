@@ -225,6 +225,7 @@ def test_the_noise_of_the_latest_run_is_known(noisy: Tiny) -> None:
     assert about_noise(noisy)[0][1].startswith("unknown: ")
 
 
+@pytest.mark.slow
 def test_no_noise_in_the_latest_run(tiny: Tiny) -> None:
     tiny.play("answer 11", attempts=1)
     noise, gains = about_noise(tiny)

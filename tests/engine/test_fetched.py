@@ -184,6 +184,7 @@ def test_without_a_run_or_a_remote_there_is_a_sentence(tiny: Tiny) -> None:
     assert "error: origin cannot be read: '/nowhere' does not appear to be a git repository" in told
 
 
+@pytest.mark.slow
 def test_the_latest_run_is_pushed_and_others_by_name(tiny: Tiny, hub: Path) -> None:
     for tag in ("a", "b", "c"):
         tiny.play(ONE_BETTER, attempts=1, tag=tag)

@@ -67,6 +67,7 @@ def test_a_foreign_results_file_is_left_alone(tiny: Tiny) -> None:
     assert (tiny.folder / "results.tsv").read_text() == "mine\tforever\n"
 
 
+@pytest.mark.slow
 def test_what_the_agent_is_given(tiny: Tiny) -> None:
     seen = tiny.tmp / "seen"
     tiny.play(
@@ -137,6 +138,7 @@ def test_five_turns_of_all_kinds_end_the_run(tiny: Tiny) -> None:
     assert played.notes[4] == "Turns without an attempt: 2 failed, 2 no_change, 1 refused"
 
 
+@pytest.mark.slow
 def test_failing_agents_pause_longer_each_time(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
@@ -157,6 +159,7 @@ def test_an_agent_that_hangs_is_ended_and_costs_no_measurement(tiny: Tiny) -> No
 # Budgets and exit codes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("budget", "attempts", "code", "words", "count"),
     [
@@ -182,6 +185,7 @@ def run(tiny: Tiny, script: str, *args: str) -> "subprocess.CompletedProcess[str
     return done
 
 
+@pytest.mark.slow
 def test_exit_codes(tiny: Tiny) -> None:
     tiny.commit(budget={"attempts": 1})
     done = tiny.ark("run", "--tag", "t", "--agent", "true")
@@ -193,6 +197,7 @@ def test_exit_codes(tiny: Tiny) -> None:
     assert tiny.ark("run", "--attempts", "x").returncode == 2
 
 
+@pytest.mark.slow
 def test_json_of_log_status_and_show(tiny: Tiny) -> None:
     assert (
         run(tiny, "case $TURN in 1) answer 12;; 2) echo 'exit 4' > train.sh;; esac", "--attempts", "2").returncode == 0
@@ -268,6 +273,7 @@ def test_a_killed_supervisor_is_made_up_for(tiny: Tiny) -> None:
 # Other machines, other starts
 
 
+@pytest.mark.slow
 def test_another_machine_measures_the_head_anew(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.play("answer 12", attempts=1)
     for module in (ratchet, measure):
@@ -390,6 +396,7 @@ def test_two_tags_at_a_time(tiny: Tiny) -> None:
     assert [entry["value"] for entry in tiny.log("u")] == [10, 15]
 
 
+@pytest.mark.slow
 def test_a_killed_new_baseline_is_taken_up_as_a_baseline(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was taken up as an ordinary attempt, and a new unit of the metric was a thousandfold gain."""
     tiny.play("answer 12", attempts=1)
@@ -405,6 +412,7 @@ def test_a_killed_new_baseline_is_taken_up_as_a_baseline(tiny: Tiny, monkeypatch
     assert played.last.verdict.reason == "Baseline: 12000, the same in 3 runs"
 
 
+@pytest.mark.slow
 def test_a_tree_without_its_fixed_files_is_never_measured(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever made such a tree, a start after a kill does not take it up."""
     tiny.play("true", attempts=0)

@@ -221,6 +221,7 @@ def test_the_checks_never_look_at_the_head(noisy: Tiny) -> None:
     assert [entry["replayed"] for entry in replayed] == ["discard", "keep"], "what failed a check stays out"
 
 
+@pytest.mark.slow
 def test_an_attempt_that_was_stopped_has_used_its_share(noisy: Tiny) -> None:
     noisy.write("train.sh", "[ ! -e $FAIL ] || exit 7; echo 10 > answer.txt\n")
     noisy.commit(env={"FAIL": str(noisy.tmp / "fail")}, budget={"attempts": 50})

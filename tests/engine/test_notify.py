@@ -333,6 +333,7 @@ def test_what_a_command_does_is_told_once_and_hurts_nobody(tiny, kind):
     assert [entry["outcome"] for entry in tiny.log()] == ["keep", "keep", "discard", "keep", "discard"]
 
 
+@pytest.mark.slow
 def test_a_command_that_hangs_is_ended_with_all_that_it_started(tiny, box):
     hang = {"command": "(setsid sleep 4711.25 &) ; sleep 4711.25", "timeout_seconds": 0.5}
     tiny.commit(on={**box.all(), "keep": hang})

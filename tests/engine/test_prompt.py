@@ -40,6 +40,7 @@ def prompts(tiny: Tiny, **play: Any) -> Path:
     return seen
 
 
+@pytest.mark.slow
 def test_the_digest_of_a_real_run(tiny: Tiny) -> None:
     seen = prompts(tiny, attempts=4)
     first, last = (seen / "1").read_text(), (seen / "4").read_text()
@@ -57,6 +58,7 @@ def test_the_digest_of_a_real_run(tiny: Tiny) -> None:
     assert last.count("\n# Now\n") == 1
 
 
+@pytest.mark.slow
 def test_a_resumed_run_reads_what_the_running_one_read(tiny: Tiny) -> None:
     seen = tiny.tmp / "last"
     tiny.play(f"cat > {seen}-$TURN; case $TURN in 1) answer 12;; 2) echo 'echo x; exit 3' > train.sh;; esac")
@@ -71,6 +73,7 @@ def test_a_resumed_run_reads_what_the_running_one_read(tiny: Tiny) -> None:
     assert re.sub(told, "", running) == again
 
 
+@pytest.mark.slow
 def test_ideas_are_in_the_prompt_of_the_next_turn(tiny: Tiny) -> None:
     def note(run: Run) -> None:
         for n in range(3):
@@ -81,6 +84,7 @@ def test_ideas_are_in_the_prompt_of_the_next_turn(tiny: Tiny) -> None:
     assert "Ideas noted for later:\n> try 0 # and more\n> try 1 # and more\n> try 2 # and more\n" in seen.read_text()
 
 
+@pytest.mark.slow
 def test_the_patch_is_that_of_this_project_alone(tmp_path: Path, _template: Path) -> None:
     from tests.engine.conftest import FILES
     from tests.engine.conftest import Tiny as Project
@@ -114,6 +118,7 @@ def test_what_a_desk_holds(tiny: Tiny) -> None:
     assert files["results.tsv"] == (tiny.folder / "results.tsv").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_projects_own_templates_reach_the_agent(tiny: Tiny) -> None:
     tiny.write(
         "program.md.j2", "{% extends 'ark/program.md.j2' %}{% block ideas %}Ask {{ spec.name }}.\n{% endblock %}"
@@ -161,6 +166,7 @@ def test_check_names_the_projects_own_templates(tiny: Tiny) -> None:
     assert found["templates"] == "attempt.md.j2"
 
 
+@pytest.mark.slow
 def test_an_agent_is_told_what_was_not_taken(tiny: Tiny) -> None:
     played = tiny.play(
         f"""cat > {tiny.tmp}/prompt-$TURN

@@ -221,6 +221,7 @@ def test_what_is_no_noise_is_refused(text):
         read_amount(text)
 
 
+@pytest.mark.slow
 def test_noise_is_in_units_or_in_percent(tiny):
     tiny.commit(**AGENT)
     assert read_amount("2%").at(-50.0) == 1.0
@@ -232,6 +233,7 @@ def test_noise_is_in_units_or_in_percent(tiny):
 # Budgets, in the time of the night
 
 
+@pytest.mark.slow
 def test_hours_pass_without_anybody_waiting(tiny):
     tiny.commit(budget={"hours": 8}, budget_minutes=60, timeout_minutes=None, **AGENT)
     found = rehearse(tiny, "--noise", "0")
@@ -286,6 +288,7 @@ def test_no_attempts_are_a_baseline(tiny):
 # Files of any kind
 
 
+@pytest.mark.slow
 def test_an_agent_may_only_add_files(tiny):
     tiny.commit(mutable_files=["new/**/[!a]?[bc]*.py", "train.sh/x/"], **AGENT)
     assert rehearse(tiny, "--attempts", "4")["attempts"] == 4
@@ -299,6 +302,7 @@ def test_new_files_that_git_ignores_are_no_place_to_work(tiny):
     assert "no committed file is mutable" in done.stderr and "hint: correct `mutable_files`" in done.stderr
 
 
+@pytest.mark.slow
 def test_binary_and_empty_files_and_many_of_them(tiny):
     tiny.write("data/blob.bin", bytes(range(256)) * 10)
     tiny.write("data/empty", b"")
@@ -306,6 +310,7 @@ def test_binary_and_empty_files_and_many_of_them(tiny):
     assert rehearse(tiny, "--attempts", "7")["fruitless"]["refused"] == 1
 
 
+@pytest.mark.slow
 def test_a_project_in_a_sub_folder_with_links_and_inputs(tiny, tmp_path, _template):
     import hashlib
     import shutil
@@ -417,6 +422,7 @@ def test_options_that_make_no_sense(tiny, args):
 # What an agent would read
 
 
+@pytest.mark.slow
 def test_prompt_and_program_can_be_kept(tiny, tmp_path):
     tiny.write("program.md.j2", "Own words on {{ spec.metric }}.\n")
     tiny.commit(**AGENT)

@@ -44,6 +44,7 @@ def test_edited_evaluation_and_added_files_are_not_taken(tiny: Tiny) -> None:
     assert tiny.git("diff", "--name-only", "main", "refs/ark/t/0001") == "train.sh"
 
 
+@pytest.mark.slow
 def test_thirty_names_that_are_nearly_mutable(tiny: Tiny) -> None:
     names = ["./x/train.sh", "train.sh.bak", "TRAIN.SH", "train.sh ", " train.sh", "notes/train.sh", ".ark/train.sh"]
     names += [f"train.sh{c}" for c in "~#:;,%$!@^&()[]{}'"] + ["train.s", "rain.sh", "*", "train.*", "train?sh"]
@@ -128,6 +129,7 @@ def test_only_plain_files(tiny: Tiny) -> None:
 # Git configuration, hooks, filters, attributes are planted on the desk
 
 
+@pytest.mark.slow
 def test_planted_configuration_is_never_executed(tiny: Tiny) -> None:
     flag = tiny.tmp / "executed"
     played = tiny.play(
@@ -149,6 +151,7 @@ def test_planted_configuration_is_never_executed(tiny: Tiny) -> None:
 # Refs are moved or deleted, history is rewritten (T15, T20)
 
 
+@pytest.mark.slow
 def test_refs_on_the_desk_are_the_desks_own(tiny: Tiny) -> None:
     refs = tiny.git("for-each-ref")
     played = tiny.play(
@@ -172,6 +175,7 @@ def test_refs_on_the_desk_are_the_desks_own(tiny: Tiny) -> None:
 # It prints the metric itself, twice, or no number (T2, T3, T13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("output", "problem"),
     [
@@ -221,6 +225,7 @@ def test_an_evaluation_that_fails_after_its_number_counts_for_nothing(tiny: Tiny
 # Another seed (T1)
 
 
+@pytest.mark.slow
 def test_seeds_are_the_engines(tiny: Tiny) -> None:
     seeds = tiny.tmp / "seeds"
     tiny.write("train.sh", f"echo $ARK_SEED >> {seeds}\necho 10 > answer.txt\n")
@@ -235,6 +240,7 @@ def test_seeds_are_the_engines(tiny: Tiny) -> None:
     assert len({m.seed for a in same.attempts for m in a.measurements}) == 5, "fresh for each measurement"
 
 
+@pytest.mark.slow
 def test_no_second_roll_of_the_dice(tiny: Tiny) -> None:
     """A tree that was discarded is not measured again in the hope of a better number."""
     count = tiny.tmp / "rolls"
@@ -277,6 +283,7 @@ def test_a_flood_is_stopped(tiny: Tiny, how: str) -> None:
 # Answers from an earlier run, leftovers (T5, T16)
 
 
+@pytest.mark.slow
 def test_a_run_sees_nothing_of_an_earlier_one(tiny: Tiny) -> None:
     tiny.commit(mutable_files=["train.sh"], artifacts=["answer.txt", "out/**"])
     probe = (

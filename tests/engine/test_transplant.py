@@ -71,6 +71,7 @@ def change(run: Run, *others: Attempt) -> Change:
 # Change by change
 
 
+@pytest.mark.slow
 def test_two_near_misses_are_combined(tiny):
     tiny.commit(decision={"rule": "first_better", "min_gain": 3}, mutable_files=SPEC["mutable_files"])
     tiny.play('[ $TURN = 1 ] && sed -i "1s/.*/3/" parts/list || sed -i "6s/.*/4/" parts/list', attempts=2)
@@ -110,6 +111,7 @@ def test_added_deleted_and_executable_files(tiny):
     assert tiny.git("ls-tree", "refs/ark/t/0002", "train.sh").startswith("100755")
 
 
+@pytest.mark.slow
 def test_nothing_new_is_told_as_for_any_change(tiny):
     tiny.play('sed -i "1s/.*/$(( 3 - TURN ))/" parts/list', attempts=2)
     with opened(tiny) as run:
@@ -138,6 +140,7 @@ def raw_tree(tiny: Tiny, names: Sequence[str], mode: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "mode", "word"),
     [
@@ -318,6 +321,7 @@ def test_runs_of_another_spec_are_not_looked_at(tiny):
     assert [a["origin"] for a in tiny.log()[1:]] == [["ours/1"]]
 
 
+@pytest.mark.slow
 def test_refs_that_are_no_records_do_not_end_it(tiny):
     tiny.play("echo 3 > parts/a", attempts=1, tag="ours")
     tiny.git("update-ref", "refs/ark/broken/0001", "HEAD")

@@ -140,6 +140,7 @@ def test_what_agents_cost_ends_a_run_with_their_fruitless_turns(played: Any, bud
     assert (ending.exit_code, len(run.attempts)) == (3, 2), "a resumed run knows what they have cost"
 
 
+@pytest.mark.slow
 def test_what_is_owed_when_a_run_ends_is_charged_when_it_goes_on(played: Any, tiny: Tiny) -> None:
     cost = Cost(2.0, 5, 0.7)
     played(11, Failed("It broke", agent="a", cost=cost), Failed("It broke", agent="b", cost=cost))
@@ -154,6 +155,7 @@ def test_what_is_owed_when_a_run_ends_is_charged_when_it_goes_on(played: Any, ti
     assert '"b"' in owed and '"a"' not in owed
 
 
+@pytest.mark.slow
 def test_what_was_charged_by_a_process_that_was_killed_is_not_charged_again(played: Any, tiny: Tiny) -> None:
     _, _, _, _, run = played(11, Failed("It broke", agent="a", cost=Cost(2.0, 5)))
     owed = tiny.git("rev-parse", "refs/ark/t/owed")

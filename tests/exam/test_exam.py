@@ -72,6 +72,7 @@ def test_an_unknown_question_is_told_with_the_known_ones(commit):
     assert "no question `everything`" in done.stderr and "constant-output" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_baseline_that_fails_is_an_error_with_its_last_words(commit):
     done = ark("exam", cwd=commit(files={"train.sh": "echo no such luck >&2; exit 3\n"}))
     assert done.returncode == 1 and done.stdout == ""

@@ -192,6 +192,7 @@ def test_every_value_that_the_search_may_choose_builds_and_prints_the_same(lay):
             assert len(outputs) == 1 and len(next(iter(outputs))) > 50, choice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

@@ -282,6 +282,7 @@ def test_a_link_replaced_in_the_same_tick_is_seen(user: Path) -> None:
         assert os.readlink(folder.root / "link") == "src/a.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [False, True], ids=["laid", "laid with artifacts"])
 def test_a_tree_deeper_than_stack_and_paths_allow(user: Path, kept: bool) -> None:
     """The scrub once recursed, so a run that nested folders ended `ark` with a RecursionError."""

@@ -277,6 +277,7 @@ def test_peak_memory_is_a_sum_over_the_tree(run: Run, tmp_path: Path) -> None:
     assert 190 < run(f"{PYTHON} eat.py a & {PYTHON} eat.py b & wait", memory_mb=1000).peak_memory_mb < 260
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LINUX, reason="shared pages are told apart on Linux only")
 def test_memory_shared_by_forked_workers_counts_once(run: Run, tmp_path: Path) -> None:
     script = "import os, time; x = bytearray(b'1') * 100_000_000; [os.fork() for _ in range(2)]; time.sleep(0.4)"
@@ -311,6 +312,7 @@ def test_timeout_ends_everybody(run: Run, tmp_path: Path, ways: tuple[str, ...])
     assert not alive(pid_in(tmp_path / "other", 0))
 
 
+@pytest.mark.slow
 def test_timeout_leaves_time_to_tidy_up(run: Run, tmp_path: Path) -> None:
     done = run("trap 'sleep 0.2; echo tidy; exit 0' TERM; while :; do sleep 0.05; done", timeout=0.3)
     assert (done.problem, done.exit_code) == ("timeout", 0)
@@ -542,6 +544,7 @@ def test_keyboard_interrupt_ends_the_command_first(run: Run, tmp_path: Path) -> 
     assert run("exit 3").exit_code == 3
 
 
+@pytest.mark.slow
 def test_a_second_keyboard_interrupt_ends_it_at_once(run: Run, tmp_path: Path) -> None:
     def interrupt() -> None:
         pid_in(tmp_path / "pid")

@@ -24,6 +24,7 @@ def begun(repository: Repository) -> Ledger:
     return ledger
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 @given(text=st.text(max_size=3000), by=st.text(max_size=100))
 def test_whatever_was_noted_reads_back(repository: Repository, begun: Ledger, text: str, by: str) -> None:

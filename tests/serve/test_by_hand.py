@@ -70,6 +70,7 @@ def test_every_other_verb_is_refused_on_a_desk_and_elsewhere_in_the_cache(tiny: 
     assert sorted(path.name for path in desk.folder.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_desk_without_its_ticket_is_no_desk(tiny: Tiny, desk: OnDesk) -> None:
     (desk.cache / "desk.json").unlink()
     for words in (["try"], ["wait"], ["status"], ["log"]):
@@ -94,6 +95,7 @@ def test_try_and_wait_need_a_desk(tiny: Tiny) -> None:
 # ark desk
 
 
+@pytest.mark.slow
 def test_a_desk_is_laid_and_its_folder_alone_printed(tiny: Tiny) -> None:
     done = tiny.ark("desk", "--tag", "t")
     assert done.returncode == 0 and done.stdout.count("\n") == 1

@@ -144,6 +144,7 @@ def test_what_is_written_meanwhile_is_not_lost(desk: OnDesk) -> None:
 # Those who measure
 
 
+@pytest.mark.slow
 def test_a_killed_host_is_repaired_by_the_next_try(desk: OnDesk) -> None:
     gate = desk.hold()
     calling = desk.start("try", "-m", "slow")
@@ -270,6 +271,7 @@ def test_nonsense_gets_a_sentence_or_nothing_and_harms_nobody(served: Server, tm
         assert read_line(connection, 10, 10**6) == {"accepted": True}
 
 
+@pytest.mark.slow
 def test_those_who_say_nothing_or_hear_nothing_hold_nobody_up(
     served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,6 +186,7 @@ def test_where_others_can_enter_nobody_listens(desk_folder: Path, monkeypatch: p
     assert client.at_work(desk_folder.parent) == ""
 
 
+@pytest.mark.slow
 def test_those_who_say_nothing_keep_nobody_out(desk_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert wire.REQUEST_SECONDS < client.REACH_SECONDS, "whoever wants in outlasts them"
     monkeypatch.setattr(wire, "REQUEST_SECONDS", 0.3)

@@ -194,6 +194,7 @@ def test_a_conversation_is_taken_up_where_that_is_possible(tiny: Tiny, stand_ins
     assert found.attempts[1].proposal.agent == "claude" and found.attempts[2].proposal.cost.money is not None
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_not_logged_in_ends_the_run(tiny: Tiny, stand_ins: StandIns) -> None:  # noqa: F811
     stand_ins.put("claude", {"says": "claude/login.jsonl", "exit": 1})
     found = drive(tiny, "", name="claude")

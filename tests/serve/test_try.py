@@ -199,6 +199,7 @@ def test_an_agent_is_known_by_what_it_sets() -> None:
 # Ideas
 
 
+@pytest.mark.slow
 def test_ideas_are_noted_and_listed(tiny: Tiny, desk: OnDesk) -> None:
     assert desk.ark("note", "try thirteen", env={"ARK_AGENT": "me"}).returncode == 0
     desk.ark("note", "or\x1b[31m fourteen")

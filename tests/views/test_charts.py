@@ -132,6 +132,7 @@ def test_crashes_lie_where_bad_values_would():
     assert height(maximize=True) > chart.HEIGHT - 20
 
 
+@pytest.mark.slow
 def test_labels_are_cut_never_on_one_another_and_text_only():
     rows = [("keep", 1 - n / 1000, f"<script>alert({n})</script> & so on, a title of great length") for n in range(120)]
     picture = drawn(chart.progress(campaign(*rows)))

@@ -355,6 +355,7 @@ def test_noise_decides_what_is_said_of_the_lead(made: Made) -> None:
     assert "the metric has shown no noise" in made.ark("compare", "four", "five", columns=300)
 
 
+@pytest.mark.slow
 def test_a_page_and_a_picture(made: Made, tmp_path: Path) -> None:
     made.run("one", [Try(0.9, kept=True, files=turned(LR=0.2)), Try(0.95)])
     made.run("two", [Try(0.8, kept=True, files=turned(DEPTH=5))])

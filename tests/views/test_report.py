@@ -207,6 +207,7 @@ def test_a_run_without_noise_claims_its_gain(tmp_path: Path):
     assert "there was no luck to be had" in said and "owe something to luck" not in said
 
 
+@pytest.mark.slow
 def test_kept_values_are_told_apart_and_the_baseline_is_accounted_for(tmp_path: Path):
     folder = write_repository(tmp_path / "p", metric_direction="maximize")
     write_run(folder, [Tried("keep", [1.0]), Tried("keep", [1 + 1e-9], "LANES 8 -> 16, cc -O3 a-b")], maximize=True)

@@ -242,6 +242,7 @@ def test_a_short_run_is_told_soon_however_long_an_update_took(tiny: Tiny, monkey
         assert served.station._not_before - time.monotonic() < 2.1
 
 
+@pytest.mark.slow
 def test_who_was_away_catches_up(tiny: Tiny) -> None:
     tiny.play(BETTER, attempts=1)
     with serving(tiny) as served:
@@ -331,6 +332,7 @@ def test_readers_are_limited_and_silent_ones_give_way(tiny: Tiny, monkeypatch: p
         assert silent[0].recv(1) == b""
 
 
+@pytest.mark.slow
 def test_more_pages_than_there_is_room_for_are_told_so(tiny: Tiny) -> None:
     with serving(tiny) as served, contextlib.ExitStack() as stack:
         for _ in range(web.READERS):

@@ -18,6 +18,7 @@ Tiny = Any  # see tests/engine/conftest.py
 pytestmark = pytest.mark.usefixtures("ready_vega")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["http://[", "http://[/x/", "//[", "http://[::1/?a=b"])
 def test_an_address_that_is_none_is_refused(tiny: Tiny, path: str, capfd: pytest.CaptureFixture[str]) -> None:
     with serving(tiny) as served:
