@@ -85,7 +85,7 @@ class Tally:
 
     def add(self, attempt: Attempt) -> None:
         """Count one that was closed."""
-        if attempt.verdict is not None and not attempt.is_baseline:
+        if attempt.is_tried:
             # The lost ones too: whoever stops a measurement has seen something of it.
             self._attempts += 1
             self.since_keep += attempt.outcome in COUNTED

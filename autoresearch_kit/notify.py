@@ -191,7 +191,7 @@ def document(
     """What a command is told: plain data, with all keys for every event. See docs/guides/notify.md."""
     first, head = run.books.baseline, run.books.head
     baseline, best = (first.value if first else None), (head.value if head else None)
-    tried = [other for other in run.attempts if other.verdict is not None and not other.is_baseline]
+    tried = [other for other in run.attempts if other.is_tried]
     found: dict[str, Any] = {
         "event": event,
         "project": run.spec.name,

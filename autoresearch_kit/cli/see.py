@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from autoresearch_kit.cli.common import console, json_option, open_project_at, print_json
-from autoresearch_kit.core.errors import UsageError
 
 
 @click.command()
@@ -23,6 +22,7 @@ def compare(names: tuple[str, ...], as_json: bool, html: Path | None, plot: Path
     (results.tsv, autoresearch.jsonl, .auto/log.jsonl). A last word that is a folder with a spec, or a spec, is DIR.
     """
     from autoresearch_kit.campaigns import all_campaigns, find_campaign
+    from autoresearch_kit.ledger.ledger import no_run
     from autoresearch_kit.views.changes import change_data, changes, offers_data
     from autoresearch_kit.views.compare import compare as put_side_by_side
     from autoresearch_kit.views.compare import row_data
@@ -31,7 +31,7 @@ def compare(names: tuple[str, ...], as_json: bool, html: Path | None, plot: Path
     with open_project_at(directory) as project:
         runs = [find_campaign(project, name) for name in words] if words else all_campaigns(project)
         if not runs:
-            raise UsageError("there is no run of this project yet", "start one: ark run")
+            raise no_run(project.repository)
         rows = put_side_by_side(project, runs, named=bool(words))
         found = changes(project.repository, [row.campaign for row in rows])
         if plot is not None:

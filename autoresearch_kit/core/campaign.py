@@ -110,7 +110,7 @@ class Campaign:
     @cached_property
     def tried(self) -> tuple[Attempt, ...]:
         """What every count of attempts counts: those that are closed, baselines not among them."""
-        return tuple(a for a in self.attempts if a.verdict is not None and not a.is_baseline)
+        return tuple(a for a in self.attempts if a.is_tried)
 
     @cached_property
     def open(self) -> tuple[Attempt, ...]:

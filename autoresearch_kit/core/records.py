@@ -224,6 +224,11 @@ class Attempt:
         )
 
     @property
+    def is_tried(self) -> bool:
+        """Whether it is one of those that every count of attempts counts: closed, and no baseline."""
+        return self.verdict is not None and not self.is_baseline
+
+    @property
     def own(self) -> tuple[Measurement, ...]:
         """The samples of what was tried, in order, without the head's."""
         return tuple(m for m in self.measurements if not m.of_head)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from autoresearch_kit.core.interval import Gain, Interval
-from autoresearch_kit.core.records import Measurement, number
+from autoresearch_kit.core.records import Attempt, Measurement, number
 
 
 class State(StrEnum):
@@ -123,6 +123,17 @@ class Verification:
     """Of this verification in its run, from 1; 0 before it is recorded."""
     commit: str = ""
     """The commit that records it."""
+
+    @property
+    def has_result(self) -> bool:
+        """Whether it came to its end and found a gain, be it none."""
+        return self.state is State.DONE and self.gain is not None
+
+
+def of_head(verifications: Sequence[Verification], head: Attempt | None) -> Verification | None:
+    """The latest one with a result for what is now the head."""
+    found = (one for one in reversed(verifications) if head is not None and one.head.commit == head.commit)
+    return next((one for one in found if one.has_result), None)
 
 
 # Words

@@ -16,6 +16,7 @@ from typing import Any
 
 from autoresearch_kit.agents.brief import check_templates
 from autoresearch_kit.core.budget import Ending, Limits
+from autoresearch_kit.core.entry import gain_percent
 from autoresearch_kit.core.errors import ArkError, UsageError
 from autoresearch_kit.core.names import PROGRAM_NAME
 from autoresearch_kit.core.records import Attempt, Outcome, number
@@ -30,7 +31,6 @@ from autoresearch_kit.ratchet import Note, Run, Watch
 from autoresearch_kit.rehearse.noise import Amount, Model, read_model
 from autoresearch_kit.rehearse.script import ScriptedAgent
 from autoresearch_kit.rehearse.stage import NAME, Clock, Stage
-from autoresearch_kit.views.summary import gain_percent
 
 _LOCK = "lock"
 

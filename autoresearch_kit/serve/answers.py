@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autoresearch_kit.core.entry import log_entry
 from autoresearch_kit.core.records import Attempt, Outcome, Proposal, clean_text, number
-from autoresearch_kit.views.summary import log_entry
 
 TAIL_LINES = 20
 """Of the log of a crash."""

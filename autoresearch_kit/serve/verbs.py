@@ -137,13 +137,13 @@ def why_over(project: Project, tag: str, attempts: Sequence[Attempt]) -> str | N
 
 
 def _history(place: Place, arguments: Mapping[str, Any], tell: Tell) -> list[dict[str, Any]]:
-    from autoresearch_kit.views import summary
+    from autoresearch_kit.core.entry import log_entry
 
     # No spec is needed, which saves a third of the time.
     with open_repository_at(place.where) as repository:
         attempts = read_run(repository, place.tag, spec_name(repository, place.where))[1]
     last = arguments.get("last")
-    return [summary.log_entry(attempt) for attempt in (attempts[-last:] if last else attempts)]
+    return [log_entry(attempt) for attempt in (attempts[-last:] if last else attempts)]
 
 
 def _show(place: Place, arguments: Mapping[str, Any], tell: Tell) -> dict[str, Any]:

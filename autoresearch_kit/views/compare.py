@@ -17,7 +17,7 @@ from autoresearch_kit.core.entry import gain_percent
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.interval import Gain
 from autoresearch_kit.core.records import Attempt, Cost, Outcome, clean_line
-from autoresearch_kit.core.verification import State, Verification, headline
+from autoresearch_kit.core.verification import Verification, headline, of_head
 from autoresearch_kit.lab.desk import Place
 from autoresearch_kit.ledger.git import Entry
 from autoresearch_kit.ledger.verified import read_verifications
@@ -135,12 +135,13 @@ def compare(project: Project, campaigns: Iterable[Campaign], named: bool = False
     verifications: dict[str, list[Verification]] = {}
     if names := [run.name for run, _ in runs if run.source == ARK]:
         for found in read_verifications(project.repository, *names):
-            if found.state is State.DONE and found.gain is not None:
+            if found.has_result:
                 verifications.setdefault(found.tag, []).append(found)
-    rows = [
-        Row(run, _of_head(run, verifications.get(run.name, [])), same_as=others, ends=_ends(run))
-        for run, others in runs
-    ]
+    rows = []
+    for run, others in runs:
+        known = verifications.get(run.name, [])
+        verification = of_head(known, run.best) or (known[-1] if known else None)
+        rows.append(Row(run, verification, same_as=others, ends=_ends(run)))
     return _ranked(project, rows, named)
 
 
@@ -174,11 +175,6 @@ def _closed(run: Campaign) -> frozenset[str]:
     if run.source not in (ARK, BRANCH):
         return frozenset()
     return frozenset(a.commit for a in run.attempts if a.outcome is not Outcome.RUNNING)
-
-
-def _of_head(run: Campaign, found: Sequence[Verification]) -> Verification | None:
-    head = run.best.commit if run.best else ""
-    return next((v for v in reversed(found) if v.head.commit == head), found[-1] if found else None)
 
 
 def _ends(run: Campaign) -> list[float] | None:

@@ -11,12 +11,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from autoresearch_kit.core.entry import gain_words
 from autoresearch_kit.core.records import Attempt, Outcome, clean_line
 from autoresearch_kit.core.words import apart
 from autoresearch_kit.lab.measure import Phase
 from autoresearch_kit.ledger.ledger import baseline_of
 from autoresearch_kit.ratchet import Event, Judged, Note, Run, Sampling
-from autoresearch_kit.views.summary import gain_words
 
 SHOWN_VERDICTS = 8
 STYLES = {Outcome.KEEP: "bold green", Outcome.DISCARD: "", Outcome.CRASH: "red", Outcome.LOST: "yellow"}
@@ -107,7 +107,7 @@ class Display:
         first = baseline_of(run.attempts)
         if first is None:
             return Text("measuring the baseline")
-        tried = [a for a in run.attempts if a.verdict is not None and not a.is_baseline]
+        tried = [a for a in run.attempts if a.is_tried]
         kept = sum(a.outcome is Outcome.KEEP for a in tried)
         crashed = sum(a.outcome is Outcome.CRASH for a in tried)
         best = run.head.value

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from autoresearch_kit.core.entry import gain_percent as gain_percent
-from autoresearch_kit.core.entry import gain_words as gain_words
-from autoresearch_kit.core.entry import log_entry as log_entry
+from autoresearch_kit.core.entry import gain_percent, gain_words, log_entry
 from autoresearch_kit.core.records import Attempt, Cost, Outcome, clean_line, number
 from autoresearch_kit.core.words import apart
 from autoresearch_kit.ledger.ledger import Ledger, baseline_of, last_kept
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
 def status(project: Project, ledger: Ledger, attempts: Sequence[Attempt]) -> dict[str, Any]:
     """The state of a run. `attempts` is the sum of the other counts: closed ones, baselines not among them."""
-    tried = [a for a in attempts if a.verdict is not None and not a.is_baseline]
+    tried = [a for a in attempts if a.is_tried]
     first, head = baseline_of(attempts), last_kept(attempts)
     running = next((a.number for a in attempts if a.outcome is Outcome.RUNNING), None)
     best = head.value if head else None

@@ -23,7 +23,7 @@ def elapsed(attempts: Sequence[Attempt]) -> list[float] | None:
 
     What lies between two attempts counts in full, agents think there; but of a pause only what is known to be work.
     """
-    starts = [_moment(attempt.started) for attempt in attempts]
+    starts = [moment(attempt.started) for attempt in attempts]
     busy = [a.seconds + (b.proposal.cost.seconds or 0.0) for a, b in pairwise(attempts)]
     gaps = [None if a is None or b is None else b - a for a, b in pairwise(starts)]
     idle = [gap - known for gap, known in zip(gaps, busy, strict=True) if gap is not None and gap >= known]
@@ -38,8 +38,10 @@ def elapsed(attempts: Sequence[Attempt]) -> list[float] | None:
     return ends
 
 
-def _moment(started: str) -> float | None:
+def moment(started: str) -> float | None:
+    """Seconds since 1970 of an attempt's start; None where it is not said, or without a time zone."""
     try:
-        return datetime.fromisoformat(started).timestamp()
+        found = datetime.fromisoformat(started)
+        return found.timestamp() if found.tzinfo else None
     except (ValueError, OverflowError):
         return None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import calendar
-import contextlib
-import time
 from collections.abc import Sequence
 
 from autoresearch_kit.core.campaign import Campaign
 from autoresearch_kit.core.records import Outcome, clean_line
 from autoresearch_kit.views.chart.axis import axis_title, drawable, value_axis
 from autoresearch_kit.views.chart.ink import DASHES, HEIGHT, WIDTH, Ink, Spec
+from autoresearch_kit.views.worktime import moment
 
 NAME_CHARACTERS = 40
 """Of the name of a run at its line."""
@@ -116,17 +114,17 @@ def _unit(hours: float) -> tuple[str, float]:
 
 def run_rows(campaign: Campaign, by: str) -> list[Spec]:
     """Corners of one run's line of the best so far, against attempts or hours; empty where nothing is known."""
-    began = _moment(campaign.attempts[0].started) if campaign.attempts else None
+    began = moment(campaign.attempts[0].started) if campaign.attempts else None
     rows: list[Spec] = []
     x = 0.0
     for index, (attempt, best) in enumerate(campaign.with_best()):
         if by == "attempts":
             x = float(index)
         else:
-            moment = _moment(attempt.started)
-            if began is None or moment is None:
+            at = moment(attempt.started)
+            if began is None or at is None:
                 continue
-            x = max(x, (moment + attempt.seconds - began) / 3600)
+            x = max(x, (at + attempt.seconds - began) / 3600)
         if attempt.outcome is Outcome.KEEP and best is not None:
             rows.append(_run_row(campaign, x, best))
     if rows and x > rows[-1]["x"]:
@@ -141,10 +139,3 @@ def _run_row(campaign: Campaign, x: float, value: float) -> Spec:
         "x": x,
         "value": drawable(value),
     }
-
-
-def _moment(started: str) -> float | None:
-    """Seconds since 1970 of an ISO 8601 time in UTC."""
-    with contextlib.suppress(ValueError):
-        return float(calendar.timegm(time.strptime(started[:19], "%Y-%m-%dT%H:%M:%S")))
-    return None

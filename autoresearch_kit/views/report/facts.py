@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from autoresearch_kit.core.campaign import ARK, BRANCH, Campaign
@@ -12,9 +11,9 @@ from autoresearch_kit.core.entry import NO_GAIN, gain_percent, gain_short, gain_
 from autoresearch_kit.core.history import History
 from autoresearch_kit.core.outlook import Outlook
 from autoresearch_kit.core.records import Attempt, Cost, Outcome
-from autoresearch_kit.core.verification import State, Verification, block_lines
+from autoresearch_kit.core.verification import Verification, block_lines, of_head
 from autoresearch_kit.core.words import apart, at_least, digits, duration, money, percent, rate
-from autoresearch_kit.views.worktime import elapsed
+from autoresearch_kit.views.worktime import elapsed, moment
 
 Found = dict[str, Any]
 
@@ -62,7 +61,7 @@ def summary(campaign: Campaign, verifications: Sequence[Verification] = ()) -> F
     label = f"best {campaign.metric}" if is_top else f"{campaign.metric} of the head"
     tiles = [
         ("best", label, "none yet" if best_value is None else apart(best_value, start), after),
-        ("gain", "gain", *_gain_tile(campaign, of_head(campaign, verifications) is not None)),
+        ("gain", "gain", *_gain_tile(campaign, of_head(verifications, campaign.best) is not None)),
         ("attempts", "attempts", f"{tried}", _counts(found)),
     ]
     if spent:
@@ -116,17 +115,8 @@ def _known(attempts: Sequence[Attempt], kind: str, amount: str) -> str:
 
 def span(attempts: Sequence[Attempt]) -> float:
     """Wall time from the first start to the end of the last measurement, pauses included; 0 where no time is known."""
-    moments = [(when.timestamp(), a.seconds) for a in attempts if (when := moment(a.started)) is not None]
+    moments = [(when, a.seconds) for a in attempts if (when := moment(a.started)) is not None]
     return max(at + seconds for at, seconds in moments) - min(at for at, _ in moments) if moments else 0.0
-
-
-def moment(text: str) -> datetime | None:
-    """A time of the ledger, or None."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo else None
 
 
 # What came of it
@@ -182,18 +172,11 @@ def baselines_note(campaign: Campaign) -> str:
     )
 
 
-def of_head(campaign: Campaign, verifications: Sequence[Verification]) -> Verification | None:
-    """The latest verification with a result for what is now the head."""
-    best = campaign.best
-    done = [v for v in verifications if v.state is State.DONE and v.gain is not None]
-    return next((v for v in reversed(done) if best and v.head.commit == best.commit), None)
-
-
 def claims(campaign: Campaign, verifications: Sequence[Verification]) -> Found:
     """What may be said of the gain: the verification of the head if there is one, and what the noise lets be seen."""
     found: Found = {"headline": "", "block": [], "sentences": []}
     say = found["sentences"].append
-    verified, outlook = of_head(campaign, verifications), _outlook(campaign)
+    verified, outlook = of_head(verifications, campaign.best), _outlook(campaign)
     if verified is not None:
         lines = block_lines(verified)
         found["headline"], found["block"] = lines[0], [line for line in lines[1:] if line]
