@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is our sentence to say
-import git
+import git as git
 from git.objects.fun import tree_entries_from_data, tree_to_stream
 from gitdb import IStream, LooseObjectDB
 from gitdb.exc import BadName, BadObject
@@ -50,13 +50,10 @@ _LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
 # Where git and the user's settings are, and how it talks to others; all other variables say which repository.
 _KEPT = ("GIT_EXEC_PATH", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_ASKPASS")
 _KEPT_PREFIXES = ("GIT_PYTHON_", "GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_")
-_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 _MANY_LOOSE = 3000
 """So many loose objects are worth packing."""
 _LOCK_SECONDS = 1.0
 """No living git holds the lock of a ref for so long."""
-_INDEX_SECONDS = 5.0
-"""How long to wait for another git that works on the user's index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +223,7 @@ class Repository:
             for name, oid in names:
                 line = read_line()
                 if not line:  # git has died
-                    raise _git_error("cat-file", 1, process.stderr.read())
+                    raise git_error("cat-file", 1, process.stderr.read())
                 _, kind, *size = line.split()
                 if not size:
                     raise _missing(oid)
@@ -447,7 +444,7 @@ class Repository:
         except git.GitCommandNotFound:
             raise ArkError("git is not installed", "install git 2.30 or newer") from None
         if status not in ok:
-            raise _git_error(args[0], int(status), err)
+            raise git_error(args[0], int(status), err)
         return bytes(out).decode("utf-8", "surrogateescape")
 
 
@@ -472,7 +469,8 @@ def _age(path: Path) -> float | None:
         return None
 
 
-def _git_error(verb: str, status: int, err: str | bytes) -> ArkError:
+def git_error(verb: str, status: int, err: str | bytes) -> ArkError:
+    """The error for a git that failed, in its own last words."""
     text = err.decode("utf-8", "replace") if isinstance(err, bytes) else err
     said = [line for line in text.strip().splitlines() if line.startswith(("fatal: ", "error: "))]
     said = said or text.strip().splitlines() or [f"exit code {status}"]
@@ -517,81 +515,6 @@ def _forget_git_environment() -> None:
     for name in list(os.environ):
         if name.startswith("GIT_") and name not in _KEPT and not name.startswith(_KEPT_PREFIXES):
             del os.environ[name]
-
-
-def _forget_other_repositories() -> None:
-    """Drop what says which repository git works on; who commits, and how, stays."""
-    for name in _PLACES:
-        os.environ.pop(name, None)
-
-
-def refuse_bare(folder: Path) -> None:
-    """ArkError when `folder` lies in a bare repository, where no project can be started."""
-    _forget_other_repositories()
-    present = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
-    try:
-        repository = git.Repo(present, search_parent_directories=True)
-    except git.InvalidGitRepositoryError:
-        return
-    with repository:
-        if repository.bare:
-            raise ArkError(f"{folder} is in a bare repository", "clone it and start the project in the clone")
-
-
-def commit_new_files(folder: Path, names: Sequence[str], message: str) -> str:
-    """Commit files that were just made in `folder`, in the repository around it or a new one, and nothing else.
-
-    Returns who the author is when git knows nobody and `ark` had to step in, else an empty string.
-    """
-    _forget_other_repositories()
-    paths = [str(folder.resolve() / name) for name in names]
-    identity = []
-    try:
-        try:
-            repository = git.Repo(folder, search_parent_directories=True)
-        except git.InvalidGitRepositoryError:
-            repository = git.Repo.init(folder)
-        with repository:
-            command = [git.Git.GIT_PYTHON_GIT_EXECUTABLE or "git"]
-            status, _, _ = repository.git.execute(
-                [*command, "var", "GIT_COMMITTER_IDENT"], with_extended_output=True, with_exceptions=False
-            )
-            if status != 0:
-                identity = ["-c", "user.name=ark", "-c", "user.email=ark@localhost"]
-            try:
-                # By force: a rule such as `*.md` in the user's own list must not leave half of a project uncommitted.
-                _patiently(repository, [*command, "add", "--force", "--", *paths])
-                _patiently(repository, [*command, *identity, "commit", "--quiet", "-m", message, "--", *paths])
-            except BaseException:
-                with contextlib.suppress(git.GitCommandError):
-                    _patiently(repository, [*command, "rm", "--cached", "--quiet", "--ignore-unmatch", "--", *paths])
-                raise
-    except git.GitCommandNotFound:
-        raise ArkError("git is not installed", "install git 2.30 or newer") from None
-    except git.GitCommandError as error:
-        # GitPython puts what git said between quotes.
-        said = str(error.stderr).strip().removeprefix("stderr: '").removesuffix("'").strip()
-        raise _git_error("commit", 1, said) from None
-    return "ark <ark@localhost>" if identity else ""
-
-
-def _patiently(repository: git.Repo, command: list[str]) -> None:
-    """Run git, again while another git holds the user's index, for a few seconds."""
-    deadline = time.monotonic() + _INDEX_SECONDS
-    while True:
-        process = repository.git.execute(command, as_process=True)
-        try:
-            process.wait()
-            return
-        except git.GitCommandError as error:
-            if "index.lock'" not in str(error.stderr) or time.monotonic() > deadline:
-                raise
-        except BaseException:  # whoever ended us must not find a commit later on
-            if process.proc is not None:
-                process.proc.terminate()
-                process.proc.wait()  # for git alone: a hook of the user's may outlive it
-            raise
-        time.sleep(0.05)
 
 
 def blob_hash(data: bytes) -> str:

@@ -22,7 +22,8 @@ from autoresearch_kit.core.globs import is_glob
 from autoresearch_kit.core.names import PROGRAM_NAME, SPEC_NAME
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.core.specfile import parse_spec
-from autoresearch_kit.ledger.git import DISK_HINT, commit_new_files, refuse_bare
+from autoresearch_kit.ledger.first_commit import commit_new_files, refuse_bare
+from autoresearch_kit.ledger.git import DISK_HINT
 from autoresearch_kit.project import with_name
 from autoresearch_kit.serve.place import refuse_desk
 from autoresearch_kit.starter.catalog import IGNORE_RULES, IGNORED, files_of, find_template, ignore_rules

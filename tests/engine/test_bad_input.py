@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from autoresearch_kit.ledger.git import DISK_HINT, _git_error
+from autoresearch_kit.ledger.git import DISK_HINT, git_error
 
 Tiny = Any  # see conftest.py
 ROOT = os.geteuid() == 0
@@ -181,7 +181,7 @@ def test_a_full_disk(tiny: Tiny, what: str) -> None:
 
 def test_a_full_disk_has_a_hint_in_all_wordings() -> None:
     for words in ("unable to write file x: No space left on device", "sha1 file 'x' write error. Out of diskspace"):
-        assert _git_error("read-tree", 128, f"fatal: {words}\n").hint == DISK_HINT
+        assert git_error("read-tree", 128, f"fatal: {words}\n").hint == DISK_HINT
 
 
 # Programs and experiments

@@ -1,0 +1,95 @@
+"""The first commit of a new project: the one time that `ark` works on the user's own index and branch, as `git commit`
+does.
+
+The user's hooks, identity and settings play their part here, as in any commit of theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoresearch_kit.core.errors import ArkError
+from autoresearch_kit.ledger.git import git, git_error  # ours first: it is quiet where there is no git
+
+_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
+_INDEX_SECONDS = 5.0
+"""How long to wait for another git that works on the user's index."""
+
+
+def _forget_other_repositories() -> None:
+    """Drop what says which repository git works on; who commits, and how, stays."""
+    for name in _PLACES:
+        os.environ.pop(name, None)
+
+
+def refuse_bare(folder: Path) -> None:
+    """ArkError when `folder` lies in a bare repository, where no project can be started."""
+    _forget_other_repositories()
+    present = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+    try:
+        repository = git.Repo(present, search_parent_directories=True)
+    except git.InvalidGitRepositoryError:
+        return
+    with repository:
+        if repository.bare:
+            raise ArkError(f"{folder} is in a bare repository", "clone it and start the project in the clone")
+
+
+def commit_new_files(folder: Path, names: Sequence[str], message: str) -> str:
+    """Commit files that were just made in `folder`, in the repository around it or a new one, and nothing else.
+
+    Returns who the author is when git knows nobody and `ark` had to step in, else an empty string.
+    """
+    _forget_other_repositories()
+    paths = [str(folder.resolve() / name) for name in names]
+    identity = []
+    try:
+        try:
+            repository = git.Repo(folder, search_parent_directories=True)
+        except git.InvalidGitRepositoryError:
+            repository = git.Repo.init(folder)
+        with repository:
+            command = [git.Git.GIT_PYTHON_GIT_EXECUTABLE or "git"]
+            status, _, _ = repository.git.execute(
+                [*command, "var", "GIT_COMMITTER_IDENT"], with_extended_output=True, with_exceptions=False
+            )
+            if status != 0:
+                identity = ["-c", "user.name=ark", "-c", "user.email=ark@localhost"]
+            try:
+                # By force: a rule such as `*.md` in the user's own list must not leave half of a project uncommitted.
+                _patiently(repository, [*command, "add", "--force", "--", *paths])
+                _patiently(repository, [*command, *identity, "commit", "--quiet", "-m", message, "--", *paths])
+            except BaseException:
+                with contextlib.suppress(git.GitCommandError):
+                    _patiently(repository, [*command, "rm", "--cached", "--quiet", "--ignore-unmatch", "--", *paths])
+                raise
+    except git.GitCommandNotFound:
+        raise ArkError("git is not installed", "install git 2.30 or newer") from None
+    except git.GitCommandError as error:
+        # GitPython puts what git said between quotes.
+        said = str(error.stderr).strip().removeprefix("stderr: '").removesuffix("'").strip()
+        raise git_error("commit", 1, said) from None
+    return "ark <ark@localhost>" if identity else ""
+
+
+def _patiently(repository: git.Repo, command: list[str]) -> None:
+    """Run git, again while another git holds the user's index, for a few seconds."""
+    deadline = time.monotonic() + _INDEX_SECONDS
+    while True:
+        process = repository.git.execute(command, as_process=True)
+        try:
+            process.wait()
+            return
+        except git.GitCommandError as error:
+            if "index.lock'" not in str(error.stderr) or time.monotonic() > deadline:
+                raise
+        except BaseException:  # whoever ended us must not find a commit later on
+            if process.proc is not None:
+                process.proc.terminate()
+                process.proc.wait()  # for git alone: a hook of the user's may outlive it
+            raise
+        time.sleep(0.05)
