@@ -20,11 +20,12 @@ from autoresearch_kit.core.globs import compile_globs
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.lab.cache import cache_root, make_private
 from autoresearch_kit.lab.desk import read_links
+from autoresearch_kit.lab.inputs import Inputs
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.programs import missing_programs
 from autoresearch_kit.ledger.git import DISK_HINT, Entry
 from autoresearch_kit.ledger.ledger import Ledger, tags
-from autoresearch_kit.project import Project, check_files, check_inputs, check_submodules
+from autoresearch_kit.project import Project, check_files, check_submodules
 
 LOW_DISK_BYTES = 2 * 2**30
 COMPILERS = {".c": "cc", ".cc": "c++", ".cpp": "c++", ".cu": "nvcc", ".m": "clang", ".rs": "cargo"}
@@ -62,7 +63,7 @@ def preflight(project: Project) -> Iterator[Finding]:
         check_submodules(project, files, links)
     except ArkError as error:
         yield Finding("fail", "link", error.message, error.hint)
-    yield from _failures("inputs", lambda: check_inputs(project), f"{len(spec.inputs)} pinned" if spec.inputs else "")
+    yield from _inputs(project)
     yield from _dirty(project)
     yield from _commands(project)
     if empty := [name for name, value in spec.env.items() if not value.strip()]:
@@ -99,6 +100,16 @@ def _failures(subject: str, check: Callable[[], object], good: str) -> Iterator[
     else:
         if good:
             yield Finding("ok", subject, good)
+
+
+def _inputs(project: Project) -> Iterator[Finding]:
+    inputs = Inputs(project.folder, project.spec.inputs)
+    if project.spec.setup_command is not None and (missing := inputs.missing()):
+        text = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there yet; `setup_command` comes first"
+        yield Finding("ok", "inputs", text)
+    else:
+        pinned = len(project.spec.inputs)
+        yield from _failures("inputs", inputs.check, f"{pinned} pinned" if pinned else "")
 
 
 def _counted(project: Project, files: Mapping[str, Entry]) -> str:

@@ -117,24 +117,6 @@ def check_submodules(project: Project, files: Mapping[str, Entry], links: Mappin
         )
 
 
-def check_inputs(project: Project) -> None:
-    """ArkError for the first pinned input that is missing or has another hash."""
-    for item in project.spec.inputs:
-        path = project.folder / Path(item.path).expanduser()
-        try:
-            with path.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise ArkError(
-                f"input {item.path} cannot be read: {error.strerror}", "get it, or correct `inputs`"
-            ) from None
-        if found != item.sha256.lower():
-            raise ArkError(
-                f"input {item.path} is not the pinned one: its SHA-256 is {found}",
-                "restore the file, or write the new hash into `inputs`; numbers from before are then not comparable",
-            )
-
-
 def check_limits(project: Project, also: Mapping[str, float]) -> None:
     """SpecError for limits on metrics that are not among those which the baseline or head was seen to give."""
     missing = [limit.metric for limit in project.spec.constraints if limit.metric not in also]

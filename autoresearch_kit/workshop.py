@@ -11,10 +11,11 @@ from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.records import Measurement
 from autoresearch_kit.lab import cache
 from autoresearch_kit.lab.desk import read_links
+from autoresearch_kit.lab.inputs import Inputs
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.measure import Bench, Scratch, Watcher
 from autoresearch_kit.ledger.git import Entry
-from autoresearch_kit.project import Project, check_files, check_inputs, check_submodules
+from autoresearch_kit.project import Project, check_files, check_submodules
 
 
 class Workshop:
@@ -33,7 +34,9 @@ class Workshop:
         self.links = read_links(repository.root, place.prefix, project.spec.link)
         check_files(project, self.base_files, "the commit that the run starts from")
         check_submodules(project, self.base_files, self.links)
-        check_inputs(project)
+        self._inputs = Inputs(project.folder, project.spec.inputs)
+        if project.spec.setup_command is None:
+            self._inputs.check()
         self.yardstick = project.yardstick(self.base_files)
         """Digest of everything that fixes the number except the mutable files."""
         self.folder = cache.run_cache(repository.common, name)
@@ -56,25 +59,31 @@ class Workshop:
         self.bench.close()
 
     def set_up(self) -> None:
-        """Run the set-up command unless this machine has run it for this yardstick; ArkError when it fails."""
+        """Run the set-up command unless this machine has run it for this yardstick, and pinned inputs are there still.
+
+        ArkError when it fails, or when an input is not the pinned one then.
+        """
         command = self.project.spec.setup_command
         stamp = self.folder / f"setup.{self.yardstick}"
-        if command is None or (stamp.is_file() and stamp.read_text() == machine()):
-            return
-        if problem := self.bench.set_up(self.base_files, self.base, self.label):
-            raise ArkError(f"the set-up command failed: {problem}", f"it is `{command}`; run it by hand")
-        stamp.write_text(machine())
+        done = stamp.is_file() and stamp.read_text() == machine() and not self._inputs.missing()
+        if command is not None and not done:
+            if problem := self.bench.set_up(self.base_files, self.base, self.label):
+                raise ArkError(f"the set-up command failed: {problem}", f"it is `{command}`; run it by hand")
+            stamp.write_text(machine())
+        self._inputs.check()
 
     def measure(
         self, commit: str, number: int = 0, sample: int = 0, files: Mapping[str, Entry] | None = None
     ) -> Measurement:
-        """Measure the files of `commit` once, with a fresh seed.
+        """Measure the files of `commit` once, with a fresh seed; ArkError when a pinned input is another afterwards.
 
         `number` is what the commands see as ARK_ATTEMPT, `sample` counts the measurements under that number, for the
         names of the logs. `files` spares a look at the commit.
         """
         found = self.project.repository.files(commit) if files is None else files
-        return self.bench.measure(found, commit, number, self.label, sample)
+        measured = self.bench.measure(found, commit, number, self.label, sample)
+        self._inputs.check()
+        return measured
 
     def failed_check(self, number: int) -> str:
         """Run the spec's checks on what was measured last; the first failure as a sentence, empty when all pass."""

@@ -309,7 +309,8 @@ class Input(Part):
     """A file outside git that the number depends on."""
 
     path: Annotated[str, AfterValidator(_input_path)] = Field(
-        description="Relative to the spec's folder, or absolute, or below `~`.", examples=["data/train.bin"]
+        description="Relative to the spec's folder, or absolute, or below `~` or `$ARK_CACHE`.",
+        examples=["data/train.bin"],
     )
     sha256: Annotated[str, AfterValidator(_digest)] = Field(
         description="Its digest in hexadecimal.", examples=["the 64 digits that `sha256sum FILE` prints"]
@@ -468,7 +469,8 @@ class Spec(Part):
     )
     inputs: list[Input] = Field(
         [],
-        description="Files outside git that are pinned by their hash.",
+        description="Files outside git that are pinned by their hash: checked before a run, after `setup_command`, and "
+        "whenever a run may have changed them, which ends `ark run`.",
         examples=["[{path: data/train.bin, sha256: DIGEST}]"],
     )
     metric_pattern: Annotated[str, AfterValidator(_pattern)] | None = Field(

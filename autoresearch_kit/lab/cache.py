@@ -38,6 +38,11 @@ def cache_root() -> Path:
     return home / ("Library/Caches" if platform.system() == "Darwin" else ".cache") / "ark"
 
 
+def data_root() -> Path:
+    """Where data that many runs share lie: `$ARK_CACHE`, else `~/.cache/ark-data`. Nothing here cleans it."""
+    return Path(os.environ.get("ARK_CACHE") or "~/.cache/ark-data").expanduser().absolute()
+
+
 def repository_cache(common: Path) -> Path:
     """The cache of one repository, by the path of its git folder."""
     name = common.parent.name if common.name == ".git" else common.name

@@ -21,7 +21,7 @@ from autoresearch_kit.core.metrics import Reading, decode, read_metrics
 from autoresearch_kit.core.names import RUN_LOG
 from autoresearch_kit.core.records import Measurement
 from autoresearch_kit.core.spec import Spec
-from autoresearch_kit.lab.cache import make_private, remove, trim_logs
+from autoresearch_kit.lab.cache import data_root, make_private, remove, trim_logs
 from autoresearch_kit.lab.clone import Clone
 from autoresearch_kit.lab.machine import machine
 from autoresearch_kit.lab.processes import Command, Finished, Supervisor, tail
@@ -51,8 +51,10 @@ Watcher = Callable[[Phase], None]
 
 
 def command_environment(spec: Spec, **ark: str | int) -> dict[str, str]:
-    """The user's environment with the spec's `env`, without GIT_* and ARK_*, and with the given ARK_ variables."""
+    """The user's environment with the spec's `env`, without GIT_* and ARK_* but for the folder for data, and with the
+    given ARK_ variables."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "ARK_"))}
+    ark["cache"] = str(data_root())
     return {**inherited, **spec.env, **{f"ARK_{name.upper()}": str(value) for name, value in ark.items()}}
 
 

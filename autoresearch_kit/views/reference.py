@@ -30,7 +30,8 @@ def _spec_page() -> str:
         "",
         "Generated from `autoresearch_kit/core/spec.py` by `make docs`. Paths are relative to the folder of the spec.",
         "Commands are run by `/bin/sh` in that folder on the bench; they see `ARK_BUDGET_SECONDS`, `ARK_SEED`,",
-        "`ARK_ATTEMPT` and `ARK_TAG`.",
+        "`ARK_ATTEMPT`, `ARK_TAG`, and `ARK_CACHE`: the folder for data that many runs share, as you have set it, else",
+        "`~/.cache/ark-data`.",
         "",
         *_rows(Spec),
     ]
