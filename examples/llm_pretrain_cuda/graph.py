@@ -3,17 +3,16 @@
 The file is one .safetensors: the weights, and in its metadata the graph as JSON, a list of calls of PyTorch operators.
 `load` knows the operators listed in OPERATORS and no others, and checks every call before the first one is made. They
 are functions of tensors: none draws random numbers, changes a tensor in place, opens a file, returns uninitialised
-memory or looks beyond the elements of its arguments. So a hostile file can compute wrong numbers, take long or ask for too
-much memory, and that is all; a fault inside PyTorch's own kernels is the rest of the risk.
+memory or looks beyond the elements of its arguments. So a hostile file can compute wrong numbers, take long or ask
+for too much memory, and that is all; faults inside PyTorch's own kernels are the risk that is left.
 
-Why not torch.export.load, which exists for this (seen in torch 2.13): `deserialize_torch_artifact` in torch/_export/serde/
-serialize.py falls back to torch.load(weights_only=False), so it unpickles whatever the file brings, as does torch/export/pt2_archive/
-_package.py for weights and constants; `_parse_sym_expr` there hands strings of the file to sympy.sympify, which evaluates them
-as Python; and torch/export/_unlift.py builds functions by exec from guard expressions. Its own docstring says not to load
-untrusted files.
+Why not torch.export.load, which exists for this (seen in torch 2.13): `deserialize_torch_artifact` in
+torch/_export/serde/serialize.py falls back to torch.load(weights_only=False), so it unpickles whatever the file brings,
+as torch/export/pt2_archive/_package.py does for weights and constants. `_parse_sym_expr` hands strings of the file to
+sympy.sympify, which evaluates them as Python. torch/export/_unlift.py makes functions by exec from guard expressions.
 
     graph = trace(model, batch_rows=16, sequence_length=2048)
-    save(graph, "model.safetensors", about={"tokenizer_sha256": ..., "data": ..., "vocab_size": ..., "sequence_length": ...})
+    save(graph, "model.safetensors", about={"tokenizer_sha256": ..., "data": ..., "vocab_size": 8192, ...})
     logits = load("model.safetensors").to("cuda")(tokens)
 """
 
@@ -40,8 +39,9 @@ from safetensors.torch import save_file
 # "name:a,b" are the overloads a and b of aten.name; a bare name is its default overload.
 OPERATORS = {
     "arithmetic": """
-        add:Tensor,Scalar sub:Tensor,Scalar rsub:Tensor,Scalar mul:Tensor,Scalar div:Tensor,Scalar,Tensor_mode,Scalar_mode
-        true_divide:Tensor,Scalar floor_divide,Scalar remainder:Tensor,Scalar,Scalar_Tensor fmod:Tensor,Scalar
+        add:Tensor,Scalar sub:Tensor,Scalar rsub:Tensor,Scalar mul:Tensor,Scalar
+        div:Tensor,Scalar,Tensor_mode,Scalar_mode true_divide:Tensor,Scalar floor_divide,Scalar
+        remainder:Tensor,Scalar,Scalar_Tensor fmod:Tensor,Scalar
         pow:Tensor_Tensor,Tensor_Scalar,Scalar float_power:Tensor_Tensor,Tensor_Scalar,Scalar addcmul addcdiv
         lerp:Scalar,Tensor neg abs sign sgn square sqrt rsqrt reciprocal exp exp2 expm1 log log2 log10 log1p logit
         logaddexp logaddexp2 xlogy:Tensor,Scalar_Other,Scalar_Self floor ceil round,decimals trunc frac hypot
@@ -51,18 +51,21 @@ OPERATORS = {
     "bits, comparisons and choice": """
         bitwise_and:Tensor,Scalar bitwise_or:Tensor,Scalar bitwise_xor:Tensor,Scalar bitwise_not
         bitwise_left_shift:Tensor,Tensor_Scalar bitwise_right_shift:Tensor,Tensor_Scalar
-        __and__:Tensor,Scalar __or__:Tensor,Scalar __xor__:Tensor,Scalar __lshift__:Tensor,Scalar __rshift__:Tensor,Scalar
-        logical_and logical_or logical_xor logical_not eq:Tensor,Scalar ne:Tensor,Scalar lt:Tensor,Scalar le:Tensor,Scalar
-        gt:Tensor,Scalar ge:Tensor,Scalar isnan isinf isfinite isin:Tensor_Tensor,Tensor_Scalar signbit
+        __and__:Tensor,Scalar __or__:Tensor,Scalar __xor__:Tensor,Scalar __lshift__:Tensor,Scalar
+        __rshift__:Tensor,Scalar logical_and logical_or logical_xor logical_not eq:Tensor,Scalar ne:Tensor,Scalar
+        lt:Tensor,Scalar le:Tensor,Scalar gt:Tensor,Scalar ge:Tensor,Scalar
+        isnan isinf isfinite isin:Tensor_Tensor,Tensor_Scalar signbit
         where:self,ScalarOther,ScalarSelf,Scalar masked_fill:Scalar,Tensor bucketize:Tensor searchsorted:Tensor""",
     "activations": """
         relu relu6 leaky_relu prelu elu selu celu gelu silu mish sigmoid log_sigmoid softplus hardtanh hardsigmoid
         hardswish hardshrink softshrink threshold glu""",
     "softmax and norms": """
         softmax:int _softmax log_softmax:int _log_softmax _safe_softmax logsumexp rms_norm _fused_rms_norm layer_norm
-        native_layer_norm group_norm native_group_norm linalg_vector_norm norm:Scalar,ScalarOpt_dim cosine_similarity""",
+        native_layer_norm group_norm native_group_norm linalg_vector_norm norm:Scalar,ScalarOpt_dim
+        cosine_similarity""",
     "reductions": """
-        sum,dim_IntList mean,dim prod,dim_int amax amin max,dim,other min,dim,other argmax argmin all,dim,dims any,dim,dims
+        sum,dim_IntList mean,dim prod,dim_int amax amin max,dim,other min,dim,other argmax argmin all,dim,dims
+        any,dim,dims
         var,dim,correction std,dim,correction var_mean,dim,correction std_mean,dim,correction nansum nanmean
         count_nonzero,dim_IntList median,dim""",
     "scans, sorting": """
@@ -141,9 +144,12 @@ _INSTEAD = {
 }
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Ref:
-    """What an argument stands for: the input, a weight by name, or the result of a call (one item of it, where several)."""
+    """What an argument stands for: the input, a weight by name, or the result of a call (one item, where several)."""
 
     kind: str  # "input", "weight" or "node"
     key: Any = None
@@ -161,7 +167,7 @@ class Node:
 
 @dataclass
 class Graph:
-    """What a model computes: tokens int64 [batch_rows, sequence_length] -> logits [batch_rows, sequence_length, vocab_size]."""
+    """What a model computes: tokens int64 [batch_rows, sequence_length] -> logits [.., .., vocab_size]."""
 
     nodes: list[Node]
     output: Ref
@@ -170,7 +176,7 @@ class Graph:
     sequence_length: int
     vocab_size: int = 0
     about: dict = field(default_factory=dict)
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     def __post_init__(self) -> None:
         self.frees: list[list[int]] = [[] for _ in self.nodes]
@@ -299,7 +305,7 @@ def _refs(argument: Any) -> Iterable[Ref]:
 
 
 def _rehearse(graph: Graph) -> Graph:
-    """The graph with its vocabulary filled in, after a run on the meta device: types and shapes without numbers or memory."""
+    """The graph with its vocabulary filled in, after a run on the meta device: shapes without numbers or memory."""
     weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in graph.weights.items()}
     tokens = torch.empty(graph.batch_rows, graph.sequence_length, dtype=torch.int64, device="meta")
     logits = graph._run(tokens, weights)
@@ -317,11 +323,11 @@ def _rehearse(graph: Graph) -> Graph:
 
 
 def trace(model: torch.nn.Module, batch_rows: int, sequence_length: int) -> Graph:
-    """The graph of model(tokens) -> logits, tokens int64 [batch_rows, sequence_length], as torch.export sees it on the CPU.
+    """The graph of model(tokens) -> logits, tokens int64 [batch_rows, sequence_length], by torch.export on the CPU.
 
-    The model is put into evaluation mode meanwhile; one that is not on the CPU is copied there. Its forward must take tokens
-    alone and return logits, choose no path by values of tensors, and cast by hand instead of torch.autocast. Raises
-    GraphError, which names operators that evaluation would refuse and the line they come from.
+    The model is put into evaluation mode meanwhile; one that is not on the CPU is copied there. Its forward must take
+    tokens alone and return logits, choose no path by values of tensors, and cast by hand instead of torch.autocast.
+    Raises GraphError, which names operators that evaluation would refuse and the line they come from.
     """
     if torch.get_default_dtype() != torch.float32:
         raise GraphError("torch.get_default_dtype() is not float32, which evaluation assumes")
@@ -333,7 +339,7 @@ def trace(model: torch.nn.Module, batch_rows: int, sequence_length: int) -> Grap
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.export.export(model, (torch.zeros(batch_rows, sequence_length, dtype=torch.int64),))
-            # In-place operators become functions. Not done without need, since it forgets what autocast would have cast.
+            # In-place operators become functions. Not without need: this step loses the casts of torch.autocast.
             if any(_mutates(node) for node in _Tracer(program).flat()):
                 program = program.run_decompositions({})
     except GraphError:
@@ -628,7 +634,7 @@ def _check_about(about: Any, graph: Graph) -> None:
 
 
 def load(path: str | os.PathLike) -> Graph:
-    """The graph in that file, on the CPU, checked: its hash, every call, and by a rehearsal without memory all types and shapes.
+    """The graph in that file, on the CPU: its hash, its calls and, by a rehearsal, all types and shapes are checked.
 
     Nothing of the file is executed. Raises GraphError, one sentence, for whatever is not a graph written by `save`.
     """
