@@ -1,0 +1,1241 @@
+"""Text into packed rows of tokens, once, so that training only copies memory.
+
+    python prepare.py climbmix                        # ten shards, about 1 GB to download
+    python prepare.py tinystories --sequence-length 512
+    python prepare.py local DIR --name mine           # your own .parquet or .txt files
+    python prepare.py synthetic --name stories --vocab-size 1024 --sequence-length 256    # no network needed
+    python prepare.py climbmix --verify               # hash everything again
+
+A data set is a folder `<cache>/llm/<name>/`: `tokenizer.json`, shards of rows as plain little-endian uint16 files of
+shape [n, T+1], and `manifest.json` with the hash of each. Every row begins with BOS and is full: inputs are row[:-1],
+targets row[1:]. The same arguments and sources give the same bytes, whatever the number of workers. The folder appears
+at once when all is done; until then the work is in `<name>.making`, and the same command goes on where it was killed.
+
+Rows are packed by best fit. One thing differs from the usual crop: the rest of a document that was cut begins a row of
+its own, with BOS in front, so that the ends of long documents are trained on and judged too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import bisect
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import functools
+import hashlib
+import http.client
+import importlib
+import importlib.metadata
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import re
+import shutil
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import stories
+
+FORMAT = 1
+SPLITS = ("train", "val", "holdout")
+SPECIAL_TOKENS = tuple(f"<|reserved_{i}|>" for i in range(4))  # the first one is BOS
+# GPT-4's way to split text before merging, with digits by ones and twos instead of up to threes.
+PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+TOKENIZER_DOCUMENT_CHARS = 10_000  # the tokenizer sees this much of the beginning of a document
+BUFFER_DOCUMENTS = 1000  # documents among which packing looks for the best fit
+PART_DOCUMENTS = 32_768  # documents of one file that make one shard: the unit of work, and of resuming
+PART_TEXT_BYTES = 64 << 20  # small .txt files are gathered into shards of about this size
+
+CLIMBMIX = "karpathy/climbmix-400b-shuffle"
+CLIMBMIX_HOLDOUT, CLIMBMIX_VAL = 6541, 6542  # shards never trained on; those below them may be
+CLIMBMIX_VAL_TOKENS = 40 * 524_288
+RUN_TOKENS = 500_000_000  # what a five-minute run of a 50 M model reads on one H100
+TINYSTORIES = "karpathy/tinystories-gpt4-clean"
+TINYSTORIES_FILE = "tinystories_gpt4_clean.parquet"
+TINYSTORIES_EVAL = 10_000  # documents 0..9,999 are its test split, 10,000..19,999 its validation split
+
+ATTEMPTS = 5
+PAUSE_SECONDS = 2.0  # before the second attempt at a download; doubled before each further one
+TIMEOUT_SECONDS = 30.0
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
+
+
+class DataError(Exception):
+    """Something about the data that the user can change; `str` is the sentence and a hint with the next command."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message if hint is None else f"{message}\nhint: {hint}")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def cache_folder(flag: str | os.PathLike[str] | None = None) -> Path:
+    """Where data sets and downloads live: the flag, else $ARK_CACHE, else ~/.cache/ark-data."""
+    return Path(flag or os.environ.get("ARK_CACHE") or "~/.cache/ark-data").expanduser()
+
+
+def bits_per_byte(nats: float, n_bytes: int) -> float:
+    """A summed loss in nats as bits per byte of the text behind it; the unit does not depend on the tokenizer."""
+    return nats / (math.log(2) * n_bytes)
+
+
+class Rows:
+    """The rows of one split: memory-mapped uint16 shards [n, T+1], copied only when asked for."""
+
+    def __init__(self, shards: list[np.ndarray]) -> None:
+        self.shards = [np.asarray(shard) for shard in shards]
+        self.width = self.shards[0].shape[1]
+        self._ends = np.cumsum([len(shard) for shard in self.shards])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, indices: np.ndarray | slice) -> np.ndarray:
+        """Rows by number, uint16 [k, T+1], a copy. IndexError outside 0..len-1."""
+        indices = np.arange(len(self))[indices] if isinstance(indices, slice) else np.asarray(indices)
+        return self.gather(indices, np.empty((len(indices), self.width), np.uint16))
+
+    def gather(self, indices: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Copies rows [k] into `out` [k, T+1] and returns it."""
+        if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
+            raise IndexError(f"rows are numbered 0 to {len(self) - 1}")
+        shard_of = np.searchsorted(self._ends, indices, side="right")
+        for number in np.unique(shard_of):
+            shard = self.shards[number]
+            where = np.flatnonzero(shard_of == number)
+            out[where] = shard[indices[where] - (self._ends[number] - len(shard))]
+        return out
+
+
+class Stream:
+    """Endless batches of rows, shuffled anew in each epoch. The order is a function of (seed, epoch) alone.
+
+    Keys are raw bits of NumPy's Philox, whose stream is fixed for good; a stable sort of them is the permutation. Set
+    `position` (rows handed out so far) to go on from there.
+    """
+
+    def __init__(self, rows: Rows, batch_rows: int, seed: int) -> None:
+        if batch_rows < 1:
+            raise ValueError("batch_rows must be at least 1")
+        self.rows, self.batch_rows, self.seed, self.position = rows, batch_rows, seed, 0
+        self._order: tuple[int, np.ndarray] = (0, np.empty(0, np.int64))
+
+    @property
+    def epoch(self) -> int:
+        """The epoch, from 1, of the row handed out last."""
+        return max(self.position - 1, 0) // len(self.rows) + 1
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if self._order[0] != epoch:
+            key = np.array([self.seed % 2**64, epoch], np.uint64)
+            bits = np.random.Philox(key=key).random_raw(len(self.rows))
+            self._order = (epoch, np.argsort(bits, kind="stable"))
+        return self._order[1]
+
+    def next(self, out: np.ndarray | None = None) -> np.ndarray:
+        """The next batch, uint16 [batch_rows, T+1], in `out` if that is given (any integer type)."""
+        if out is None:
+            out = np.empty((self.batch_rows, self.rows.width), np.uint16)
+        done = 0
+        while done < self.batch_rows:
+            epoch, at = divmod(self.position, len(self.rows))
+            chosen = self._permutation(epoch + 1)[at : at + self.batch_rows - done]
+            self.rows.gather(chosen, out[done : done + len(chosen)])
+            done += len(chosen)
+            self.position += len(chosen)
+        return out
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set whose every file has just been checked against its manifest."""
+
+    folder: Path
+    name: str
+    sequence_length: int
+    """T: tokens that a model sees at once. Rows hold one more."""
+    vocab_size: int
+    bos_id: int
+    tokenizer_sha256: str
+    """Of tokenizer.json."""
+    token_bytes: np.ndarray
+    """int32 [vocab_size]: how many bytes of text each token stands for; 0 for specials, which count neither way."""
+    floor: dict[str, float]
+    """Bits per byte of the source itself, by split, where it is known: sum of bits over sum of bytes of the documents.
+
+    A perfect reader that sees each document whole and alone would score this. A document that packing cut in two is
+    read from its middle with nothing before it, so what can be reached on the rows is slightly higher.
+    """
+    manifest: dict[str, Any]
+
+    def rows(self, split: str) -> Rows:
+        """The rows of "train", "val" or "holdout"."""
+        if split not in SPLITS:
+            raise DataError(f"There is no split '{split}'.", f"it is one of {', '.join(SPLITS)}")
+        shards = self.manifest["splits"][split]["shards"]
+        width = self.sequence_length + 1
+        return Rows(
+            [
+                np.memmap(self.folder / shard["file"], "<u2", "r", shape=(shard["rows"], width))
+                for shard in shards
+                if shard["rows"]
+            ]
+        )
+
+
+def open_dataset(name: str, cache: str | os.PathLike[str] | None = None) -> Dataset:
+    """Opens `<cache>/llm/<name>/` after checking the manifest, sizes and every hash; DataError says what is wrong."""
+    folder = cache_folder(cache) / "llm" / name
+    if not (folder / "manifest.json").is_file():
+        raise DataError(f"There is no data set '{name}' in {folder.parent}.", _command_for(name))
+    manifest = _read_manifest(folder)
+    wrong = _problems(folder, manifest)
+    if wrong:
+        raise DataError(f"The data set '{name}' is damaged: {'; '.join(wrong)}.", _repair(manifest))
+    tokenizer = (folder / "tokenizer.json").read_bytes()
+    ranks, specials = _parse_tokenizer(tokenizer, folder / "tokenizer.json")
+    token_bytes = _token_bytes(ranks, len(specials))
+    if len(token_bytes) != manifest["vocab_size"]:
+        raise DataError(f"tokenizer.json does not belong to the data set '{name}'.", _repair(manifest))
+    return Dataset(
+        folder=folder,
+        name=name,
+        sequence_length=manifest["sequence_length"],
+        vocab_size=manifest["vocab_size"],
+        bos_id=manifest["bos_id"],
+        tokenizer_sha256=hashlib.sha256(tokenizer).hexdigest(),
+        token_bytes=token_bytes,
+        floor=manifest["floor"],
+        manifest=manifest,
+    )
+
+
+def _command_for(name: str) -> str:
+    """The command that makes the data set of that name."""
+    if name in ("climbmix", "tinystories"):
+        return f"python prepare.py {name}"
+    if name == "stories":
+        return "python prepare.py synthetic --name stories --vocab-size 1024 --sequence-length 256"
+    return f"python prepare.py SOURCE --name {name}; or list those there are: ls {cache_folder() / 'llm'}"
+
+
+def _repair(manifest: dict[str, Any]) -> str:
+    given = {"source": "SOURCE", **manifest.get("arguments", {})}
+    source = given.pop("source")
+    options = "".join(f" --{key.replace('_', '-')} {value}" for key, value in given.items() if value is not None)
+    directory = " DIR" if source == "local" else ""
+    return f"python prepare.py {source}{directory} --name {manifest.get('name', 'NAME')}{options} --force"
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, if it has the form that this file writes."""
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+        if manifest["format"] != FORMAT:
+            raise DataError(f"{path} has format {manifest['format']}, this program reads {FORMAT}.", _repair(manifest))
+        whole = [manifest[key] for key in ("sequence_length", "vocab_size", "bos_id")]
+        shards = [shard for split in SPLITS for shard in manifest["splits"][split]["shards"]]
+        files = [manifest["tokenizer"], *shards]
+        sound = (
+            all(type(value) is int for value in whole + [shard["rows"] for shard in shards])
+            and all(os.path.basename(file["file"]) == file["file"] for file in files)
+            and all(type(file["bytes"]) is int and len(file["sha256"]) == 64 for file in files)
+            and all(shard["bytes"] == 2 * shard["rows"] * (manifest["sequence_length"] + 1) for shard in shards)
+            and all(any(shard["rows"] for shard in manifest["splits"][split]["shards"]) for split in SPLITS)
+            and isinstance(manifest["floor"], dict)
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} cannot be read as a manifest ({error!r}).", f"remove {folder} and make it anew"
+        ) from None
+    if not sound:
+        raise DataError(f"{path} contradicts itself.", f"remove {folder} and make it anew")
+    return manifest
+
+
+def _problems(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """What differs from the manifest, one clause for each file. Hashes in threads: hashlib lets go of the GIL."""
+
+    def problem(file: dict[str, Any]) -> str | None:
+        path = folder / file["file"]
+        try:
+            size = path.stat().st_size
+            if size != file["bytes"]:
+                return f"{path.name} has {size} bytes instead of {file['bytes']}"
+            if _sha256(path) == file["sha256"]:
+                return None
+        except OSError as error:
+            return f"{path.name} cannot be read ({error.strerror})"
+        if file is manifest["tokenizer"]:
+            return "tokenizer.json is not the one that the rows were made with"
+        return f"{path.name} has been altered"
+
+    files = [manifest["tokenizer"], *(shard for split in SPLITS for shard in manifest["splits"][split]["shards"])]
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        return [clause for clause in pool.map(problem, files) if clause]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Tokenizer
+
+
+def _need(module: str) -> ModuleType:
+    """A library that reading data does not need, so it is imported only here."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        extra = "mlx" if sys.platform == "darwin" else "cuda"
+        raise DataError(f"The Python module {module} is missing.", f"pip install 'autoresearch_kit[{extra}]'") from None
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
+    """Byte-pair merges learned from texts, as the content of tokenizer.json. The same texts give the same bytes."""
+    trainer = _need("rustbpe").Tokenizer()
+    trainer.train_from_iterator(texts, vocab_size - len(SPECIAL_TOKENS), pattern=PATTERN)
+    ranks = sorted((rank, bytes(token)) for token, rank in trainer.get_mergeable_ranks())
+    most = len(ranks) + len(SPECIAL_TOKENS)
+    if most != vocab_size:
+        raise DataError(f"The text has too few different words for {vocab_size} tokens.", f"--vocab-size {most}")
+    content = {
+        "pattern": PATTERN,
+        "special_tokens": list(SPECIAL_TOKENS),
+        "ranks": [base64.b64encode(token).decode() for _, token in ranks],
+    }
+    return json.dumps(content, indent=0).encode() + b"\n"
+
+
+def _parse_tokenizer(content: bytes, path: Path) -> tuple[list[bytes], list[str]]:
+    try:
+        stored = json.loads(content)
+        ranks = [base64.b64decode(token, validate=True) for token in stored["ranks"]]
+        specials = [str(name) for name in stored["special_tokens"]]
+        if stored["pattern"] and all(ranks) and len(set(ranks)) == len(ranks) and specials:
+            return ranks, specials
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise DataError(f"{path} is not a tokenizer of this program.", "make the data set anew with --force")
+
+
+def _token_bytes(ranks: list[bytes], n_special: int) -> np.ndarray:
+    """int32 [vocab]: raw length of each token. Decoding first would count a lone byte of a character as three."""
+    return np.array([len(token) for token in ranks] + [0] * n_special, np.int32)
+
+
+@functools.lru_cache(maxsize=2)
+def load_encoding(path: Path) -> Any:
+    """A tiktoken.Encoding of a tokenizer.json."""
+    ranks, specials = _parse_tokenizer(path.read_bytes(), path)
+    return _need("tiktoken").Encoding(
+        name=str(path),
+        pat_str=json.loads(path.read_bytes())["pattern"],
+        mergeable_ranks={token: rank for rank, token in enumerate(ranks)},
+        special_tokens={name: len(ranks) + i for i, name in enumerate(specials)},
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Documents
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A run of documents: of a file (numbers count from its beginning), or of the stories of a seed (no path)."""
+
+    path: str | None
+    start: int = 0
+    stop: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """The unit of work: one shard of rows."""
+
+    name: str
+    split: str
+    slices: tuple[Slice, ...]
+    max_rows: int | None = None
+    """Reads no more documents than these rows need, and drops rows beyond."""
+    share: tuple[int, float] | None = None
+    """(seed, fraction): only the documents that `split_of` gives to this split."""
+
+
+def split_of(text: str, seed: int, fraction: float) -> str:
+    """The split of a document of your own: by the hash of its text, so that equal documents are never in two splits."""
+    digest = hashlib.sha256(f"{seed}\n{text}".encode()).digest()
+    at = int.from_bytes(digest[:8], "big") / 2**64
+    return "val" if at < fraction else "holdout" if at < 2 * fraction else "train"
+
+
+def documents(part: Part) -> Iterator[tuple[str, float]]:
+    """Texts of a part, none of them empty, each with its information in bits (NaN where that is unknown)."""
+    for piece in part.slices:
+        if piece.path is None:
+            yield from (stories.generate(piece.seed, index) for index in range(piece.start, piece.stop or 0))
+            continue
+        for text in (_parquet_texts if piece.path.endswith(".parquet") else _file_texts)(piece):
+            if text and (part.share is None or split_of(text, *part.share) == part.split):
+                yield text, math.nan
+
+
+def _parquet_texts(piece: Slice) -> Iterator[str]:
+    pyarrow = _need("pyarrow")
+    start, stop, at = piece.start, piece.stop, 0
+    try:
+        with _need("pyarrow.parquet").ParquetFile(piece.path) as file:
+            if "text" not in file.schema_arrow.names:
+                raise DataError(
+                    f"{piece.path} has no column 'text'; its columns are {', '.join(file.schema_arrow.names)}.",
+                    "rename the column that holds the documents to 'text'",
+                )
+            for number in range(file.num_row_groups):
+                rows = file.metadata.row_group(number).num_rows
+                if at + rows > start and (stop is None or at < stop):
+                    texts = file.read_row_group(number, columns=["text"], use_threads=False).column(0).to_pylist()
+                    yield from texts[max(start - at, 0) : None if stop is None else stop - at]
+                at += rows
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{piece.path} is not a sound Parquet file ({reason}).", "remove or replace this file"
+        ) from None
+
+
+def _file_texts(piece: Slice) -> Iterator[str]:
+    """Documents of a .txt file: see `cut_text`."""
+    try:
+        yield from cut_text(Path(str(piece.path)).read_bytes().decode())
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{piece.path} is not UTF-8 (byte {error.start}).", f"iconv -f latin1 -t utf-8 {piece.path} > FILE.txt"
+        ) from None
+
+
+END_OF_TEXT = re.compile(r"^<\|endoftext\|>\r?\n?", re.MULTILINE)
+CUT = re.compile(r".{4000,8000}?\n[ \t\r]*\n+|.{4000,8000}\n|.{1,8000}", re.DOTALL)
+
+
+def cut_text(text: str) -> Iterator[str]:
+    """Documents of a text file, which lose no character but the separators.
+
+    Lines `<|endoftext|>` separate documents. A text without such a line is cut at the first blank line after 4,000
+    characters, or else at the last line end before 8,000, or else there.
+    """
+    if END_OF_TEXT.search(text):
+        yield from END_OF_TEXT.split(text)
+    else:
+        yield from (match.group() for match in CUT.finditer(text))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Packing
+
+
+def pack(texts: Iterable[np.ndarray], length: int, bos: int, buffer: int = BUFFER_DOCUMENTS) -> Iterator[np.ndarray]:
+    """Rows of `length` tokens from documents (uint16 [n] each, without BOS); the last one may be unfilled.
+
+    Best fit over a buffer: BOS and the longest document that fits (the oldest of equals). Where none fits, the
+    shortest is cut to fill the row, and its rest begins the next row, with BOS in front again. So no token is lost.
+    """
+    incoming = iter(texts)
+    waiting: dict[int, np.ndarray] = {}
+    keys: list[int] = []  # sorted: length with BOS, then age, packed into one number
+    newest = (1 << 40) - 1
+    age = newest
+    row, at, rest = np.empty(length, np.uint16), 0, None
+    while True:
+        while len(keys) < buffer and (document := next(incoming, None)) is not None:
+            key = len(document) + 1 << 40 | age
+            age -= 1
+            waiting[key] = document
+            bisect.insort(keys, key)
+        if rest is not None:
+            piece = rest
+        elif keys:
+            found = bisect.bisect_right(keys, length - at << 40 | newest) - 1
+            if found < 0:
+                found = bisect.bisect_right(keys, keys[0] >> 40 << 40 | newest) - 1
+            piece = waiting.pop(keys.pop(found))
+        else:
+            break
+        taken = min(len(piece), length - at - 1)
+        row[at] = bos
+        row[at + 1 : at + 1 + taken] = piece[:taken]
+        at += 1 + taken
+        rest = piece[taken:] if taken < len(piece) else None
+        if at == length:
+            yield row
+            row, at = np.empty(length, np.uint16), 0
+    if at:
+        yield row[:at]
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Any]:
+    """A file that appears under its name only when all of it is on the disk."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def make_part(part: Part, data: Path, records: Path, sequence_length: int) -> dict[str, Any]:
+    """Tokenises and packs one part into `<data>/<part>.bin`; the record, written last, makes it count."""
+    encoding = load_encoding(data / "tokenizer.json")
+    bos = encoding.encode_single_token(SPECIAL_TOKENS[0])
+    length = sequence_length + 1
+    wanted = math.inf if part.max_rows is None else part.max_rows * length
+    count = {"documents": 0, "text_bytes": 0, "tokens": 0}
+    bits: list[float] = []
+
+    def tokens() -> Iterator[np.ndarray]:
+        for text, information in documents(part):
+            if count["tokens"] >= wanted:
+                return
+            ids = encoding.encode_to_numpy(text, disallowed_special=()).astype(np.uint16)
+            count["documents"] += 1
+            count["text_bytes"] += len(text.encode())
+            count["tokens"] += len(ids) + 1
+            bits.append(information)
+            yield ids
+
+    rows, left_over, digest = 0, 0, hashlib.sha256()
+    with _whole(data / f"{part.name}.bin") as file:
+        batch: list[np.ndarray] = []
+        for row in pack(tokens(), length, bos):
+            if len(row) < length or (part.max_rows is not None and rows == part.max_rows):
+                left_over += len(row)
+                continue
+            rows += 1
+            batch.append(row)
+            if len(batch) == 512:
+                _write(batch, file, digest)
+        _write(batch, file, digest)
+    information = math.fsum(bits)
+    record = {
+        "file": f"{part.name}.bin",
+        "bytes": 2 * rows * length,
+        "sha256": digest.hexdigest(),
+        "rows": rows,
+        **count,
+        "left_over_tokens": left_over,
+        **({} if math.isnan(information) else {"bits": round(information, 3)}),
+    }
+    with _whole(records / f"{part.name}.json") as file:
+        file.write(json.dumps(record).encode())
+    return record
+
+
+def _write(batch: list[np.ndarray], file: Any, digest: Any) -> None:
+    if batch:
+        block = np.stack(batch).astype("<u2", copy=False).tobytes()
+        file.write(block)
+        digest.update(block)
+        batch.clear()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Download
+
+
+class _SameHostOnly(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, takes the token along to the same host only, and keeps what the hub says about the file."""
+
+    def __init__(self) -> None:
+        self.linked: dict[str, str] = {}
+
+    def redirect_request(self, request, file, code, message, headers, url):  # type: ignore[no-untyped-def]
+        self.linked.update({key.lower(): value for key, value in headers.items() if key.lower().startswith("x-linked")})
+        following = super().redirect_request(request, file, code, message, headers, url)
+        if following and urllib.parse.urlsplit(url).netloc != urllib.parse.urlsplit(request.full_url).netloc:
+            following.remove_header("Authorization")
+        return following
+
+
+def download(repository: str, filename: str, folder: Path, bar: Progress) -> Path:
+    """A file of a data set repository on the Hugging Face hub, in `folder`, whole. DataError names what is missing.
+
+    HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE count as in huggingface_hub. Its own download begins anew after a kill
+    (since 2.0 its temporary name is new each time), so bytes come by HTTP Range, onto `<name>.part`. A file gets its
+    name when its size is right, its SHA-256 is the one the hub states (where it does), and, for Parquet, its footer
+    can be read. The hash is kept beside it.
+    """
+    path, part, stamp = (folder / f"{filename}{end}" for end in ("", ".part", ".sha256"))
+    if path.exists() and stamp.exists():
+        return path
+    hub = _need("huggingface_hub")
+    what = f"{filename} of {repository}"
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        raise DataError(f"{what} is not here, and HF_HUB_OFFLINE is set.", "unset HF_HUB_OFFLINE")
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    url = hub.hf_hub_url(repository, filename, repo_type="dataset", endpoint=endpoint)
+    folder.mkdir(parents=True, exist_ok=True)
+    reason = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
+        try:
+            expected = _fetch(url, hub.get_token(), part, bar)
+            digest = _sha256(part)
+            if expected is not None and digest != expected:
+                part.unlink()
+                raise _Again(f"its SHA-256 is not the one that {endpoint} states")
+            if filename.endswith(".parquet"):
+                _check_footer(part)
+            part.replace(path)
+            with _whole(stamp) as file:
+                file.write(f"{digest}  {filename}\n".encode())
+            return path
+        except urllib.error.HTTPError as error:
+            reason = f"HTTP {error.code} {error.reason}"
+            error.close()
+            if error.code in (401, 403):
+                raise DataError(
+                    f"{what}: {endpoint} refuses it ({reason}).",
+                    f"export HF_TOKEN=..., after accepting the terms on {endpoint}/datasets/{repository}",
+                ) from None
+            if error.code in (404, 410):
+                raise DataError(f"{what} is missing at {endpoint} ({reason}).", "check HF_ENDPOINT") from None
+        except _Again as error:
+            reason = str(error)
+        except OSError as error:
+            if error.errno in _DISK_ERRORS:
+                raise
+            reason = str(getattr(error, "reason", None) or error)
+        except http.client.HTTPException as error:
+            reason = f"{type(error).__name__}: {error}"
+    raise DataError(
+        f"{what} could not be downloaded from {endpoint} in {ATTEMPTS} attempts: {reason}.",
+        "run the same command again to go on where it stopped; HF_ENDPOINT names a mirror",
+    )
+
+
+class _Again(Exception):
+    """An attempt at a download failed in a way that the next one may not."""
+
+
+def _fetch(url: str, token: str | None, part: Path, bar: Progress) -> str | None:
+    """Brings `part` to its full size, from where it ends; the SHA-256 that the hub states, if it states one."""
+    have = part.stat().st_size if part.exists() else 0
+    tag_file = part.with_name(f"{part.name}.etag")
+    headers = {"User-Agent": "ark-prepare", "Accept-Encoding": "identity"}
+    if have and tag_file.exists():
+        headers["Range"] = f"bytes={have}-"
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    redirects = _SameHostOnly()
+    opener = urllib.request.build_opener(redirects)
+    try:
+        response = opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        part.unlink()  # longer than the file is now, or already whole but never stamped: cheaper to fetch than to guess
+        raise _Again("the server has another size of it now") from None
+    with response:
+        tag = redirects.linked.get("x-linked-etag") or response.headers.get("ETag") or ""
+        tag = tag.removeprefix("W/").strip('"')
+        if response.status == 206:
+            total = int(response.headers["Content-Range"].rpartition("/")[2])
+            if tag != tag_file.read_text() or not response.headers["Content-Range"].startswith(f"bytes {have}-"):
+                part.unlink()
+                raise _Again("it changed between two attempts")
+        else:
+            have = 0
+            total = int(response.headers.get("Content-Length") or redirects.linked.get("x-linked-size") or -1)
+            tag_file.write_text(tag)
+        with part.open("ab" if have else "wb") as file:
+            while block := response.read(1 << 20):
+                file.write(block)
+                have += len(block)
+                bar.add(len(block))
+    if have != total and total >= 0:
+        raise _Again(f"the line broke at {have} of {total} bytes")
+    if total < 0 and not part.name.endswith(".parquet.part"):
+        raise _Again("the server does not say how long it is")
+    tag_file.unlink(missing_ok=True)
+    return tag if re.fullmatch("[0-9a-f]{64}", tag) else None
+
+
+def _check_footer(path: Path) -> None:
+    """A Parquet file that was cut short has no footer."""
+    try:
+        _need("pyarrow.parquet").read_metadata(path)
+    except (_need("pyarrow").ArrowException, OSError) as error:
+        path.unlink()
+        raise _Again(f"it is not a Parquet file ({str(error).splitlines()[0]})") from None
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a line every fifteen seconds. Both on stderr."""
+
+    def __init__(self, what: str, total: int | None, unit: str = "it", scale: bool = False) -> None:
+        self.what, self.total, self.unit, self.done, self.spoke = what, total, unit, 0, time.monotonic()
+        self.scale = 1e6 if scale else 1
+        self.lock = threading.Lock()
+        self.bar = None
+        if sys.stderr.isatty():
+            self.bar = _need("tqdm").tqdm(desc=what, total=total, unit=unit, unit_scale=scale)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def add(self, amount: int) -> None:
+        with self.lock:
+            self.done += amount
+            if self.bar is not None:
+                self.bar.update(amount)
+            elif time.monotonic() - self.spoke > 15:
+                self.spoke = time.monotonic()
+                of = "" if self.total is None else f" of {self.total / self.scale:,.0f}"
+                say(f"{self.what}: {self.done / self.scale:,.0f}{of} {'M' if self.scale > 1 else ''}{self.unit}")
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Sources: what to read, cut into parts
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides the bytes of a data set."""
+
+    arguments: dict[str, Any]
+    sources: list[dict[str, Any]]
+    """File name, size and SHA-256 of each file read; none for the stories."""
+    parts: list[Part]
+
+    def identity(self) -> dict[str, Any]:
+        return {"format": FORMAT, "arguments": self.arguments, "sources": self.sources}
+
+
+def _slices(path: Path, start: int = 0, stop: int | None = None) -> list[Slice]:
+    """Documents start..stop of a Parquet file, as slices of at most PART_DOCUMENTS."""
+    if stop is None:
+        try:
+            stop = _need("pyarrow.parquet").read_metadata(path).num_rows
+        except (_need("pyarrow").ArrowException, OSError) as error:
+            raise DataError(
+                f"{path} is not a sound Parquet file ({str(error).splitlines()[0]}).", "remove or replace this file"
+            ) from None
+    edges = [*range(start, stop, PART_DOCUMENTS), stop]
+    return [Slice(str(path), a, b) for a, b in itertools.pairwise(edges)]
+
+
+def _parts(train: Iterable[tuple[Slice, ...]], **others: Part) -> list[Part]:
+    """Parts in the order in which they are worked on: evaluation first, it fails soonest where text is short."""
+    return [*others.values(), *(Part(f"train-{i:05d}", "train", slices) for i, slices in enumerate(train))]
+
+
+def _file_facts(paths: list[Path], root: Path) -> list[dict[str, Any]]:
+    def facts(path: Path) -> dict[str, Any]:
+        stamp = path.with_name(f"{path.name}.sha256")
+        return {"file": str(path.relative_to(root)), "bytes": path.stat().st_size, "sha256": _sha256(path)} | (
+            {"stated": stamp.read_text().split()[0]} if stamp.exists() else {}
+        )
+
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        return list(pool.map(facts, paths))
+
+
+def _from_hub(repository: str, filenames: list[str], cache: Path, workers: int) -> tuple[list[Path], list[dict]]:
+    folder = cache / "downloads" / repository.rpartition("/")[2]
+    with Progress(f"download {repository}", None, "B", scale=True) as bar, ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(download, repository, name, folder, bar) for name in filenames]
+        try:
+            paths = [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    sources = _file_facts(paths, folder)
+    for source in sources:
+        if source.pop("stated", source["sha256"]) != source["sha256"]:
+            path = folder / source["file"]
+            raise DataError(f"{path} was altered after it was downloaded.", f"rm {path} and run the same command again")
+    return paths, sources
+
+
+def plan_climbmix(options: argparse.Namespace, cache: Path) -> Plan:
+    """ClimbMix shards 0..n-1 to train on, two pinned ones to judge by."""
+    shards = CLIMBMIX_HOLDOUT if options.num_shards == -1 else options.num_shards
+    numbers = [CLIMBMIX_VAL, CLIMBMIX_HOLDOUT, *range(shards)]
+    paths, sources = _from_hub(CLIMBMIX, [f"shard_{i:05d}.parquet" for i in numbers], cache, options.download_workers)
+    rows = options.val_tokens // options.sequence_length
+    parts = _parts(
+        ((piece,) for path in paths[2:] for piece in _slices(path)),
+        val=Part("val", "val", tuple(_slices(paths[0])), rows),
+        holdout=Part("holdout", "holdout", tuple(_slices(paths[1])), rows),
+    )
+    return Plan(_arguments(options, num_shards=shards, val_tokens=options.val_tokens), sources, parts)
+
+
+def plan_tinystories(options: argparse.Namespace, cache: Path) -> Plan:
+    """One Parquet file, shuffled by its makers.
+
+    Assumed is what its card says: a column `text`, the first 10,000 documents for tests (our hold-out), the next
+    10,000 for validation, the other 2.7 million to train on.
+    """
+    paths, sources = _from_hub(TINYSTORIES, [TINYSTORIES_FILE], cache, 1)
+    train = _slices(paths[0], 2 * TINYSTORIES_EVAL, max(2 * TINYSTORIES_EVAL, _slices(paths[0])[-1].stop or 0))
+    rows = None if options.val_tokens is None else options.val_tokens // options.sequence_length
+    parts = _parts(
+        ((piece,) for piece in train),
+        val=Part("val", "val", (Slice(str(paths[0]), TINYSTORIES_EVAL, 2 * TINYSTORIES_EVAL),), rows),
+        holdout=Part("holdout", "holdout", (Slice(str(paths[0]), 0, TINYSTORIES_EVAL),), rows),
+    )
+    return Plan(_arguments(options, val_tokens=options.val_tokens), sources, parts)
+
+
+def plan_local(options: argparse.Namespace, cache: Path) -> Plan:
+    """Every .parquet (column `text`) and .txt (UTF-8, see `cut_text`) under a directory, in the order of their names.
+
+    Each document goes to val, holdout or train by the hash of its text and the seed (`split_of`). A twentieth goes to
+    each of val and holdout, or less where the directory has much more text than `val_tokens` need.
+    """
+    root = Path(options.directory)
+    if not root.is_dir():
+        raise DataError(f"{root} is not a directory.", "python prepare.py local DIR")
+    paths = sorted(path for path in root.rglob("*") if path.suffix in (".parquet", ".txt") and path.is_file())
+    if not paths:
+        raise DataError(f"{root} holds no .parquet or .txt file.", "python prepare.py local DIR")
+    groups: list[list[Slice]] = []
+    size = PART_TEXT_BYTES
+    for path in paths:
+        if path.suffix == ".parquet":
+            groups += [[piece] for piece in _slices(path)]
+            size = PART_TEXT_BYTES
+            continue
+        if size >= PART_TEXT_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(Slice(str(path)))
+        size += path.stat().st_size
+    sources = _file_facts(paths, root)
+    for source in sources:
+        source.pop("stated", None)
+    # A token stands for about four bytes of English; Parquet is compressed, so this errs to the large side.
+    fraction = min(0.05, 4 * options.val_tokens / max(1, sum(source["bytes"] for source in sources)))
+    share = (options.seed, fraction)
+    everything = tuple(piece for group in groups for piece in group)
+    parts = _parts(
+        (tuple(group) for group in groups),
+        val=Part("val", "val", everything),
+        holdout=Part("holdout", "holdout", everything),
+    )
+    parts = [dataclasses.replace(part, share=share) for part in parts]
+    return Plan(_arguments(options, val_tokens=options.val_tokens, seed=options.seed), sources, parts)
+
+
+def plan_synthetic(options: argparse.Namespace, cache: Path) -> Plan:
+    """Stories of `stories.py`: from 0 for val, from ten million for holdout, from twenty million to train on."""
+    far = 10_000_000
+    rows = options.val_tokens // options.sequence_length
+
+    def run(start: int, stop: int) -> tuple[Slice, ...]:
+        return (Slice(None, start, stop, options.seed),)
+
+    edges = [*range(2 * far, 2 * far + options.stories, PART_DOCUMENTS // 8), 2 * far + options.stories]
+    parts = _parts(
+        (run(a, b) for a, b in itertools.pairwise(edges)),
+        val=Part("val", "val", run(0, far), rows),
+        holdout=Part("holdout", "holdout", run(far, 2 * far), rows),
+    )
+    arguments = _arguments(options, stories=options.stories, val_tokens=options.val_tokens, seed=options.seed)
+    return Plan(arguments, [{"file": "stories", "sha256": stories.fingerprint()}], parts)
+
+
+def _arguments(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    common = ("source", "vocab_size", "sequence_length", "tokenizer_chars")
+    return {key: getattr(options, key) for key in common} | more
+
+
+PLANS: dict[str, Callable[[argparse.Namespace, Path], Plan]] = {
+    "climbmix": plan_climbmix,
+    "tinystories": plan_tinystories,
+    "local": plan_local,
+    "synthetic": plan_synthetic,
+}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Making a data set
+
+
+def make(name: str, plan: Plan, cache: Path, workers: int) -> dict[str, Any]:
+    """Makes `<cache>/llm/<name>`, going on with what is finished already, and returns the manifest.
+
+    Work is in `<name>.making`: `plan.json`, `records/` (one for each finished file, with its hash) and `data/`, which
+    becomes the data set by one rename.
+    """
+    making = cache / "llm" / f"{name}.making"
+    data, records, plan_file = making / "data", making / "records", making / "plan.json"
+    identity = json.loads(json.dumps(plan.identity()))
+    if making.exists() and not (plan_file.exists() and json.loads(plan_file.read_bytes()) == identity):
+        say(f"{making} was begun with other arguments or sources: starting anew")
+        shutil.rmtree(making)
+    data.mkdir(parents=True, exist_ok=True)
+    records.mkdir(exist_ok=True)
+    with _whole(plan_file) as file:
+        file.write(json.dumps(identity).encode())
+    for stale in [*data.glob("*.tmp"), *records.glob("*.tmp"), *making.glob("*.tmp")]:
+        stale.unlink()
+
+    tokenizer = _record(data, records, "tokenizer")
+    if tokenizer is None:
+        say(f"tokenizer: learning {plan.arguments['vocab_size']} tokens")
+        for stale in records.iterdir():
+            stale.unlink()  # rows of another tokenizer are worth nothing
+        content = train_tokenizer(_tokenizer_texts(plan), plan.arguments["vocab_size"])
+        with _whole(data / "tokenizer.json") as file:
+            file.write(content)
+        digest = hashlib.sha256(content).hexdigest()
+        tokenizer = {"file": "tokenizer.json", "bytes": len(content), "sha256": digest}
+        with _whole(records / "tokenizer.json") as file:
+            file.write(json.dumps(tokenizer).encode())
+
+    found = {part.name: record for part in plan.parts if (record := _record(data, records, part.name))}
+    if found:
+        say(f"{len(found)} of {len(plan.parts)} parts are finished already")
+    missing = [part for part in plan.parts if part.name not in found]
+    with Progress("tokenize and pack", len(plan.parts), " parts") as bar:
+        bar.add(len(found))
+        for part_name, record in _work(missing, data, records, plan.arguments["sequence_length"], workers):
+            found[part_name] = record
+            bar.add(1)
+
+    manifest = _manifest(name, plan, tokenizer, found)
+    with _whole(data / "manifest.json") as file:
+        file.write(json.dumps(manifest, indent=1).encode() + b"\n")
+    target = cache / "llm" / name
+    replaced = cache / "llm" / f"{name}.replaced"
+    shutil.rmtree(replaced, ignore_errors=True)
+    if target.exists():
+        target.rename(replaced)
+    data.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
+    shutil.rmtree(making)
+    return manifest
+
+
+def _record(data: Path, records: Path, name: str) -> dict[str, Any] | None:
+    """The record of a finished file, if there is one and the file still is what it says."""
+    try:
+        record = json.loads((records / f"{name}.json").read_bytes())
+        return record if _sha256(data / record["file"]) == record["sha256"] else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _tokenizer_texts(plan: Plan) -> Iterator[str]:
+    left = plan.arguments["tokenizer_chars"]
+    for part in plan.parts:
+        if part.split == "train":
+            for text, _ in documents(part):
+                text = text[:TOKENIZER_DOCUMENT_CHARS]
+                yield text
+                left -= len(text)
+                if left <= 0:
+                    return
+
+
+def _work(
+    parts: list[Part], data: Path, records: Path, sequence_length: int, workers: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Makes parts, in processes where there are several workers, and yields (name, record) as they are finished."""
+    if workers == 1 or len(parts) < 2:
+        for part in parts:
+            yield part.name, make_part(part, data, records, sequence_length)
+        return
+    # Not forked: the tokenizer has started threads by now.
+    pool = ProcessPoolExecutor(
+        min(workers, len(parts)), mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    )
+    futures: dict[Future[dict[str, Any]], str] = {}
+    try:
+        for part in parts:
+            futures[pool.submit(make_part, part, data, records, sequence_length)] = part.name
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+        pool.shutdown()
+    except BrokenProcessPool:
+        raise DataError(
+            "A worker process was killed, perhaps for want of memory.",
+            "run the same command again with --workers 1; it goes on where it stopped",
+        ) from None
+    finally:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A worker must not go on writing when the program that started it was killed."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _manifest(name: str, plan: Plan, tokenizer: dict[str, Any], records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    sums = ("rows", "documents", "text_bytes", "tokens", "left_over_tokens")
+    splits: dict[str, dict[str, Any]] = {}
+    floor: dict[str, float] = {}
+    for split in SPLITS:
+        shards = [records[part.name] for part in plan.parts if part.split == split]
+        splits[split] = {key: sum(shard[key] for shard in shards) for key in sums} | {"shards": shards}
+        if not splits[split]["rows"]:
+            raise DataError(
+                f"The text of the split '{split}' does not fill one row.",
+                "give more text, or a shorter --sequence-length",
+            )
+        if split != "train" and all("bits" in shard for shard in shards):
+            floor[split] = math.fsum(shard["bits"] for shard in shards) / splits[split]["text_bytes"]
+    versions = {module: _need(module).__version__ for module in ("numpy", "tiktoken")}
+    versions["rustbpe"] = importlib.metadata.version("rustbpe")
+    return {
+        **plan.identity(),
+        "name": name,
+        "sequence_length": plan.arguments["sequence_length"],
+        "vocab_size": plan.arguments["vocab_size"],
+        "bos_id": plan.arguments["vocab_size"] - len(SPECIAL_TOKENS),
+        "tokenizer": tokenizer,
+        "floor": floor,
+        "splits": splits,
+        "libraries": versions,
+    }
+
+
+@contextlib.contextmanager
+def _alone(name: str, cache: Path) -> Iterator[None]:
+    """One program at a time makes a data set. The lock goes when the process does, however it ends."""
+    (cache / "llm").mkdir(parents=True, exist_ok=True)
+    with (cache / "llm" / f".{name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"Another process is making the data set '{name}'.", "wait for it, or use --name") from None
+        yield
+
+
+def difference(manifest: dict[str, Any], plan: Plan) -> str | None:
+    """How an existing data set differs from a plan, in a clause, or None."""
+    old, new = manifest.get("arguments", {}), plan.identity()["arguments"]
+    for key in dict.fromkeys([*new, *old]):
+        if old.get(key) != new.get(key):
+            return f"{key.replace('_', ' ')} {old.get(key)}, not {new.get(key)}"
+    return None if manifest.get("sources") == plan.sources else "other source files"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Command line
+
+
+def pin(spec: Path, folder: Path) -> None:
+    """Writes the hashes of a data set as the `inputs:` of a spec, in place of such a block, and changes nothing else."""
+    try:
+        text = spec.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{spec} cannot be read ({error}).", "python prepare.py ... --pin autoresearch-config.yaml"
+        ) from None
+    end = "\r\n" if "\r\n" in text else "\n"
+    block = [f"inputs: # by `prepare.py --pin`: what this spec's numbers were measured on{end}"]
+    for file in ("manifest.json", "tokenizer.json"):
+        block.append(f'  - path: "$ARK_CACHE/llm/{folder.name}/{file}"{end}')
+        block.append(f"    sha256: {_sha256(folder / file)}{end}")
+    lines = text.splitlines(keepends=True)
+    first = next((i for i, line in enumerate(lines) if re.match(r"inputs\s*:", line)), None)
+    if first is None:
+        if lines and not lines[-1].endswith("\n"):
+            lines[-1] += end
+        first = last = len(lines)
+    else:
+        last = first + 1  # comments and blank lines belong to the block only where more of it follows
+        for i in range(first + 1, len(lines)):
+            if re.match(r"[ \t]+[^\s#]|-(\s|$)|[\]}]", lines[i]):
+                last = i + 1
+            elif lines[i].strip() and not lines[i].lstrip().startswith("#"):
+                break
+    new = "".join(lines[:first] + block + lines[last:])
+    if new != text:
+        with _whole(spec) as file:
+            file.write(new.encode())
+    say(f"{spec}: inputs pinned to {folder}")
+
+
+def _number(low: int, high: int = 2**40) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{value} is not between {low} and {high}")
+        return value
+
+    parse.__name__ = "number"
+    return parse
+
+
+def _shards(text: str) -> int:
+    return -1 if text.strip() == "-1" else _number(1, CLIMBMIX_HOLDOUT)(text)
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text) or text.endswith((".making", ".replaced")):
+        raise argparse.ArgumentTypeError(f"{text!r}: letters, digits, '.', '_' and '-' make a name")
+    return text
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    both = argparse.ArgumentParser(add_help=False)
+    add = both.add_argument
+    add("--name", type=_name, help="of the data set (default: its source)")
+    add("--vocab-size", type=_number(256 + len(SPECIAL_TOKENS), 65536), default=8192, metavar="V")
+    add("--sequence-length", type=_number(1, 2**20), default=2048, metavar="T")
+    add("--tokenizer-chars", type=_number(1), default=1_000_000_000, help="to learn the tokens from, at most")
+    add("--cache", metavar="DIR", help="default: $ARK_CACHE, else ~/.cache/ark-data")
+    add("--workers", type=_number(1, 1024), default=_processors(), help="processes (default: %(default)s)")
+    add("--force", action="store_true", help="replace a data set of that name")
+    add("--verify", action="store_true", help="make nothing; hash what is there and say what is wrong")
+    add("--pin", nargs="+", type=Path, metavar="SPEC", help="write the hashes into these specs as their `inputs:`")
+    parser = argparse.ArgumentParser(
+        prog="prepare.py", description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.RawTextHelpFormatter
+    )
+    sources = parser.add_subparsers(dest="source", required=True, metavar="SOURCE")
+    source = sources.add_parser("climbmix", parents=[both], help=f"web text, {CLIMBMIX}")
+    source.add_argument("--num-shards", type=_shards, default=10, help="to train on, about 60 M tokens each; -1: all")
+    source.add_argument("--download-workers", type=_number(1, 64), default=8)
+    source.add_argument("--val-tokens", type=_number(1), default=CLIMBMIX_VAL_TOKENS, help="and as many of holdout")
+    source = sources.add_parser("tinystories", parents=[both], help=f"short stories by GPT-4, {TINYSTORIES}")
+    source.add_argument("--val-tokens", type=_number(1), default=None, help="at most; default: all of both splits")
+    source = sources.add_parser("local", parents=[both], help="your own .parquet and .txt files")
+    source.add_argument("directory", metavar="DIR")
+    source.add_argument(
+        "--val-tokens", type=_number(1), default=2_000_000, help="about; a twentieth of the text at most"
+    )
+    source.add_argument("--seed", type=_number(0), default=0, help="of the choice of documents for val and holdout")
+    source = sources.add_parser("synthetic", parents=[both], help="stories with a known floor, see stories.py")
+    source.add_argument("--stories", type=_number(1, 10_000_000), default=50_000, help="to train on")
+    source.add_argument("--val-tokens", type=_number(1), default=131_072, help="and as many of holdout")
+    source.add_argument("--seed", type=_number(0), default=0)
+    source.set_defaults(tokenizer_chars=10_000_000)  # the stories have few words, and many are soon seen
+    options = parser.parse_args(arguments)
+    options.name = options.name or options.source
+    return options
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(options: argparse.Namespace) -> None:
+    """What the command line asks for. DataError where that cannot be."""
+    cache = cache_folder(options.cache)
+    folder = cache / "llm" / options.name
+    if options.verify:
+        dataset = open_dataset(options.name, cache)
+        say(f"{folder}: every file is as the manifest says")
+    else:
+        for module in ("rustbpe", "tiktoken"):
+            _need(module)
+        with _alone(options.name, cache):
+            plan = PLANS[options.source](options, cache)
+            differs = difference(_read_manifest(folder), plan) if folder.exists() and not options.force else None
+            if differs:
+                raise DataError(
+                    f"{folder} exists already, made with {differs}.", "--name another, or --force to replace it"
+                )
+            if folder.exists() and not options.force:
+                say(f"{folder} exists already, made with the same arguments")
+                shutil.rmtree(f"{folder}.making", ignore_errors=True)
+            else:
+                make(options.name, plan, cache, options.workers)
+        dataset = open_dataset(options.name, cache)
+    _report(dataset)
+    for spec in options.pin or ():
+        pin(spec, folder)
+
+
+def _report(dataset: Dataset) -> None:
+    splits = dataset.manifest["splits"]
+    lines = {"folder": dataset.folder, "vocab_size": dataset.vocab_size, "sequence_length": dataset.sequence_length}
+    for split in SPLITS:
+        lines[f"{split}_rows"] = splits[split]["rows"]
+    for split, value in dataset.floor.items():
+        lines[f"{split}_floor"] = f"{value:.6f}"
+    train = splits["train"]
+    lines["bytes_per_token"] = f"{train['text_bytes'] / max(1, train['tokens'] - train['documents']):.3f}"
+    for key, value in lines.items():
+        print(f"{key + ':':<18}{value}")
+    tokens = train["rows"] * dataset.sequence_length
+    if dataset.manifest["arguments"]["source"] == "climbmix" and tokens < RUN_TOKENS:
+        shards = dataset.manifest["arguments"]["num_shards"]
+        say(
+            f"warning: {tokens / 1e6:,.0f} million training tokens; a five-minute run on an H100 reads about "
+            f"{RUN_TOKENS / 1e6:,.0f} million, so it would see rows twice\n"
+            f"hint: --num-shards {math.ceil(shards * RUN_TOKENS / max(1, tokens))} --force"
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    try:
+        run(options)
+    except DataError as error:
+        say(f"prepare.py: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("prepare.py: interrupted; the same command goes on from here")
+        return 130
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        say(f"prepare.py: {error.strerror or error}{where}")
+        say("hint: the same command goes on from here; --cache names another disk")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
