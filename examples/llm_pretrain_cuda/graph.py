@@ -207,6 +207,9 @@ class Graph:
         # A copy: a view's storage could hold what comes after the inputs, the targets.
         tokens = tokens.to(self.device).clone(memory_format=torch.contiguous_format)
         logits = self._run(tokens, self.weights)
+        if self.device.type == "cuda":
+            with _faults("the graph"):  # an index out of range shows only now
+                torch.cuda.synchronize(self.device)
         if not isinstance(logits, torch.Tensor):
             raise GraphError("the graph returns several tensors, not one of logits")
         if tuple(logits.shape) != (*shape, self.vocab_size):
