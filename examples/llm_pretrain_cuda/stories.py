@@ -26,11 +26,9 @@ import hashlib
 import itertools
 import math
 import random
+import string
 import sys
-from collections.abc import Callable, Sequence
-
-Choose = Callable[[Sequence[str]], str]
-"""Picks one of a list by `weights`. All of a story's chance goes through it."""
+from collections.abc import Generator, Sequence
 
 
 @functools.cache
@@ -97,68 +95,91 @@ NUMBERS = _words("two three four five seven nine ten twelve")
 FOODS = _words("berries apples nuts plums pears cookies carrots muffins pancakes cherries beans radishes")
 GREETINGS = _phrases("Hello|Stop|Good day|Please|Listen|Welcome|Hurry|Dear me")
 HOW = _words("slowly quickly quietly bravely gently loudly gladly badly twice again")
-AT_LAST = "At last"
-GO_ON = ("Then", "Soon", AT_LAST, "Later", "Next")
+AT_LAST = "\nAt last "
+GO_ON = ("Then ", "Soon ", AT_LAST, "Later ", "Next ")
 """What begins each adventure, or the end: so even the length of a story can be read."""
 
 
-def tell(choose: Choose) -> str:
-    """One story. Everything left to chance is asked of `choose`, in the order in which the text shows it."""
-    time, trait, animal, hero = choose(TIMES), choose(TRAITS), choose(ANIMALS), choose(BOYS + GIRLS)
-    he, his = ("she", "her") if hero in GIRLS else ("he", "his")
-    left, home_looks, home = choose(LEFT), choose(LOOKS), choose(PLACES)
-    text = f"{time} a {trait} {animal} named {hero} {left} the {home_looks} {home}. "
-    weather = choose(tuple(WEATHER))
-    color, clothes, tool = choose(COLORS), choose(WEATHER[weather]), choose(tuple(OBSTACLES))
-    text += f"It was {weather}, so {he} took {his} {color} {clothes} and a {tool}. "
-    looks, color, thing = choose(LOOKS), choose(COLORS), choose(THINGS)
-    prize = f"{looks} {color} {thing}"
-    friend = choose([name for name in GIRLS + BOYS if name != hero])
-    friend_animal = choose([other for other in ANIMALS if other != animal])
-    text += f"{hero} wanted a {prize} for {friend} the {friend_animal}.\n"
-    while (on := choose(GO_ON)) != AT_LAST:
-        text += f"{on} "
-        match choose(("he", "hero", "animal", "voice", "trouble")):
-            case "voice":
-                greeting, stranger_looks = choose(GREETINGS), choose(LOOKS)
-                stranger = choose([other for other in ANIMALS if other not in (animal, friend_animal)])
-                number, food = choose(NUMBERS), choose(FOODS)
-                text += f'a {stranger_looks} {stranger} said, "{greeting}! Give me {number} {food}!" '
-                text += f"{hero} gave the {stranger} {number} {food} {choose(HOW)}. "
-            case "trouble":
-                looks, obstacle = choose(LOOKS), choose(OBSTACLES[tool])
-                text += f"there was a {looks} {obstacle}. {hero} used the {tool} {choose(HOW)}. "
-            case subject:
-                subject = {"he": he, "hero": hero, "animal": f"the {animal}"}[subject]
-                deed = choose(tuple(DEEDS))
-                looks, what, where = choose(LOOKS), choose(DEEDS[deed]), choose(WHERE)
-                there_looks, there = choose(LOOKS), choose(PLACES)
-                text += f"{subject} {deed} a {looks} {what} {where} the {there_looks} {there}. "
-    where, there_looks, there = choose(WHERE), choose(LOOKS), choose(PLACES)
-    text += f"\n{on} {hero} found the {prize} {where} the {there_looks} {there}. "
-    text += f"{hero} gave the {prize} to {friend} {choose(HOW)}. "
-    return text + f"{friend} the {friend_animal} was {choose(FEELINGS)}. The end.\n"
+Telling = Generator[str | Sequence[str], str, None]
+"""A story being told: yields text, or the options of a choice, which is answered by `send` and is said at once."""
+
+
+@functools.cache
+def _pieces(template: str) -> list[tuple[str, str | None]]:
+    return [(glue, field) for glue, field, _, _ in string.Formatter().parse(template)]
+
+
+def _say(known: dict[str, str], template: str, **choices: Sequence[str]) -> Telling:
+    """Says a template. A field among `choices` is chosen from its list and known from then on."""
+    for glue, field in _pieces(template):
+        if glue:
+            yield glue
+        if field in choices:
+            known[field] = yield choices[field]
+        elif field is not None:
+            yield known[field]
+
+
+def tell() -> Telling:
+    """One story. Each choice is said at once and no option begins another, so reading from the left finds them all."""
+    known: dict[str, str] = {}
+    say = functools.partial(_say, known)
+    yield from say("{time} a {trait} ", time=TIMES, trait=TRAITS)
+    yield from say("{animal} named {hero} ", animal=ANIMALS, hero=BOYS + GIRLS)
+    known["he"], known["his"] = ("she", "her") if known["hero"] in GIRLS else ("he", "his")
+    yield from say("{left} the {looks} {place}. ", left=LEFT, looks=LOOKS, place=PLACES)
+    yield from say("It was {weather}, so {he} took {his} {color} ", weather=tuple(WEATHER), color=COLORS)
+    yield from say("{clothes} and a {tool}. ", clothes=WEATHER[known["weather"]], tool=tuple(OBSTACLES))
+    yield from say("{hero} wanted a {prize looks} {prize color} ", **{"prize looks": LOOKS, "prize color": COLORS})
+    friends = [name for name in GIRLS + BOYS if name != known["hero"]]
+    yield from say("{prize} for {friend} the ", prize=THINGS, friend=friends)
+    yield from say("{other animal}.\n", **{"other animal": [kind for kind in ANIMALS if kind != known["animal"]]})
+    strangers = [kind for kind in ANIMALS if kind not in (known["animal"], known["other animal"])]
+    while (yield GO_ON) != AT_LAST:
+        subjects = (f"{known['he']} ", f"{known['hero']} ", f"the {known['animal']} ", "a ", "there was a ")
+        match subjects.index((yield subjects)):
+            case 3:
+                yield from say("{looks} {stranger} said, ", looks=LOOKS, stranger=strangers)
+                yield from say('"{hello}! Give me {number} {food}!" ', hello=GREETINGS, number=NUMBERS, food=FOODS)
+                yield from say("{hero} gave the {stranger} {number} {food} {how}. ", how=HOW)
+            case 4:
+                obstacles = OBSTACLES[known["tool"]]
+                yield from say("{looks} {obstacle}. {hero} ", looks=LOOKS, obstacle=obstacles)
+                yield from say("used the {tool} {how}. ", how=HOW)
+            case _:
+                yield from say("{deed} a {looks} ", deed=tuple(DEEDS), looks=LOOKS)
+                yield from say("{what} {where} ", what=DEEDS[known["deed"]], where=WHERE)
+                yield from say("the {looks} {place}. ", looks=LOOKS, place=PLACES)
+    yield from say("{hero} found the {prize looks} {prize color} {prize} {where} ", where=WHERE)
+    yield from say("the {looks} {place}. ", looks=LOOKS, place=PLACES)
+    yield from say("{hero} gave the {prize looks} {prize color} {prize} to {friend} {how}. ", how=HOW)
+    yield from say("{friend} the {other animal} was {feeling}. The end.\n", feeling=FEELINGS)
 
 
 def generate(seed: int, index: int) -> tuple[str, float]:
     """Story `index` of `seed`, ASCII text, and its information in bits: -log2 of its probability, to six decimals."""
     draw = random.Random(f"stories {seed} {index}").getrandbits
     numerator = denominator = 1
-
-    def choose(options: Sequence[str]) -> str:
-        nonlocal numerator, denominator
-        steps = _steps(len(options))
-        total = steps[-1]
-        size = total.bit_length()
-        at = draw(size)
-        while at >= total:  # so that each number below the total is equally likely, exactly
+    text = []
+    telling = tell()
+    item = next(telling)
+    while True:
+        answer = None
+        if not isinstance(item, str):
+            steps = _steps(len(item))
+            total = steps[-1]
+            size = total.bit_length()
             at = draw(size)
-        k = bisect.bisect_right(steps, at)
-        numerator, denominator = numerator * weights(len(options))[k], denominator * total
-        return options[k]
-
-    text = tell(choose)
-    return text, round(math.log2(denominator) - math.log2(numerator), 6)
+            while at >= total:  # so that each number below the total is equally likely, exactly
+                at = draw(size)
+            k = bisect.bisect_right(steps, at)
+            numerator, denominator = numerator * weights(len(item))[k], denominator * total
+            item = answer = item[k]
+        text.append(item)
+        try:
+            item = telling.send(answer)
+        except StopIteration:
+            return "".join(text), round(math.log2(denominator) - math.log2(numerator), 6)
 
 
 def fingerprint() -> str:
