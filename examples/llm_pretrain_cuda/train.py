@@ -18,6 +18,7 @@ import importlib.util
 import inspect
 import math
 import os
+import re
 import resource
 import signal
 import statistics
@@ -110,7 +111,10 @@ SMALL_ROPE_BASE = 10000.0
 
 
 class TrainError(Exception):
-    """A mistake of the user or of the settings: one sentence, and a hint after it."""
+    """A mistake of the user or of the settings; `str` is the sentence, and a hint on a line of its own."""
+
+    def __init__(self, message: str, hint: str | None = None):
+        super().__init__(message if hint is None else f"{message}\nhint: {hint}")
 
 
 class Diverged(Exception):
@@ -135,30 +139,26 @@ class SettingsMethods:
             raise TrainError("DEPTH, WIDTH, HEAD_DIM and the batch sizes must be at least 1")
         if self.width % self.head_dim or self.head_dim % 2:
             low = self.width // self.head_dim * self.head_dim
-            raise TrainError(
-                f"WIDTH = {self.width} is not a multiple of an even HEAD_DIM = {self.head_dim}"
-                f" hint: widths that are: {low or self.head_dim}, {low + self.head_dim}"
-            )
+            sentence = f"WIDTH = {self.width} is not a multiple of an even HEAD_DIM = {self.head_dim}"
+            raise TrainError(sentence, f"widths that are: {low or self.head_dim}, {low + self.head_dim}")
         if not self.window_pattern or set(self.window_pattern) - {"S", "L"}:
             raise TrainError(f"WINDOW_PATTERN = {self.window_pattern!r} may hold only the letters S and L")
         if max(self.gate_channels, self.smear_channels if self.smear else 0) > self.width:
             raise TrainError(f"GATE_CHANNELS and SMEAR_CHANNELS must not exceed WIDTH = {self.width}")
         if not 1 <= self.muon_iterations <= len(POLAR_EXPRESS):
             raise TrainError(f"MUON_ITERATIONS must be 1 to {len(POLAR_EXPRESS)}, not {self.muon_iterations}")
+        if not 0 < self.softcap <= 40:
+            raise TrainError(f"SOFTCAP = {self.softcap} is not above 0 and at most 40, beyond which float32 underflows")
         if self.wd_schedule not in WD_SCHEDULES:
             raise TrainError(f"WD_SCHEDULE must be one of {', '.join(WD_SCHEDULES)}, not {self.wd_schedule!r}")
         rows = self.batch_rows(sequence_length)
         if self.batch_tokens % sequence_length:
             low = max(rows, 1) * sequence_length
-            raise TrainError(
-                f"BATCH_TOKENS = {self.batch_tokens} is not a multiple of {sequence_length}, the tokens of a row"
-                f" hint: {low} and {low + sequence_length} are"
-            )
+            sentence = f"BATCH_TOKENS = {self.batch_tokens} is not a multiple of {sequence_length}, the tokens of a row"
+            raise TrainError(sentence, f"{low} and {low + sequence_length} are")
         if rows % min(self.micro_batch_rows, rows):
-            raise TrainError(
-                f"MICRO_BATCH_ROWS = {self.micro_batch_rows} does not divide the {rows} rows of a batch"
-                f" hint: {', '.join(str(n) for n in divisors(rows))} do"
-            )
+            sentence = f"MICRO_BATCH_ROWS = {self.micro_batch_rows} does not divide the {rows} rows of a batch"
+            raise TrainError(sentence, f"these do: {', '.join(map(str, divisors(rows)))}")
 
 
 # A frozen dataclass: each constant above is a field, its name in small letters. A new constant needs nothing more here.
@@ -193,12 +193,12 @@ POLAR_EXPRESS = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
-# Dense bf16 FLOP/s by a part of the device's name, special cases before general ones. Unknown devices print n/a.
+# Dense bf16 FLOP/s by a word of the device's name, special cases before general ones. Unknown devices print n/a.
 PEAK_FLOPS = {
     "GB200": 2.5e15, "B200": 2.25e15, "B100": 1.8e15, "H200 NVL": 836e12, "H200 PCIe": 836e12, "H200": 989e12,
     "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "H800 NVL": 989e12, "H800": 756e12, "A100": 312e12,
-    "A800": 312e12, "A40": 149.7e12, "A30": 165e12, "L40S": 362e12, "L4": 121e12, "MI355": 2.5e15, "MI300A": 980.6e12,
-    "MI300X": 1.3074e15, "MI325": 1.3074e15, "MI250X": 383e12, "MI250": 362.1e12, "RTX 5090": 209.5e12,
+    "A800": 312e12, "A40": 149.7e12, "A30": 165e12, "L40S": 362e12, "L4": 121e12, "MI355X": 2.5e15, "MI300A": 980.6e12,
+    "MI300X": 1.3074e15, "MI325X": 1.3074e15, "MI250X": 383e12, "MI250": 362.1e12, "RTX 5090": 209.5e12,
     "RTX 4090": 165.2e12, "RTX 3090": 71e12, "GB10": 125e12, "T4": 65e12,
 }  # fmt: skip
 
@@ -354,9 +354,7 @@ class GPT(nn.Module):
             known = ("value_embedding", "embedding", "head", "gate", "resid_lambdas", "x0_lambdas", "lambda")
             role = next((part for part in known if part in name), "matrix")
             if role == "matrix" and parameter.ndim != 2:
-                raise TrainError(
-                    f"parameter {name} has {parameter.ndim} dimensions and no role hint: name one in GPT.roles"
-                )
+                raise TrainError(f"Parameter {name} is no matrix and has no role", "name one in GPT.roles")
             roles.setdefault(role, []).append(parameter)
         return roles
 
@@ -453,10 +451,9 @@ def choose_attention(wanted: str | None, windows: list[int], length: int, device
             return name, attend_sdpa
         except Exception as error:  # a missing package, an empty cache, a kernel built for another torch
             if wanted:
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                raise TrainError(
-                    f"attention {wanted} cannot run here: {reason} hint: --attention sdpa runs everywhere"
-                ) from error
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                sentence = f"Attention {wanted} cannot run here: {reason}"
+                raise TrainError(sentence, "--attention sdpa runs everywhere") from error
     raise AssertionError("sdpa always runs")
 
 
@@ -465,15 +462,18 @@ def choose_attention(wanted: str | None, windows: list[int], length: int, device
 
 
 def chunk_loss(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float, gradients: bool):
-    """hidden [n, width], weight [V, width], targets [n] -> nats [n]; if wanted, their slopes by the logits [n, V]."""
+    """hidden [n, width], weight [V, width], targets [n] -> nats [n]; if wanted, their slopes by the logits [n, V].
+
+    The cap bounds every logit from above, so the sum of powers needs no maximum first.
+    """
     squashed = torch.tanh(F.linear(hidden, weight).float() / softcap)
-    capped = squashed * softcap
-    log_sum = torch.logsumexp(capped, dim=-1, keepdim=True)
-    nats = (log_sum - capped.gather(1, targets[:, None])).squeeze(1)
+    powers = torch.exp(softcap * (squashed - 1))
+    total = powers.sum(dim=-1, keepdim=True)
+    nats = (total.log() + softcap * (1 - squashed.gather(1, targets[:, None]))).squeeze(1)
     if not gradients:
         return nats, None
-    slopes = torch.exp(capped - log_sum).scatter_add(1, targets[:, None], -torch.ones_like(log_sum))
-    return nats, (slopes * (1 - squashed.square())).to(hidden.dtype)
+    is_target = torch.arange(len(weight), device=targets.device) == targets[:, None]  # compiles into the same kernel
+    return nats, ((powers / total - is_target.float()) * (1 - squashed.square())).to(hidden.dtype)
 
 
 def softcap_cross_entropy(hidden, weight, targets, softcap: float, chunk: int, chunk_fn: Callable, gradients: bool):
@@ -747,7 +747,7 @@ class Trainer:
         self.model, self.settings = model, settings
         self.device = model.head.weight.device
         self.optimizer = MuonAdamW(model, settings, compiled)
-        self.micro_rows = settings.micro_batch_rows
+        self.micro_rows = min(settings.micro_batch_rows, settings.batch_rows(len(model.cos)))
         self.diverged_above = 2 * math.log(model.vocab_size)  # a uniform guess loses half of this
         self.loss_scale = 65536.0 if model.dtype == torch.float16 else 1.0
         self.good_steps = 0
@@ -761,9 +761,7 @@ class Trainer:
     def halve(self, error: Exception) -> None:
         """After out-of-memory: micro-batches of the next smaller size that divides. At one row, TrainError."""
         if self.micro_rows == 1:
-            raise TrainError(
-                "out of memory even with one row at a time hint: lower DEPTH, WIDTH or LOSS_CHUNK in train.py"
-            ) from error
+            raise TrainError("Out of memory even with one row at a time", "lower DEPTH, WIDTH or LOSS_CHUNK") from error
         self.micro_rows = max(n for n in divisors(self.micro_rows) if n <= self.micro_rows // 2)
         say(f"out of memory: going on with {self.micro_rows} rows at a time")
 
@@ -787,7 +785,7 @@ class Trainer:
         parts = rows.split(self.micro_rows)
         total = torch.zeros((), device=self.device)
         for number, part in enumerate(parts, 1):
-            loss = self.model.loss(*split(part)) / len(parts)
+            loss = self.model.loss(*inputs_and_targets(part)) / len(parts)
             total += loss.detach()
             if self.device.type == "cuda" and number == len(parts):
                 self.loss_here.copy_(total, non_blocking=True)
@@ -801,8 +799,6 @@ class Trainer:
     def step(self, rows: Tensor, progress: float, step: int) -> tuple[float, float]:
         """One update. Returns (loss, learning-rate multiplier); raises Diverged before the weights are touched."""
         s = self.settings
-        if rows.shape[0] < self.micro_rows:
-            self.micro_rows = rows.shape[0]
         loss = self.surviving(lambda: self.gradients(rows))
         if not loss <= self.diverged_above:
             raise Diverged(
@@ -835,17 +831,18 @@ class Trainer:
         optimizer, random_state = self.optimizer, torch.get_rng_state()
         device_state = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         saved = [tensor.clone() for tensor in optimizer.tensors()]
-        scalars = (optimizer.steps, self.loss_scale, self.good_steps)
+        steps = optimizer.steps
         seconds = 0.0
         for _ in range(2):
             began = time.perf_counter()
-            self.step(rows, 0.0, 0)
+            self.surviving(lambda: self.gradients(rows))
+            optimizer.step(0.0, 0.0, 0.0)
             synchronize(self.device)
             seconds = time.perf_counter() - began
         self.nats(rows[:1].cpu().numpy())
         for tensor, value in zip(optimizer.tensors(), saved, strict=True):
             tensor.copy_(value)
-        optimizer.steps, self.loss_scale, self.good_steps = scalars
+        optimizer.steps = steps
         optimizer.zero_grad()
         torch.set_rng_state(random_state)
         if device_state is not None:
@@ -858,7 +855,7 @@ class Trainer:
         Always one shape: few rows are repeated. And gradient mode stays on. So nothing is compiled a second time.
         """
         full = np.resize(rows.astype(np.int64), (self.micro_rows, rows.shape[1]))
-        tokens, targets = split(torch.from_numpy(full).to(self.device))
+        tokens, targets = inputs_and_targets(torch.from_numpy(full).to(self.device))
         return self.model.loss(tokens, targets, "none")[: len(rows)].cpu().numpy()
 
     def evaluate(self, rows, token_bytes: np.ndarray, interrupt: Interrupt) -> float | None:
@@ -875,7 +872,7 @@ class Trainer:
         return prepare.bits_per_byte(nats, n_bytes)
 
 
-def split(rows: Tensor) -> tuple[Tensor, Tensor]:
+def inputs_and_targets(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Rows [B, T + 1] -> tokens and targets, [B, T] each."""
     return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
@@ -990,7 +987,9 @@ def export(trainer: Trainer, dataset, path: str, seed: int) -> None:
         "seed": seed,
     }
     graph.save(trace_on_cpu(weights, s, dataset, model.dtype), path, about)
-    tokens, targets = split(torch.from_numpy(np.resize(rows.astype(np.int64), (s.export_rows, rows.shape[1]))))
+    tokens, targets = inputs_and_targets(
+        torch.from_numpy(np.resize(rows.astype(np.int64), (s.export_rows, rows.shape[1])))
+    )
     there = F.cross_entropy(graph.load(path)(tokens)[0].float(), targets[0]).item()
     here = float(trainer.surviving(lambda: trainer.nats(rows)).mean())
     tolerance = 1e-3 if model.dtype == torch.float32 else 3e-2  # kernels of 16-bit types differ between devices
@@ -1011,7 +1010,7 @@ def peak_flops(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((flops for part, flops in PEAK_FLOPS.items() if all(word in name for word in part.split())), None)
+    return next((flops for part, flops in PEAK_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -1029,26 +1028,18 @@ def number_from(flag: float | None, variable: str, default: float, kind: type, l
         if not (math.isfinite(value) and value >= least):
             raise ValueError
     except ValueError:
-        raise TrainError(
-            f"{variable} = {text!r} is not a number of at least {least:g} hint: unset {variable}"
-        ) from None
+        raise TrainError(f"{variable} = {text!r} is not a number of at least {least:g}", f"unset {variable}") from None
     return value
 
 
 def choose_device(wanted: str | None) -> torch.device:
-    if wanted is None and not torch.cuda.is_available():
-        mps = " or --device mps" if torch.backends.mps.is_available() else ""
-        raise TrainError(
-            f"no CUDA device here hint: python train.py --device cpu{mps} --data stories (the small profile)"
-        )
-    device = torch.device(wanted or "cuda")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise TrainError(
-            "--device cuda, but torch sees no CUDA device hint: nvidia-smi, or python train.py --device cpu"
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise TrainError("--device mps, but torch sees no Apple GPU hint: python train.py --device cpu")
-    return device
+    """The device asked for. CUDA is the only one that is taken by itself: elsewhere the full size makes no sense."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if not there[wanted or "cuda"]:
+        devices = " or ".join(f"--device {name}" for name in ("mps", "cpu") if there[name])
+        sentence = f"PyTorch sees no {'Apple GPU' if wanted == 'mps' else 'CUDA device'} here"
+        raise TrainError(sentence, f"python train.py {devices} --data stories (a small model on little stories)")
+    return torch.device(wanted or "cuda")
 
 
 def choose_dtype(wanted: str | None, device: torch.device) -> torch.dtype:
@@ -1077,7 +1068,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     if not os.access(os.path.dirname(os.path.abspath(args.model)), os.W_OK):
-        raise TrainError(f"nothing can be written beside {args.model} hint: --model PATH")
+        raise TrainError(f"Nothing can be written beside {args.model}", "--model PATH")
     if os.path.lexists(args.model):
         os.remove(args.model)  # a model of an earlier run must not be taken for this one's
     seed = int(number_from(args.seed, "ARK_SEED", 1, int, 0))
@@ -1090,11 +1081,6 @@ def run(args: argparse.Namespace) -> int:
     dataset = prepare.open_dataset(args.data, args.cache)
     vocab_size, length = dataset.vocab_size, dataset.sequence_length
     s.check(length)
-    for split, least in (("train", s.batch_rows(length)), ("val", 1)):
-        if len(dataset.rows(split)) < least:
-            raise TrainError(
-                f"split {split} of data set {args.data} has fewer than {least} rows hint: prepare more data"
-            )
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(prepare.cache_folder(args.cache) / "inductor"))
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
@@ -1134,7 +1120,7 @@ def run(args: argparse.Namespace) -> int:
         if interrupt.signal:
             status, code, bpb = "interrupted", SPECIAL_STATUS[interrupt.signal], None
     except Diverged as error:
-        print(f"train.py: {error} hint: lower the learning rates", file=sys.stderr, flush=True)
+        print(f"train.py: {error}\nhint: lower MATRIX_LR or EMBEDDING_LR", file=sys.stderr, flush=True)
         status, code = "diverged", 1
     finally:
         interrupt.restore()
