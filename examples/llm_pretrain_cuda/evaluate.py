@@ -80,31 +80,27 @@ def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
 
 
 def token_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """-ln p(target) in nats, [n, T], for logits [n, T, V] and targets int64 [n, T], a few positions at a time.
+    """-ln p(target) in nats, float64 [n], for logits [n, V] and targets int64 [n], a chunk at a time.
 
     NaN where some logit is NaN or +inf, or all are -inf; inf where the target's is -inf. Others may be -inf: a model
     may rule out tokens, at its own risk.
     """
-    step = max(1, CHUNK // logits.shape[2])
-    losses = torch.empty(targets.shape, dtype=torch.float64, device=targets.device)
-    for b in range(len(targets)):
-        for start in range(0, targets.shape[1], step):
-            chunk = slice(start, start + step)
-            chosen = targets[b, chunk, None]
-            losses[b, chunk] = -log_probabilities(logits[b, chunk]).gather(-1, chosen)[:, 0].double()
-    return losses
+    step = max(1, CHUNK // logits.shape[1])
+    chunks = zip(logits.split(step), targets.split(step), strict=True)
+    return torch.cat([-log_probabilities(x).gather(-1, y[:, None])[:, 0].double() for x, y in chunks])
 
 
-def difference(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """The largest change of a log-probability between logits [n, V] and [n, V], a scalar tensor; NaN if one is NaN."""
-    step = max(1, CHUNK // before.shape[1])
-    worst = before.new_zeros((), dtype=torch.float32)
-    for start in range(0, len(before), step):
-        old = log_probabilities(before[start : start + step])
-        new = log_probabilities(after[start : start + step])
+def differences(before: torch.Tensor, after: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """The largest change of a log-probability at each position: float64 [k], NaN where a logit is no number.
+
+    before and after are logits [n, V], at int64 [k] the positions to compare.
+    """
+    changes = []
+    for chosen in at.split(max(1, CHUNK // before.shape[1])):
+        old, new = log_probabilities(before[chosen]), log_probabilities(after[chosen])
         # -inf on both sides is no change.
-        worst = torch.maximum(worst, torch.where(old == new, 0.0, (old - new).abs()).max().float())
-    return worst
+        changes.append(torch.where(old == new, 0.0, (old - new).abs()).amax(-1).double())
+    return torch.cat(changes)
 
 
 def draw_cuts(losses: np.ndarray, surprise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -155,7 +151,7 @@ def judge(
         batch = rows[(first + np.arange(size)) % len(rows)].astype(np.int64)
         logits = graph(torch.from_numpy(batch[:, :-1].copy()).to(graph.device))
         targets = torch.from_numpy(batch[:count, 1:].copy()).to(graph.device)
-        losses = token_losses(logits[:count], targets)
+        losses = token_losses(logits[:count].flatten(0, 1), targets.flatten()).view_as(targets)
         of_text = lengths[targets] > 0
         if losses.isnan().any():
             at = losses.isnan().nonzero()[0].tolist()
@@ -206,33 +202,32 @@ def probe(
     replaced from their second token on and compared with nothing. EvaluationError for a change at or before a cut.
     """
     size, length, vocabulary = logits.shape
-    replaced = np.zeros(size, bool)
-    while True:
-        replaced[:] = False
-        replaced[rng.permutation(size)[:bystanders]] = True
-        compared = np.flatnonzero(~replaced[:count])
-        if len(compared):
-            break
+    compared = np.empty(0, np.int64)
+    while not len(compared):  # the bystanders may be all that count, in a last batch
+        compared = np.sort(rng.permutation(size)[bystanders:])
+        compared = compared[compared < count]
     behind = np.zeros(size, np.int64)
     behind[compared] = cuts[compared]
     # Never the token that was there: an offset of 1 to vocabulary - 1.
     others = (batch[:, :-1] + rng.integers(1, max(vocabulary, 2), (size, length))) % vocabulary
     tokens = np.where(np.arange(length) > behind[:, None], others, batch[:, :-1])
     changed = graph(torch.from_numpy(tokens).to(graph.device))
-    worst = torch.stack([difference(logits[b, : behind[b] + 1], changed[b, : behind[b] + 1]) for b in compared]).cpu()
+    before, after = logits.flatten(0, 1), changed.flatten(0, 1)
+    sizes = behind[compared] + 1
+    at = np.concatenate([row * length + np.arange(size) for row, size in zip(compared, sizes, strict=True)])
+    changes = differences(before, after, torch.from_numpy(at).to(graph.device)).cpu().numpy()
+    worst = np.maximum.reduceat(changes, np.cumsum(sizes) - sizes)
     if not (worst <= TOLERANCE).all():
-        i = int(torch.nonzero(~(worst <= TOLERANCE))[0])
-        row, change = compared[i], worst[i].item()
+        i = np.flatnonzero(~(worst <= TOLERANCE))[0]
         raise peeks(
-            f"the model sees what it must not: with other tokens after position {behind[row]} of row {first + row}, "
-            f"and in the rows beside it, log-probabilities up to there change by {change:.4g}"
+            f"the model sees what it must not: with other tokens after position {sizes[i] - 1} of row "
+            f"{first + compared[i]}, and in the rows beside it, log-probabilities up to there change by {worst[i]:.4g}"
         )
-    at = torch.from_numpy(behind[compared]).to(graph.device)
-    rows_at = torch.from_numpy(compared).to(graph.device)
-    targets = torch.from_numpy(batch[compared, behind[compared] + 1]).to(graph.device)[:, None]
-    was = log_probabilities(logits[rows_at, at]).gather(-1, targets)
-    now = log_probabilities(changed[rows_at, at]).gather(-1, targets)
-    return torch.where(was == now, 0.0, (was - now).double())[:, 0].tolist()
+    last = torch.from_numpy(np.cumsum(sizes) - 1)
+    chosen = torch.from_numpy(at)[last].to(graph.device)
+    targets = torch.from_numpy(batch[compared, sizes]).to(graph.device)
+    # inf - inf: ruled out before and after, and no target of text.
+    return (token_losses(after[chosen], targets) - token_losses(before[chosen], targets)).nan_to_num(0.0).tolist()
 
 
 def not_finite(message: str) -> EvaluationError:

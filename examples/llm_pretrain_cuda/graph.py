@@ -39,15 +39,16 @@ from safetensors.torch import save_file
 # "name:a,b" are the overloads a and b of aten.name; a bare name is its default overload.
 OPERATORS = {
     "arithmetic": """
-        add:Tensor,Scalar sub:Tensor,Scalar rsub:Tensor,Scalar mul:Tensor,Scalar
+        add:Tensor,Scalar sub:Tensor,Scalar subtract:Tensor,Scalar rsub:Tensor,Scalar mul:Tensor,Scalar
+        multiply:Tensor,Scalar divide:Tensor,Scalar,Tensor_mode,Scalar_mode
         div:Tensor,Scalar,Tensor_mode,Scalar_mode true_divide:Tensor,Scalar floor_divide,Scalar
         remainder:Tensor,Scalar,Scalar_Tensor fmod:Tensor,Scalar
         pow:Tensor_Tensor,Tensor_Scalar,Scalar float_power:Tensor_Tensor,Tensor_Scalar,Scalar addcmul addcdiv
         lerp:Scalar,Tensor neg abs sign sgn square sqrt rsqrt reciprocal exp exp2 expm1 log log2 log10 log1p logit
         logaddexp logaddexp2 xlogy:Tensor,Scalar_Other,Scalar_Self floor ceil round,decimals trunc frac hypot
         sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh sinc erf erfc erfinv lgamma digamma i0
-        maximum minimum fmax fmin clamp,Tensor clamp_min,Tensor clamp_max,Tensor copysign:Tensor,Scalar heaviside
-        nan_to_num ldexp:Tensor""",
+        maximum minimum fmax fmin clamp,Tensor clamp_min,Tensor clamp_max,Tensor clip,Tensor
+        copysign:Tensor,Scalar heaviside nan_to_num ldexp:Tensor""",
     "bits, comparisons and choice": """
         bitwise_and:Tensor,Scalar bitwise_or:Tensor,Scalar bitwise_xor:Tensor,Scalar bitwise_not
         bitwise_left_shift:Tensor,Tensor_Scalar bitwise_right_shift:Tensor,Tensor_Scalar
@@ -78,10 +79,10 @@ OPERATORS = {
         fft_fft fft_ifft fft_rfft fft_irfft view_as_complex view_as_real complex polar real imag _conj resolve_conj""",
     "shapes and views": """
         view reshape _unsafe_view view_as reshape_as flatten:using_ints unflatten:int ravel squeeze,dim,dims unsqueeze
-        expand expand_as broadcast_to broadcast_tensors permute transpose:int t movedim:int,intlist moveaxis:int,intlist
-        swapaxes swapdims narrow select:int slice:Tensor diagonal unfold unbind:int split:Tensor,sizes split_with_sizes
-        chunk tensor_split:sections,indices cat concat stack hstack vstack repeat repeat_interleave:self_int tile roll
-        flip pad constant_pad_nd tril triu diag_embed meshgrid,indexing""",
+        expand expand_as broadcast_to broadcast_tensors permute transpose:int t mT numpy_T movedim:int,intlist
+        moveaxis:int,intlist swapaxes swapdims narrow select:int slice:Tensor diagonal unfold unbind:int split:Tensor,sizes
+        split_with_sizes chunk tensor_split:sections,indices cat concat concatenate stack hstack vstack repeat repeat_interleave:self_int
+        tile roll flip pad constant_pad_nd tril triu diag_embed meshgrid,indexing""",
     "indexing, gather and scatter": """
         embedding index:Tensor index_select index_put index_add index_copy index_fill:int_Scalar,int_Tensor gather
         take_along_dim scatter:src,value,reduce,value_reduce scatter_add scatter_reduce:two slice_scatter select_scatter
@@ -528,9 +529,10 @@ def _name(target: Any) -> str:
 
 
 def _line(node: torch.fx.Node) -> str:
-    """`train.py:123`, the innermost line of the model's own code; empty where unknown."""
+    """`train.py:123`, the innermost line in a forward() of the model's own code; empty where unknown."""
     frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    return f"{os.path.basename(frames[-1][0])}:{frames[-1][1]}" if frames else ""
+    own = [frame for frame in frames if not frame[0].startswith(os.path.dirname(torch.__file__))]
+    return f"{os.path.basename(own[-1][0])}:{own[-1][1]}" if own else ""
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -647,17 +649,19 @@ def load(path: str | os.PathLike) -> Graph:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise GraphError(f"cannot open {name}: {getattr(error, 'strerror', None) or error}") from None
-    with open(handle, "rb") as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise GraphError(f"{name} is no plain file")
         if status.st_size > MAX_FILE_BYTES:
             raise GraphError(f"{name} has {status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}")
-        header = int.from_bytes(file.read(8), "little")
-        if not 0 < header <= status.st_size - 8:
-            raise GraphError(f"{name} is no .safetensors file, or a truncated one")
-        if header > 2 * MAX_GRAPH_BYTES:
-            raise GraphError(f"the header of {name} has {header:,} bytes, too many")
+        header = int.from_bytes(os.read(handle, 8), "little")
+    finally:
+        os.close(handle)
+    if not 0 < header <= status.st_size - 8:
+        raise GraphError(f"{name} is no .safetensors file, or a truncated one")
+    if header > 2 * MAX_GRAPH_BYTES:
+        raise GraphError(f"the header of {name} has {header:,} bytes, too many")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
