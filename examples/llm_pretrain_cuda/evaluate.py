@@ -135,7 +135,8 @@ def judge(
     size, vocabulary = graph.batch_rows, len(token_bytes)
     n_batches = math.ceil(len(rows) / size)
     bystanders = max(1, size // 4) if size > 1 else 0
-    passes = math.ceil((probes or LEAST_PROBES) / (size - bystanders))
+    each = len(rows) / n_batches * (size - bystanders) / size  # rows compared in a pass, on average
+    passes = math.ceil((probes or LEAST_PROBES) / each)
     if probes is None:
         passes = max(passes, math.ceil(n_batches / PROBED_SHARE))
     # Each batch once before any batch twice.

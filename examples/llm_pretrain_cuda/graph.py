@@ -42,51 +42,50 @@ OPERATORS = {
         add:Tensor,Scalar sub:Tensor,Scalar subtract:Tensor,Scalar rsub:Tensor,Scalar mul:Tensor,Scalar
         multiply:Tensor,Scalar divide:Tensor,Scalar,Tensor_mode,Scalar_mode
         div:Tensor,Scalar,Tensor_mode,Scalar_mode true_divide:Tensor,Scalar floor_divide,Scalar
-        remainder:Tensor,Scalar,Scalar_Tensor fmod:Tensor,Scalar
-        pow:Tensor_Tensor,Tensor_Scalar,Scalar float_power:Tensor_Tensor,Tensor_Scalar,Scalar addcmul addcdiv
-        lerp:Scalar,Tensor neg abs sign sgn square sqrt rsqrt reciprocal exp exp2 expm1 log log2 log10 log1p logit
-        logaddexp logaddexp2 xlogy:Tensor,Scalar_Other,Scalar_Self floor ceil round,decimals trunc frac hypot
-        sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh sinc erf erfc erfinv lgamma digamma i0
-        maximum minimum fmax fmin clamp,Tensor clamp_min,Tensor clamp_max,Tensor clip,Tensor
-        copysign:Tensor,Scalar heaviside nan_to_num ldexp:Tensor""",
+        remainder:Tensor,Scalar,Scalar_Tensor fmod:Tensor,Scalar pow:Tensor_Tensor,Tensor_Scalar,Scalar
+        float_power:Tensor_Tensor,Tensor_Scalar,Scalar addcmul addcdiv lerp:Scalar,Tensor neg abs sign sgn square
+        sqrt rsqrt reciprocal exp exp2 expm1 log log2 log10 log1p logit logaddexp logaddexp2
+        xlogy:Tensor,Scalar_Other,Scalar_Self floor ceil round,decimals trunc frac hypot sin cos tan asin acos atan
+        atan2 sinh cosh tanh asinh acosh atanh sinc erf erfc erfinv lgamma digamma i0 maximum minimum fmax fmin
+        clamp,Tensor clamp_min,Tensor clamp_max,Tensor clip,Tensor copysign:Tensor,Scalar heaviside nan_to_num
+        ldexp:Tensor""",
     "bits, comparisons and choice": """
         bitwise_and:Tensor,Scalar bitwise_or:Tensor,Scalar bitwise_xor:Tensor,Scalar bitwise_not
-        bitwise_left_shift:Tensor,Tensor_Scalar bitwise_right_shift:Tensor,Tensor_Scalar
-        __and__:Tensor,Scalar __or__:Tensor,Scalar __xor__:Tensor,Scalar __lshift__:Tensor,Scalar
-        __rshift__:Tensor,Scalar logical_and logical_or logical_xor logical_not eq:Tensor,Scalar ne:Tensor,Scalar
-        lt:Tensor,Scalar le:Tensor,Scalar gt:Tensor,Scalar ge:Tensor,Scalar
-        isnan isinf isfinite isin:Tensor_Tensor,Tensor_Scalar signbit
+        bitwise_left_shift:Tensor,Tensor_Scalar bitwise_right_shift:Tensor,Tensor_Scalar __and__:Tensor,Scalar
+        __or__:Tensor,Scalar __xor__:Tensor,Scalar __lshift__:Tensor,Scalar __rshift__:Tensor,Scalar logical_and
+        logical_or logical_xor logical_not eq:Tensor,Scalar ne:Tensor,Scalar lt:Tensor,Scalar le:Tensor,Scalar
+        gt:Tensor,Scalar ge:Tensor,Scalar isnan isinf isfinite isin:Tensor_Tensor,Tensor_Scalar signbit
         where:self,ScalarOther,ScalarSelf,Scalar masked_fill:Scalar,Tensor bucketize:Tensor searchsorted:Tensor""",
     "activations": """
         relu relu6 leaky_relu prelu elu selu celu gelu silu mish sigmoid log_sigmoid softplus hardtanh hardsigmoid
         hardswish hardshrink softshrink threshold glu""",
     "softmax and norms": """
-        softmax:int _softmax log_softmax:int _log_softmax _safe_softmax logsumexp rms_norm _fused_rms_norm layer_norm
-        native_layer_norm group_norm native_group_norm linalg_vector_norm norm:Scalar,ScalarOpt_dim
+        softmax:int _softmax log_softmax:int _log_softmax _safe_softmax logsumexp rms_norm _fused_rms_norm
+        layer_norm native_layer_norm group_norm native_group_norm linalg_vector_norm norm:Scalar,ScalarOpt_dim
         cosine_similarity""",
     "reductions": """
         sum,dim_IntList mean,dim prod,dim_int amax amin max,dim,other min,dim,other argmax argmin all,dim,dims
-        any,dim,dims
-        var,dim,correction std,dim,correction var_mean,dim,correction std_mean,dim,correction nansum nanmean
-        count_nonzero,dim_IntList median,dim""",
+        any,dim,dims var,dim,correction std,dim,correction var_mean,dim,correction std_mean,dim,correction nansum
+        nanmean count_nonzero,dim_IntList median,dim""",
     "scans, sorting": """
         cumsum cumprod cummax cummin logcumsumexp diff sort,stable argsort,stable topk kthvalue""",
     "matrix products and attention": """
         matmul mm bmm mv dot inner outer linear einsum tensordot addmm baddbmm addbmm bilinear kron
         scaled_dot_product_attention""",
     "convolutions, pooling and Fourier transforms": """
-        conv1d,padding conv2d,padding convolution conv_transpose1d avg_pool1d max_pool1d
-        fft_fft fft_ifft fft_rfft fft_irfft view_as_complex view_as_real complex polar real imag _conj resolve_conj""",
+        conv1d,padding conv2d,padding convolution conv_transpose1d avg_pool1d max_pool1d fft_fft fft_ifft fft_rfft
+        fft_irfft view_as_complex view_as_real complex polar real imag _conj resolve_conj""",
     "shapes and views": """
-        view reshape _unsafe_view view_as reshape_as flatten:using_ints unflatten:int ravel squeeze,dim,dims unsqueeze
-        expand expand_as broadcast_to broadcast_tensors permute transpose:int t mT numpy_T movedim:int,intlist
-        moveaxis:int,intlist swapaxes swapdims narrow select:int slice:Tensor diagonal unfold unbind:int split:Tensor,sizes
-        split_with_sizes chunk tensor_split:sections,indices cat concat concatenate stack hstack vstack repeat repeat_interleave:self_int
-        tile roll flip pad constant_pad_nd tril triu diag_embed meshgrid,indexing""",
+        view reshape _unsafe_view view_as reshape_as flatten:using_ints unflatten:int ravel squeeze,dim,dims
+        unsqueeze expand expand_as broadcast_to broadcast_tensors permute transpose:int t mT numpy_T
+        movedim:int,intlist moveaxis:int,intlist swapaxes swapdims narrow select:int slice:Tensor diagonal unfold
+        unbind:int split:Tensor,sizes split_with_sizes chunk tensor_split:sections,indices cat concat concatenate
+        stack hstack vstack repeat repeat_interleave:self_int tile roll flip pad constant_pad_nd tril triu
+        diag_embed meshgrid,indexing""",
     "indexing, gather and scatter": """
         embedding index:Tensor index_select index_put index_add index_copy index_fill:int_Scalar,int_Tensor gather
-        take_along_dim scatter:src,value,reduce,value_reduce scatter_add scatter_reduce:two slice_scatter select_scatter
-        diagonal_scatter masked_scatter one_hot""",
+        take_along_dim scatter:src,value,reduce,value_reduce scatter_add scatter_reduce:two slice_scatter
+        select_scatter diagonal_scatter masked_scatter one_hot""",
     "casts and copies": """
         to:dtype _to_copy type_as clone contiguous copy alias detach""",
     "new tensors": """
