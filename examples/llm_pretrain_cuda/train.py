@@ -619,8 +619,11 @@ class MuonAdamW:
                     self.banks.append(Bank(same, False, lr, wd, these))
         polar_dtype = torch.bfloat16 if model.dtype == torch.bfloat16 else torch.float32
         self.muon_how = (s.muon_iterations, s.muon_eq, s.muon_plus, polar_dtype)
-        compile_ = (lambda f: torch.compile(f, dynamic=False, fullgraph=True)) if compiled else (lambda f: f)
-        self.adamw_update, self.muon_update = compile_(adamw_update), compile_(muon_update)
+        self.adamw_update, self.muon_update = adamw_update, muon_update
+        if compiled:
+            torch._dynamo.config.recompile_limit = 64  # each shape of a bank compiles once; 8 would be too few
+            self.adamw_update = torch.compile(adamw_update, dynamic=False, fullgraph=True)
+            self.muon_update = torch.compile(muon_update, dynamic=False, fullgraph=True)
         # On the CPU beside CUDA: kernels take their values as arguments. MPS wants them on its own side.
         where = "cpu" if device.type == "cuda" else device
         self.numbers = [torch.zeros((), device=where) for _ in range(6)]
@@ -782,12 +785,12 @@ class Trainer:
     def gradients(self, rows: Tensor) -> float:
         """Gradients of the mean loss over rows [B, T + 1] into the banks; the loss in nats per token."""
         self.optimizer.zero_grad()
-        parts = rows.split(self.micro_rows)
         total = torch.zeros((), device=self.device)
-        for number, part in enumerate(parts, 1):
-            loss = self.model.loss(*inputs_and_targets(part)) / len(parts)
+        for start in range(0, len(rows), self.micro_rows):
+            part = rows[start : start + self.micro_rows]
+            loss = self.model.loss(*inputs_and_targets(part)) * (len(part) / len(rows))
             total += loss.detach()
-            if self.device.type == "cuda" and number == len(parts):
+            if self.device.type == "cuda" and start + len(part) == len(rows):
                 self.loss_here.copy_(total, non_blocking=True)
                 self.loss_ready.record()
             (loss * self.loss_scale).backward()
@@ -994,7 +997,7 @@ def export(trainer: Trainer, dataset, path: str, seed: int) -> None:
     here = float(trainer.surviving(lambda: trainer.nats(rows)).mean())
     tolerance = 1e-3 if model.dtype == torch.float32 else 3e-2  # kernels of 16-bit types differ between devices
     if not abs(there - here) <= tolerance:
-        raise TrainError(f"the exported model has a loss of {there:.5f} on a row where training has {here:.5f}")
+        raise TrainError(f"The exported model has a loss of {there:.5f} on a row where training has {here:.5f}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
