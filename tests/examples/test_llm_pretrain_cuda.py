@@ -1,0 +1,107 @@
+"""examples/llm_pretrain_cuda through the engine, on a CPU, at toy size.
+
+    pytest tests/examples/test_llm_pretrain_cuda.py -m ''
+
+Its own tests are beside it, in examples/llm_pretrain_cuda/tests; what needs a GPU is in tests/gpu.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from autoresearch_kit.lab.cache import data_root
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "llm_pretrain_cuda"
+CPU_SPEC = "autoresearch-config.cpu.yaml"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The example in a repository of its own, with caches of its own; one thread, since other tests run beside it."""
+    folder = tmp_path / "project"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors", "run.log"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("ARK_CACHE", str(tmp_path / "data"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    git(folder, "init", "-q")
+    git(folder, "config", "user.name", "tester")
+    git(folder, "config", "user.email", "tester@localhost")
+    commit(folder)
+    return folder
+
+
+def git(folder: Path, *words: str) -> None:
+    subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True)
+
+
+def commit(folder: Path) -> None:
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "change")
+
+
+def ark(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    order = [sys.executable, "-c", "from autoresearch_kit.cli import main; main(prog_name='ark')", *words]
+    return subprocess.run(order, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("spec", [".", CPU_SPEC])
+def test_no_mutable_code_is_executed_by_the_evaluation(project, spec):
+    checked = ark(project, "check", spec)
+    assert "level 3 of 3" in checked.stdout + checked.stderr
+    assert "fail" not in checked.stdout.split(), checked.stdout + checked.stderr
+
+
+def test_engine_and_example_agree_where_data_lie(project, monkeypatch):
+    script = "import prepare; print(prepare.cache_folder())"
+
+    def example() -> str:
+        return subprocess.check_output([sys.executable, "-c", script], cwd=project, text=True).strip()
+
+    assert example() == str(data_root())
+    monkeypatch.delenv("ARK_CACHE")
+    assert example() == str(data_root())
+
+
+def test_the_small_data_are_pinned_by_the_hash_of_what_prepare_makes(project):
+    """So the stories, their tokenizer and their packing are the same here as where the spec was written."""
+    spec = yaml.safe_load((project / CPU_SPEC).read_text())
+    subprocess.run(["sh", "-c", spec["setup_command"]], cwd=project, check=True, capture_output=True)
+    assert {item["path"].rsplit("/")[-1] for item in spec["inputs"]} == {"manifest.json", "tokenizer.json"}
+    assert "not the pinned one" not in ark(project, "check", CPU_SPEC).stdout
+    before = (project / CPU_SPEC).read_text()
+    subprocess.run(
+        ["sh", "-c", f"{spec['setup_command']} --pin {CPU_SPEC}"], cwd=project, check=True, capture_output=True
+    )
+    assert (project / CPU_SPEC).read_text() == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_six_attempts_with_the_search_agent(project):
+    """The spec as it is but for the time: four seconds of training instead of thirty."""
+    path = project / CPU_SPEC
+    text, changed = re.subn(r"^budget_minutes: .*$", "budget_minutes: 0.07", path.read_text(), flags=re.M)
+    assert changed == 1
+    path.write_text(text)
+    commit(project)
+    run = ark(project, "run", CPU_SPEC, "--tag", "t", "--attempts", "6")
+    assert run.returncode == 0, run.stdout + run.stderr
+    attempts = json.loads(ark(project, "log", CPU_SPEC, "--tag", "t", "--json").stdout)
+    assert len(attempts) == 7
+    assert {attempt["outcome"] for attempt in attempts} <= {"keep", "discard", "crash"}
+    measured = [attempt for attempt in attempts if attempt["value"] is not None]
+    assert len(measured) >= 5, [attempt["problem"] for attempt in attempts]
+    for attempt in measured:
+        assert attempt["value"] > attempt["also"]["entropy_floor_bpb"] > 0
+        assert attempt["also"]["peak_vram_mb"] > 0
+    assert len({attempt["value"] for attempt in measured}) == len(measured)  # each was trained, none was copied
