@@ -264,7 +264,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             and all(type(file["bytes"]) is int and len(file["sha256"]) == 64 for file in files)
             and all(shard["bytes"] == 2 * shard["rows"] * (manifest["sequence_length"] + 1) for shard in shards)
             and all(any(shard["rows"] for shard in manifest["splits"][split]["shards"]) for split in SPLITS)
-            and isinstance(manifest["floor"], dict)
+            and all(isinstance(manifest[key], dict) for key in ("floor", "arguments"))
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -348,13 +348,17 @@ def _token_bytes(ranks: list[bytes], n_special: int) -> np.ndarray:
     return np.array([len(token) for token in ranks] + [0] * n_special, np.int32)
 
 
-@functools.lru_cache(maxsize=2)
 def load_encoding(path: Path) -> Any:
     """A tiktoken.Encoding of a tokenizer.json."""
-    ranks, specials = _parse_tokenizer(path.read_bytes(), path)
+    return _encoding(path.read_bytes(), path)
+
+
+@functools.lru_cache(maxsize=1)
+def _encoding(content: bytes, path: Path) -> Any:
+    ranks, specials = _parse_tokenizer(content, path)
     return _need("tiktoken").Encoding(
         name=str(path),
-        pat_str=json.loads(path.read_bytes())["pattern"],
+        pat_str=json.loads(content)["pattern"],
         mergeable_ranks={token: rank for rank, token in enumerate(ranks)},
         special_tokens={name: len(ranks) + i for i, name in enumerate(specials)},
     )
@@ -585,13 +589,13 @@ class _SameHostOnly(urllib.request.HTTPRedirectHandler):
         return following
 
 
-def download(repository: str, filename: str, folder: Path, bar: Progress) -> Path:
+def download(repository: str, filename: str, folder: Path, bar: Progress, stop: threading.Event) -> Path:
     """A file of a data set repository on the Hugging Face hub, in `folder`, whole. DataError names what is missing.
 
     HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE count as in huggingface_hub. Its own download begins anew after a kill
     (since 2.0 its temporary name is new each time), so bytes come by HTTP Range, onto `<name>.part`. A file gets its
     name when its size is right, its SHA-256 is the one the hub states (where it does), and, for Parquet, its footer
-    can be read. The hash is kept beside it.
+    can be read. The hash is kept beside it. `stop` ends the download; what has arrived stays.
     """
     path, part, stamp = (folder / f"{filename}{end}" for end in ("", ".part", ".sha256"))
     if path.exists() and stamp.exists():
@@ -605,10 +609,10 @@ def download(repository: str, filename: str, folder: Path, bar: Progress) -> Pat
     folder.mkdir(parents=True, exist_ok=True)
     reason = ""
     for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
+        if stop.wait(PAUSE_SECONDS * 2 ** (attempt - 1) if attempt else 0):
+            break
         try:
-            expected = _fetch(url, hub.get_token(), part, bar)
+            expected = _fetch(url, hub.get_token(), part, bar, stop)
             digest = _sha256(part)
             if expected is not None and digest != expected:
                 part.unlink()
@@ -643,11 +647,23 @@ def download(repository: str, filename: str, folder: Path, bar: Progress) -> Pat
     )
 
 
+@contextlib.contextmanager
+def _alone(lock: Path, doing: str) -> Iterator[None]:
+    """One process at a time. The lock goes when the process does, however it ends."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"Another process is {doing}.", "wait for it and run the same command again") from None
+        yield
+
+
 class _Again(Exception):
     """An attempt at a download failed in a way that the next one may not."""
 
 
-def _fetch(url: str, token: str | None, part: Path, bar: Progress) -> str | None:
+def _fetch(url: str, token: str | None, part: Path, bar: Progress, stop: threading.Event) -> str | None:
     """Brings `part` to its full size, from where it ends; the SHA-256 that the hub states, if it states one."""
     have = part.stat().st_size if part.exists() else 0
     tag_file = part.with_name(f"{part.name}.etag")
@@ -676,9 +692,11 @@ def _fetch(url: str, token: str | None, part: Path, bar: Progress) -> str | None
         else:
             have = 0
             total = int(response.headers.get("Content-Length") or redirects.linked.get("x-linked-size") or -1)
-            tag_file.write_text(tag)
-        with part.open("ab" if have else "wb") as file:
-            while block := response.read(1 << 20):
+        # Unbuffered: a kill loses nothing that has arrived. The tag comes after what it does not belong to is gone.
+        with part.open("ab" if have else "wb", buffering=0) as file:
+            if not have:
+                tag_file.write_text(tag)
+            while not stop.is_set() and (block := response.read1(1 << 20)):
                 file.write(block)
                 have += len(block)
                 bar.add(len(block))
@@ -780,13 +798,21 @@ def _file_facts(paths: list[Path], root: Path) -> list[dict[str, Any]]:
 
 def _from_hub(repository: str, filenames: list[str], cache: Path, workers: int) -> tuple[list[Path], list[dict]]:
     folder = cache / "downloads" / repository.rpartition("/")[2]
-    with Progress(f"download {repository}", None, "B", scale=True) as bar, ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(download, repository, name, folder, bar) for name in filenames]
+    stop = threading.Event()
+    with (
+        _alone(folder / ".lock", f"downloading {repository}"),
+        Progress(f"download {repository}", None, "B", scale=True) as bar,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        futures = [pool.submit(download, repository, name, folder, bar, stop) for name in filenames]
         try:
-            paths = [future.result() for future in futures]
+            for future in as_completed(futures):
+                future.result()
         except BaseException:
+            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    paths = [future.result() for future in futures]
     sources = _file_facts(paths, folder)
     for source in sources:
         if source.pop("stated", source["sha256"]) != source["sha256"]:
@@ -797,8 +823,7 @@ def _from_hub(repository: str, filenames: list[str], cache: Path, workers: int) 
 
 def plan_climbmix(options: argparse.Namespace, cache: Path) -> Plan:
     """ClimbMix shards 0..n-1 to train on, two pinned ones to judge by."""
-    shards = CLIMBMIX_HOLDOUT if options.num_shards == -1 else options.num_shards
-    numbers = [CLIMBMIX_VAL, CLIMBMIX_HOLDOUT, *range(shards)]
+    numbers = [CLIMBMIX_VAL, CLIMBMIX_HOLDOUT, *range(options.num_shards)]
     paths, sources = _from_hub(CLIMBMIX, [f"shard_{i:05d}.parquet" for i in numbers], cache, options.download_workers)
     rows = options.val_tokens // options.sequence_length
     parts = _parts(
@@ -806,7 +831,7 @@ def plan_climbmix(options: argparse.Namespace, cache: Path) -> Plan:
         val=Part("val", "val", tuple(_slices(paths[0])), rows),
         holdout=Part("holdout", "holdout", tuple(_slices(paths[1])), rows),
     )
-    return Plan(_arguments(options, num_shards=shards, val_tokens=options.val_tokens), sources, parts)
+    return Plan(arguments_of(options), sources, parts)
 
 
 def plan_tinystories(options: argparse.Namespace, cache: Path) -> Plan:
@@ -823,7 +848,7 @@ def plan_tinystories(options: argparse.Namespace, cache: Path) -> Plan:
         val=Part("val", "val", (Slice(str(paths[0]), TINYSTORIES_EVAL, 2 * TINYSTORIES_EVAL),), rows),
         holdout=Part("holdout", "holdout", (Slice(str(paths[0]), 0, TINYSTORIES_EVAL),), rows),
     )
-    return Plan(_arguments(options, val_tokens=options.val_tokens), sources, parts)
+    return Plan(arguments_of(options), sources, parts)
 
 
 def plan_local(options: argparse.Namespace, cache: Path) -> Plan:
@@ -863,7 +888,7 @@ def plan_local(options: argparse.Namespace, cache: Path) -> Plan:
         holdout=Part("holdout", "holdout", everything),
     )
     parts = [dataclasses.replace(part, share=share) for part in parts]
-    return Plan(_arguments(options, val_tokens=options.val_tokens, seed=options.seed), sources, parts)
+    return Plan(arguments_of(options), sources, parts)
 
 
 def plan_synthetic(options: argparse.Namespace, cache: Path) -> Plan:
@@ -880,13 +905,13 @@ def plan_synthetic(options: argparse.Namespace, cache: Path) -> Plan:
         val=Part("val", "val", run(0, far), rows),
         holdout=Part("holdout", "holdout", run(far, 2 * far), rows),
     )
-    arguments = _arguments(options, stories=options.stories, val_tokens=options.val_tokens, seed=options.seed)
-    return Plan(arguments, [{"file": "stories", "sha256": stories.fingerprint()}], parts)
+    return Plan(arguments_of(options), [{"file": "stories", "sha256": stories.fingerprint()}], parts)
 
 
-def _arguments(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
-    common = ("source", "vocab_size", "sequence_length", "tokenizer_chars")
-    return {key: getattr(options, key) for key in common} | more
+def arguments_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that decide the bytes of a data set."""
+    keys = ("source", "vocab_size", "sequence_length", "tokenizer_chars", "num_shards", "stories", "val_tokens", "seed")
+    return {key: getattr(options, key) for key in keys if hasattr(options, key)}
 
 
 PLANS: dict[str, Callable[[argparse.Namespace, Path], Plan]] = {
@@ -937,7 +962,7 @@ def make(name: str, plan: Plan, cache: Path, workers: int) -> dict[str, Any]:
     if found:
         say(f"{len(found)} of {len(plan.parts)} parts are finished already")
     missing = [part for part in plan.parts if part.name not in found]
-    with Progress("tokenize and pack", len(plan.parts), " parts") as bar:
+    with Progress("tokenize and pack", len(plan.parts), "parts") as bar:
         bar.add(len(found))
         for part_name, record in _work(missing, data, records, plan.arguments["sequence_length"], workers):
             found[part_name] = record
@@ -1049,25 +1074,13 @@ def _manifest(name: str, plan: Plan, tokenizer: dict[str, Any], records: dict[st
     }
 
 
-@contextlib.contextmanager
-def _alone(name: str, cache: Path) -> Iterator[None]:
-    """One program at a time makes a data set. The lock goes when the process does, however it ends."""
-    (cache / "llm").mkdir(parents=True, exist_ok=True)
-    with (cache / "llm" / f".{name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"Another process is making the data set '{name}'.", "wait for it, or use --name") from None
-        yield
-
-
-def difference(manifest: dict[str, Any], plan: Plan) -> str | None:
-    """How an existing data set differs from a plan, in a clause, or None."""
-    old, new = manifest.get("arguments", {}), plan.identity()["arguments"]
-    for key in dict.fromkeys([*new, *old]):
-        if old.get(key) != new.get(key):
-            return f"{key.replace('_', ' ')} {old.get(key)}, not {new.get(key)}"
-    return None if manifest.get("sources") == plan.sources else "other source files"
+def difference(manifest: dict[str, Any], arguments: dict[str, Any]) -> str | None:
+    """How the arguments of an existing data set differ from others, in a clause, or None."""
+    old = manifest["arguments"]
+    for key in dict.fromkeys([*arguments, *old]):
+        if old.get(key) != arguments.get(key):
+            return f"{key.replace('_', ' ')} {old.get(key)}, not {arguments.get(key)}"
+    return None
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -1075,7 +1088,7 @@ def difference(manifest: dict[str, Any], plan: Plan) -> str | None:
 
 
 def pin(spec: Path, folder: Path) -> None:
-    """Writes the hashes of a data set as the `inputs:` of a spec, in place of such a block, and changes nothing else."""
+    """Writes the hashes of a data set as the `inputs:` of a spec, in place of such a block, and nothing else."""
     try:
         text = spec.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
@@ -1119,7 +1132,7 @@ def _number(low: int, high: int = 2**40) -> Callable[[str], int]:
 
 
 def _shards(text: str) -> int:
-    return -1 if text.strip() == "-1" else _number(1, CLIMBMIX_HOLDOUT)(text)
+    return CLIMBMIX_HOLDOUT if text.strip() == "-1" else _number(1, CLIMBMIX_HOLDOUT)(text)
 
 
 def _name(text: str) -> str:
@@ -1180,22 +1193,26 @@ def run(options: argparse.Namespace) -> None:
     else:
         for module in ("rustbpe", "tiktoken"):
             _need(module)
-        with _alone(options.name, cache):
-            plan = PLANS[options.source](options, cache)
-            differs = difference(_read_manifest(folder), plan) if folder.exists() and not options.force else None
-            if differs:
-                raise DataError(
-                    f"{folder} exists already, made with {differs}.", "--name another, or --force to replace it"
-                )
+        with _alone(folder.with_name(f".{options.name}.lock"), f"making the data set '{options.name}'"):
             if folder.exists() and not options.force:
+                _same(_read_manifest(folder), options, folder, cache)
                 say(f"{folder} exists already, made with the same arguments")
                 shutil.rmtree(f"{folder}.making", ignore_errors=True)
             else:
-                make(options.name, plan, cache, options.workers)
+                make(options.name, PLANS[options.source](options, cache), cache, options.workers)
         dataset = open_dataset(options.name, cache)
     _report(dataset)
     for spec in options.pin or ():
         pin(spec, folder)
+
+
+def _same(manifest: dict[str, Any], options: argparse.Namespace, folder: Path, cache: Path) -> None:
+    """DataError where the arguments would give another data set; sources are compared where they may have changed."""
+    differs = difference(manifest, arguments_of(options))
+    if differs is None and options.source in ("local", "synthetic"):
+        differs = None if PLANS[options.source](options, cache).sources == manifest["sources"] else "other sources"
+    if differs:
+        raise DataError(f"{folder} exists already, made with {differs}.", "--name another, or --force to replace it")
 
 
 def _report(dataset: Dataset) -> None:
