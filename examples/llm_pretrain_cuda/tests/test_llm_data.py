@@ -487,11 +487,16 @@ def test_a_cache_folder_that_cannot_be_written_is_a_sentence(
     assert "--cache names another disk" in said
 
 
-def test_text_that_does_not_fill_a_row_is_refused(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["synthetic", *SMALL, "--stories", "200", "--val-tokens", "10", "--workers", "1"]
+def test_text_that_does_not_fill_a_row_is_refused(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepare.main(["synthetic", *SMALL, "--val-tokens", "10"]) == 1
+    assert "10 tokens do not fill one row of 64" in capsys.readouterr().err
+    (tmp_path / "a.txt").write_text("<|endoftext|>\n".join(some_stories(60)))
+    arguments = ["local", str(tmp_path), "--vocab-size", "400", "--sequence-length", "4000", "--workers", "1"]
     assert prepare.main(arguments) == 1
     assert "split 'val' does not fill one row" in capsys.readouterr().err
-    assert not (cache / "llm" / "synthetic").exists()
+    assert not (cache / "llm" / "local").exists()
 
 
 @pytest.mark.slow
@@ -941,6 +946,24 @@ def test_offline_uses_what_is_here_and_names_what_is_not(
     assert prepare.main([*CLIMBMIX, "--num-shards", "3", "--name", "more"]) == 1
     assert "shard_00002.parquet of karpathy/climbmix-400b-shuffle is not here" in capsys.readouterr().err
     assert len(hub.seen) == asked
+
+
+@pytest.mark.parametrize("tag", ["of the file", "of another"])
+def test_what_is_left_of_an_earlier_download_is_not_trusted_beyond_its_tag(hub: Hub, cache: Path, tag: str) -> None:
+    """Killed when all bytes had arrived, or begun when the file was another one of the same length."""
+    name = "shard_00000.parquet"
+    content = (hub.folder / name).read_bytes()
+    folder = cache / DOWNLOADS
+    folder.mkdir(parents=True)
+    if tag == "of the file":
+        (folder / f"{name}.part").write_bytes(content)
+        (folder / f"{name}.part.etag").write_text(hashlib.sha256(content).hexdigest())
+    else:
+        (folder / f"{name}.part").write_bytes(bytes(len(content) - 50))
+        (folder / f"{name}.part.etag").write_text("0" * 64)
+    assert prepare.main(CLIMBMIX) == 0
+    assert (folder / name).read_bytes() == content
+    assert sorted(path.name for path in folder.iterdir() if name in path.name) == [name, f"{name}.sha256"]
 
 
 def test_two_downloads_at_once_do_not_write_into_one_file(
