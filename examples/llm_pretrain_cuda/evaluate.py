@@ -33,6 +33,11 @@ import time
 import warnings
 from dataclasses import dataclass
 
+if __name__ == "__main__":
+    # Before PyTorch is loaded: threads of OpenMP that wait should sleep. On cores that others use too, spinning made
+    # the evaluation of a toy model four times as slow.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import graph as graphs
 import numpy as np
 import prepare
