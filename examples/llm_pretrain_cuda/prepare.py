@@ -681,6 +681,7 @@ def _fetch(url: str, token: str | None, part: Path, bar: Progress, stop: threadi
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
+        error.close()
         part.unlink()  # longer than the file is today, or killed at its very end: fetched anew, not guessed about
         raise _Again("the server has another size of it now") from None
     with response:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -169,6 +170,7 @@ def test_token_bytes_are_raw_lengths_also_of_tokens_that_are_no_text(tmp_path: P
     assert encoding.encode_single_token("<|reserved_0|>") == 296
 
 
+@pytest.mark.slow
 def test_the_tokenizer_is_json_and_the_same_in_every_process(small: Path, tmp_path: Path) -> None:
     stored = json.loads((small / "tokenizer.json").read_bytes())
     assert stored["special_tokens"] == ["<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>", "<|reserved_3|>"]
@@ -207,6 +209,15 @@ def test_the_cache_folder_is_the_flag_or_the_environment_or_the_home(monkeypatch
     assert prepare.cache_folder() == Path("/environment")
     monkeypatch.delenv("ARK_CACHE")
     assert prepare.cache_folder() == Path.home() / ".cache" / "ark-data"
+
+
+def test_reading_a_data_set_imports_numpy_and_no_other_library(small: Path) -> None:
+    """Training and evaluation start with it, and a copy of it serves where there is no torch."""
+    code = "import sys, prepare; prepare.open_dataset('small'); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=EXAMPLE, capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in run.stdout.split()}
+    assert {"prepare", "stories", "numpy"} <= loaded
+    assert not loaded & {"torch", "pyarrow", "tiktoken", "rustbpe", "huggingface_hub", "tqdm", "requests", "yaml"}
 
 
 def test_the_contents_of_a_data_set_are_the_stories(small: Path) -> None:
@@ -538,6 +549,7 @@ def test_killed_at_any_moment_it_goes_on_and_gives_the_same_bytes(
     assert not making.exists()
 
 
+@pytest.mark.slow
 def test_a_finished_part_that_was_altered_is_made_anew(
     original: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -558,6 +570,7 @@ def test_a_finished_part_that_was_altered_is_made_anew(
     assert hashes(cache / "llm" / "small") == hashes(original)
 
 
+@pytest.mark.slow
 def test_work_begun_with_other_arguments_is_not_gone_on_with(
     original: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -567,6 +580,34 @@ def test_work_begun_with_other_arguments_is_not_gone_on_with(
     monkeypatch.setattr(prepare, "PART_DOCUMENTS", 2400)
     assert prepare.main([*SYNTHETIC, "--workers", "1"]) == 0
     assert hashes(cache / "llm" / "small") == hashes(original)
+
+
+def workers_of(run: subprocess.Popen[str], making: Path) -> list[psutil.Process]:
+    """The two worker processes, once they are at work."""
+    wait_for(lambda: (making / "records" / "val.json").exists(), run)
+    return [child for child in psutil.Process(run.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+@pytest.mark.slow
+def test_workers_end_when_their_parent_is_killed(cache: Path) -> None:
+    run = process(*SYNTHETIC, "--stories", "30000", "--workers", "2")
+    workers = workers_of(run, cache / "llm" / "small.making")
+    run.kill()
+    run.communicate()
+    assert len(workers) == 2
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
+    assert not (cache / "llm" / "small").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_one_sentence(cache: Path) -> None:
+    run = process(*SYNTHETIC, "--stories", "30000", "--workers", "2")
+    workers_of(run, cache / "llm" / "small.making")[0].kill()
+    said = run.communicate(timeout=60)[1]
+    assert run.returncode == 1, said
+    assert "A worker process was killed" in said
+    assert "--workers 1" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow
@@ -906,9 +947,13 @@ def test_the_token_is_sent_to_the_hub_and_to_no_other_host(
 ) -> None:
     """The hub redirects to a storage host, where the hash of the file is known only from the redirect."""
 
+    broken: set[str] = set()
+
     def guarded(request: HubRequest, content: bytes) -> bool:
         if request.path.startswith("/storage/"):
-            request.serve(content, tag="of the storage")
+            broke = request.path in broken
+            broken.add(request.path)
+            request.serve(content, tag="of the storage", stop=None if broke else len(content) // 3)
         elif request.headers.get("Authorization") != "Bearer hf_secret":
             request.answer(401, b"")
         else:
@@ -932,7 +977,8 @@ def test_the_token_is_sent_to_the_hub_and_to_no_other_host(
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert prepare.main(CLIMBMIX) == 0
     storage = hub.asked("/storage/")
-    assert len(storage) == 4
+    assert len(storage) == 8
+    assert sum("range" in headers for headers in storage) == 4  # a range goes along where a token does not
     assert not any("authorization" in headers for headers in storage)
 
 
