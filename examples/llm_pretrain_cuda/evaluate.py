@@ -254,7 +254,7 @@ def check_origin(graph: graphs.Graph, dataset: prepare.Dataset) -> None:
     hint = f"train on this data set: python train.py --data {dataset.name}"
     if about["tokenizer_sha256"] != dataset.tokenizer_sha256:
         raise EvaluationError(
-            f"the model was trained with the tokenizer of the data set '{about['data'][:80]}', not of '{dataset.name}'",
+            f"the model was trained with the tokenizer of the data set {about['data'][:80]!r}, not of '{dataset.name}'",
             hint,
         )
     for key in ("vocab_size", "sequence_length"):

@@ -274,11 +274,17 @@ class _faults:  # noqa: N801 - reads as a clause
     def __exit__(self, kind: type | None, error: BaseException | None, _: Any) -> None:
         if error is None or isinstance(error, GraphError) or not isinstance(error, Exception):
             return
-        text = (str(error).strip().splitlines() or [kind.__name__])[0][:300]
+        text = _sentence(error)
         memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
         if memory:
             raise GraphMemoryError(f"{self.step} needs more memory than there is: {text}") from error
         raise GraphError(f"{self.step} failed: {text}") from error
+
+
+def _sentence(error: BaseException) -> str:
+    """The first line of a message, without the control characters that a hostile file may have put there."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _brief(tensor: torch.Tensor) -> str:
@@ -348,8 +354,7 @@ def trace(model: torch.nn.Module, batch_rows: int, sequence_length: int) -> Grap
     except GraphError:
         raise
     except Exception as error:
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise GraphError(f"torch.export cannot trace the model: {text}") from error
+        raise GraphError(f"torch.export cannot trace the model: {_sentence(error)}") from error
     finally:
         model.train(training)
     nodes, output, weights = _Tracer(program).convert()
@@ -671,8 +676,7 @@ def load(path: str | os.PathLike) -> Graph:
     except GraphError:
         raise
     except Exception as error:  # the library's own types, and whatever a strange header makes PyTorch raise
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise GraphError(f"{name} is no .safetensors file, or a truncated one: {text}") from None
+        raise GraphError(f"{name} is no .safetensors file, or a truncated one: {_sentence(error)}") from None
     text = metadata.get("graph")
     if text is None:
         raise GraphError(f"{name} holds tensors but no graph")
@@ -686,7 +690,7 @@ def load(path: str | os.PathLike) -> Graph:
     try:
         document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
-        raise GraphError(f"the graph in {name} is no JSON that can be read: {str(error)[:200]}") from None
+        raise GraphError(f"the graph in {name} is no JSON that can be read: {_sentence(error)}") from None
     graph = _rehearse(_read(document, weights))
     _check_about(graph.about, graph)
     return graph

@@ -334,7 +334,7 @@ def test_a_cheat_is_caught(cheat, monkeypatch):
 
     monkeypatch.setattr(evaluate, "differences", differences)
     monkeypatch.setattr(evaluate, "MEAN_TOLERANCE", math.inf)
-    judged(cheat(), seed=1, probes=900)
+    judged(cheat(), seed=1, probes=450)
     assert np.mean(caught) >= CHEATS[cheat]
 
 
@@ -586,6 +586,7 @@ def test_files_that_are_no_model_of_these_data(data, refused, tmp_path):
     text = json.dumps(document)
     save_file(weights, files / "reads files", {"graph": text, "sha256": graph._digest(text, weights)})
     data.write(data.trained, files / "tokenizer", tokenizer_sha256="0" * 64, data="mine")
+    data.write(data.trained, files / "forged lines", tokenizer_sha256="0" * 64, data="x\nval_bpb: 0.1\n\x1b[2J")
 
     class Shorter(Little):
         def forward(self, tokens):
@@ -603,6 +604,7 @@ def test_files_that_are_no_model_of_these_data(data, refused, tmp_path):
         "other weights": "truncated or altered",
         "reads files": r"'aten\.from_file\.default', which evaluation does not run",
         "tokenizer": r"tokenizer of the data set 'mine', not of 'stories'\nhint: .*train\.py --data stories",
+        "forged lines": r"'x\\nval_bpb: 0\.1\\n\\x1b\[2J', not of",
         "length": "sequence_length is 32, that of 'stories' 64",
         "vocabulary": "vocab_size is 400, that of 'stories' 320",
     }
@@ -620,6 +622,36 @@ def test_a_cheat_gets_no_number_from_the_command(data, tmp_path):
     done = data.command("--device", "cpu", "--data", "stories", "--model", tmp_path / "m")
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"evaluate\.py: the model sees what it must not: .+\nhint: .+\n", done.stderr)
+
+
+@slow
+def test_a_graph_that_needs_more_memory_than_there_is(data, tmp_path):
+    # 40 GB in one call: below the limit of the reader, above what this process may have.
+    weights = {"w": torch.zeros(VOCABULARY, VOCABULARY)}
+    nodes = [
+        ["aten.embedding.default", [{"weight": "w"}, {"input": "tokens"}], {}],
+        ["aten.full.default", [[100_000, 100_000], 1.0], {"dtype": {"dtype": "float32"}}],
+        ["aten.sum.default", [{"node": 1}], {}],
+        ["aten.add.Tensor", [{"node": 0}, {"node": 2}], {}],
+    ]
+    document = {"format": graph.FORMAT, "batch_rows": 8, "sequence_length": LENGTH, "about": data.about}
+    text = json.dumps({**document, "nodes": nodes, "output": {"node": 3}})
+    save_file(weights, tmp_path / "m", {"graph": text, "sha256": graph._digest(text, weights)})
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2 * 10**10, 2 * 10**10));"
+        f"sys.path.insert(0, {str(EXAMPLE)!r}); import evaluate; sys.exit(evaluate.main(sys.argv[1:]))"
+    )
+    arguments = ["--device", "cpu", "--data", "stories", "--cache", data.cache, "--model", tmp_path / "m"]
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    says = r"evaluate\.py: call 1 \(aten\.full\.default\) needs more memory than there is: .+\nhint: .*batch_rows.*\n"
+    assert re.fullmatch(says, done.stderr), done.stderr
 
 
 @slow

@@ -653,6 +653,8 @@ def test_what_is_no_such_file(saved, tmp_path):
     torch.save(Body(), tmp_path / "pickle")
     save_file(weights, tmp_path / "tensors")
     save_file(weights, tmp_path / "other metadata", {"format": "pt"})
+    with open(tmp_path / "too large", "wb") as file:  # a file of holes
+        file.truncate(graph.MAX_FILE_BYTES + 1)
     for name in (*sorted(os.listdir(tmp_path)), "missing", "nul\0byte"):
         with pytest.raises(GraphError) as error:
             graph.load(tmp_path / name)
