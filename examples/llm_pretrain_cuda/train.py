@@ -84,6 +84,7 @@ ADAM_BETA2 = 0.95  # 0.99 for batches below 10 thousand tokens
 X0_BETA1 = 0.96  # 0.98 falls off a cliff
 MUON_BETA2 = 0.95  # NorMuon's second moment
 MUON_ITERATIONS = 5  # of Polar Express; 4 is worse, there are no coefficients for more than 5
+MUON_GATES = False  # True: Muon turns the gates of value embeddings too, tiny as they are, as the reference did
 MUON_EQ = True  # rows of the gradient are made equally long before the polar step
 MUON_PLUS = True  # the polar factor gets the Frobenius norm of an exact one after it
 
@@ -135,8 +136,9 @@ class SettingsMethods:
 
     def check(self, sequence_length: int) -> None:
         """Raises TrainError for what cannot run, with the numbers that would."""
-        if min(self.depth, self.width, self.head_dim, self.batch_tokens, self.micro_batch_rows, self.export_rows) < 1:
-            raise TrainError("DEPTH, WIDTH, HEAD_DIM and the batch sizes must be at least 1")
+        sizes = (self.depth, self.width, self.head_dim, self.batch_tokens, self.gate_channels)
+        if min(*sizes, self.micro_batch_rows, self.export_rows, self.loss_chunk) < 1:
+            raise TrainError("DEPTH, WIDTH, HEAD_DIM, BATCH_TOKENS and every number of rows must be at least 1")
         if self.width % self.head_dim or self.head_dim % 2:
             low = self.width // self.head_dim * self.head_dim
             sentence = f"WIDTH = {self.width} is not a multiple of an even HEAD_DIM = {self.head_dim}"
@@ -174,8 +176,8 @@ Settings = make_dataclass(
 
 def settings_for(profile: str) -> Settings:
     """The settings of profile "full" or "small": NAME, or SMALL_NAME where the small profile has one."""
-    prefix = "SMALL_" if profile == "small" else ""
-    return Settings(**{name.lower(): globals().get(prefix + name, value) for name, value in TUNABLE.items()})
+    prefix, constants = "SMALL_" if profile == "small" else "", globals()
+    return Settings(**{name.lower(): constants.get(prefix + name, constants[name]) for name in TUNABLE})
 
 
 # Not for tuning.
@@ -183,7 +185,7 @@ STARTED = time.perf_counter()
 ADAM_EPS = 1e-10
 POLAR_SAFETY = 1.02
 LOG_SECONDS = 1.0
-SPECIAL_STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 FLASH_REPOSITORY, FLASH_REVISION = "varunneal/flash-attention-3", "main"  # a commit hash here pins it
 # Polar Express, arXiv 2505.16932, section 3: coefficients for five iterations, safety 0.02, cushion 2.
 POLAR_EXPRESS = (
@@ -353,6 +355,7 @@ class GPT(nn.Module):
         for name, parameter in self.named_parameters():
             known = ("value_embedding", "embedding", "head", "gate", "resid_lambdas", "x0_lambdas", "lambda")
             role = next((part for part in known if part in name), "matrix")
+            role = "matrix" if "value_gate" in name and self.settings.muon_gates else role
             if role == "matrix" and parameter.ndim != 2:
                 raise TrainError(f"Parameter {name} is no matrix and has no role", "name one in GPT.roles")
             roles.setdefault(role, []).append(parameter)
@@ -894,7 +897,7 @@ class Interrupt:
 
     def __init__(self):
         self.signal: int | None = None
-        self.before = {number: signal.signal(number, self._handle) for number in SPECIAL_STATUS}
+        self.before = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
 
     def _handle(self, number: int, frame) -> None:
         self.signal = number
@@ -1123,7 +1126,7 @@ def run(args: argparse.Namespace) -> int:
         bpb = trainer.evaluate(dataset.rows("val"), dataset.token_bytes, interrupt)
         eval_seconds = time.perf_counter() - began
         if interrupt.signal:
-            status, code, bpb = "interrupted", SPECIAL_STATUS[interrupt.signal], None
+            status, code, bpb = "interrupted", EXIT_CODES[interrupt.signal], None
     except Diverged as error:
         print(f"train.py: {error}\nhint: lower MATRIX_LR or EMBEDDING_LR", file=sys.stderr, flush=True)
         status, code = "diverged", 1

@@ -37,6 +37,7 @@ REFERENCE = replace(
     gate_channels=32,
     smear=False,
     backout=False,
+    muon_gates=True,
 )
 
 

@@ -190,6 +190,13 @@ def test_every_parameter_is_in_one_bank_with_its_rates():
     }
 
 
+def test_gates_can_be_left_to_muon_as_in_the_reference():
+    s = settings(muon_gates=True)
+    optimizer = train.MuonAdamW(train.GPT(s, 50, 16).init_weights(1), s)
+    muon = {tuple(bank.value.shape[1:]) for bank in optimizer.banks if bank.muon}
+    assert muon == {(32, 32), (128, 32), (32, 128), (4, 4)}
+
+
 def test_all_state_is_float32_also_for_a_bfloat16_model():
     s = settings()
     optimizer = train.MuonAdamW(train.GPT(s, 50, 16, torch.bfloat16).init_weights(1), s)
