@@ -16,9 +16,9 @@ uniform, half are drawn where a peek would pay (see `draw_cuts`). Rows that depe
 What this cannot promise. A peek at the next token shows only if the cut is right there, so a model that peeks at a
 share p of all positions, at random, escapes with a probability of at most (1 - p/2)^probes: 0.01 % at p = 1 % and the
 1,920 probes of 10,240 rows in batches of 8. Peeks under a condition that few batches meet escape with (3/4)^(such
-batches). `--probes` buys more. Changes of log-probabilities below TOLERANCE pass for rounding, if their mean over all
-cuts is below MEAN_TOLERANCE. A model that was trained on the validation rows looks like a good model here: only other
-rows, the hold-out, tell it.
+batches). Every evaluation draws anew, and `--probes` buys more. Changes of log-probabilities below TOLERANCE pass for
+rounding, if their mean over all cuts is below MEAN_TOLERANCE. A model that was trained on the validation rows looks
+like a good model here: only other rows, the hold-out, tell it.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def judge(
     rng: np.random.Generator,
     probes: int | None = None,
 ) -> Judgement:
-    """Runs the graph over all rows [n, T+1] and probes it at least `probes` times.
+    """Runs the graph over all rows [n, T+1] and compares about `probes` cuts, drawn by `rng`.
 
     Raises EvaluationError for logits that give no number and for a model that sees more than the past, GraphError for
     what the graph itself cannot do.

@@ -204,6 +204,14 @@ def test_tied_weights_are_kept_once_and_unused_ones_not_at_all(tmp_path):
     assert {"cos", "sin"} <= weights.keys()
 
 
+def test_two_parameters_with_one_storage_are_kept_once(tmp_path):
+    model = Body()
+    model.head.weight = nn.Parameter(model.embedding.weight.data)
+    graph.save(graph.trace(model, B, T), tmp_path / "m", ABOUT)
+    assert len(load_file(tmp_path / "m")) == 1
+    torch.testing.assert_close(graph.load(tmp_path / "m")(some_tokens()), model(some_tokens()).detach())
+
+
 def test_stacked_parameters_that_share_storage_are_kept(tmp_path):
     class Stacked(Body):
         def __init__(self) -> None:
