@@ -1,6 +1,6 @@
 """Text into packed rows of tokens, once, so that training only copies memory.
 
-    python prepare.py climbmix                        # ten shards, about 1 GB to download
+    python prepare.py climbmix                        # ten shards, about 1.2 GB to download
     python prepare.py tinystories --sequence-length 512
     python prepare.py local DIR --name mine           # your own .parquet or .txt files
     python prepare.py synthetic --name stories --vocab-size 1024 --sequence-length 256    # no network needed
@@ -595,7 +595,7 @@ def download(repository: str, filename: str, folder: Path, bar: Progress, stop: 
     """A file of a data set repository on the Hugging Face hub, in `folder`, whole. DataError names what is missing.
 
     HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE count as in huggingface_hub. Its own download begins anew after a kill
-    (since 2.0 its temporary name is new each time), so bytes come by HTTP Range, onto `<name>.part`. A file gets its
+    (seen in 2.4: its temporary name is new each time), so bytes come by HTTP Range, onto `<name>.part`. A file gets its
     name when its size is right, its SHA-256 is the one the hub states (where it does), and, for Parquet, its footer
     can be read. The hash is kept beside it. `stop` ends the download; what has arrived stays.
     """
