@@ -22,13 +22,9 @@ import base64
 import bisect
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import functools
 import hashlib
-import http.client
-import importlib
-import importlib.metadata
 import itertools
 import json
 import math
@@ -38,23 +34,31 @@ import re
 import shutil
 import sys
 import threading
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import stories
+from data import (
+    FORMAT,
+    SPLITS,
+    DataError,
+    Dataset,
+    cache_folder,
+    need,
+    open_dataset,
+    parse_tokenizer,
+    read_manifest,
+    sha256,
+    whole,
+)
+from data import Rows, Stream, bits_per_byte  # noqa: F401 - until all import them from there
+from download import Progress, download, say
 
-FORMAT = 1  # raise it with every change after which the same arguments give other bytes
-SPLITS = ("train", "val", "holdout")
 SPECIAL_TOKENS = tuple(f"<|reserved_{i}|>" for i in range(4))  # the first one is BOS
 # GPT-4's way to split text before merging, with digits by ones and twos instead of up to threes.
 PATTERN = (
@@ -73,252 +77,14 @@ TINYSTORIES = "karpathy/tinystories-gpt4-clean"
 TINYSTORIES_FILE = "tinystories_gpt4_clean.parquet"
 TINYSTORIES_EVAL = 10_000  # documents 0..9,999 are its test split, 10,000..19,999 its validation split
 
-ATTEMPTS = 5
-PAUSE_SECONDS = 2.0  # before the second attempt at a download; doubled before each further one
-TIMEOUT_SECONDS = 30.0
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
-
-
-class DataError(Exception):
-    """Something about the data that the user can change; `str` is the sentence and a hint with the next command."""
-
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message if hint is None else f"{message}\nhint: {hint}")
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Reading
-
-
-def cache_folder(flag: str | os.PathLike[str] | None = None) -> Path:
-    """Where data sets and downloads live: the flag, else $ARK_CACHE, else ~/.cache/ark-data."""
-    return Path(flag or os.environ.get("ARK_CACHE") or "~/.cache/ark-data").expanduser()
-
-
-def bits_per_byte(nats: float, n_bytes: int) -> float:
-    """A summed loss in nats as bits per byte of the text behind it; the unit does not depend on the tokenizer."""
-    return nats / (math.log(2) * n_bytes)
-
-
-class Rows:
-    """The rows of one split: memory-mapped uint16 shards [n, T+1], copied only when asked for."""
-
-    def __init__(self, shards: list[np.ndarray]) -> None:
-        self.shards = [np.asarray(shard) for shard in shards]
-        self.width = self.shards[0].shape[1]
-        self._ends = np.cumsum([len(shard) for shard in self.shards])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def __getitem__(self, indices: np.ndarray | slice) -> np.ndarray:
-        """Rows by number, uint16 [k, T+1], a copy. IndexError outside 0..len-1."""
-        indices = np.arange(len(self))[indices] if isinstance(indices, slice) else np.asarray(indices)
-        return self.gather(indices, np.empty((len(indices), self.width), np.uint16))
-
-    def gather(self, indices: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Copies rows [k] into `out` [k, T+1] and returns it."""
-        if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
-            raise IndexError(f"rows are numbered 0 to {len(self) - 1}")
-        shard_of = np.searchsorted(self._ends, indices, side="right")
-        for number in np.unique(shard_of):
-            shard = self.shards[number]
-            where = np.flatnonzero(shard_of == number)
-            out[where] = shard[indices[where] - (self._ends[number] - len(shard))]
-        return out
-
-
-class Stream:
-    """Endless batches of rows, shuffled anew in each epoch. The order is a function of (seed, epoch) alone.
-
-    Keys are raw bits of NumPy's Philox, whose stream is fixed for good; a stable sort of them is the permutation. Set
-    `position` (rows handed out so far) to go on from there.
-    """
-
-    def __init__(self, rows: Rows, batch_rows: int, seed: int) -> None:
-        if batch_rows < 1:
-            raise ValueError("batch_rows must be at least 1")
-        self.rows, self.batch_rows, self.seed, self.position = rows, batch_rows, seed, 0
-        self._order: tuple[int, np.ndarray] = (0, np.empty(0, np.int64))
-
-    @property
-    def epoch(self) -> int:
-        """The epoch, from 1, of the row handed out last."""
-        return max(self.position - 1, 0) // len(self.rows) + 1
-
-    def _permutation(self, epoch: int) -> np.ndarray:
-        if self._order[0] != epoch:
-            key = np.array([self.seed % 2**64, epoch], np.uint64)
-            bits = np.random.Philox(key=key).random_raw(len(self.rows))
-            self._order = (epoch, np.argsort(bits, kind="stable"))
-        return self._order[1]
-
-    def next(self, out: np.ndarray | None = None) -> np.ndarray:
-        """The next batch, uint16 [batch_rows, T+1], in `out` if that is given (any integer type)."""
-        if out is None:
-            out = np.empty((self.batch_rows, self.rows.width), np.uint16)
-        done = 0
-        while done < self.batch_rows:
-            epoch, at = divmod(self.position, len(self.rows))
-            chosen = self._permutation(epoch + 1)[at : at + self.batch_rows - done]
-            self.rows.gather(chosen, out[done : done + len(chosen)])
-            done += len(chosen)
-            self.position += len(chosen)
-        return out
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set whose every file has just been checked against its manifest."""
-
-    folder: Path
-    name: str
-    sequence_length: int
-    """T: tokens that a model sees at once. Rows hold one more."""
-    vocab_size: int
-    bos_id: int
-    tokenizer_sha256: str
-    """Of tokenizer.json."""
-    token_bytes: np.ndarray
-    """int32 [vocab_size]: how many bytes of text each token stands for; 0 for specials, which count neither way."""
-    floor: dict[str, float]
-    """Bits per byte of the source itself, by split, where it is known: sum of bits over sum of bytes of the documents.
-
-    A perfect reader that sees each document whole and alone would score this. A document that packing cut in two is
-    read from its middle with nothing before it, so what can be reached on the rows is somewhat higher, the more so the
-    shorter rows are: of the stories, packing cuts about 44 in 100 at T 256, 19 at T 512 and 10 at T 1024.
-    """
-    manifest: dict[str, Any]
-
-    def rows(self, split: str) -> Rows:
-        """The rows of "train", "val" or "holdout"."""
-        if split not in SPLITS:
-            raise DataError(f"There is no split '{split}'.", f"it is one of {', '.join(SPLITS)}")
-        shards = self.manifest["splits"][split]["shards"]
-        width = self.sequence_length + 1
-        return Rows(
-            [
-                np.memmap(self.folder / shard["file"], "<u2", "r", shape=(shard["rows"], width))
-                for shard in shards
-                if shard["rows"]
-            ]
-        )
-
-
-def open_dataset(name: str, cache: str | os.PathLike[str] | None = None) -> Dataset:
-    """Opens `<cache>/llm/<name>/` after checking the manifest, sizes and every hash; DataError says what is wrong."""
-    folder = cache_folder(cache) / "llm" / name
-    if not (folder / "manifest.json").is_file():
-        raise DataError(f"There is no data set '{name}' in {folder.parent}.", _command_for(name))
-    manifest = _read_manifest(folder)
-    wrong = _problems(folder, manifest)
-    if wrong:
-        raise DataError(f"The data set '{name}' is damaged: {'; '.join(wrong)}.", _repair(manifest))
-    tokenizer = (folder / "tokenizer.json").read_bytes()
-    ranks, specials = _parse_tokenizer(tokenizer, folder / "tokenizer.json")
-    token_bytes = _token_bytes(ranks, len(specials))
-    if len(token_bytes) != manifest["vocab_size"]:
-        raise DataError(f"tokenizer.json does not belong to the data set '{name}'.", _repair(manifest))
-    return Dataset(
-        folder=folder,
-        name=name,
-        sequence_length=manifest["sequence_length"],
-        vocab_size=manifest["vocab_size"],
-        bos_id=manifest["bos_id"],
-        tokenizer_sha256=hashlib.sha256(tokenizer).hexdigest(),
-        token_bytes=token_bytes,
-        floor=manifest["floor"],
-        manifest=manifest,
-    )
-
-
-def _command_for(name: str) -> str:
-    """The command that makes the data set of that name."""
-    if name in ("climbmix", "tinystories"):
-        return f"python prepare.py {name}"
-    if name == "stories":
-        return "python prepare.py synthetic --name stories --vocab-size 1024 --sequence-length 256"
-    return f"python prepare.py SOURCE --name {name}; or list those there are: ls {cache_folder() / 'llm'}"
-
-
-def _repair(manifest: dict[str, Any]) -> str:
-    given = {"source": "SOURCE", **manifest.get("arguments", {})}
-    source = given.pop("source")
-    options = "".join(f" --{key.replace('_', '-')} {value}" for key, value in given.items() if value is not None)
-    directory = " DIR" if source == "local" else ""
-    return f"python prepare.py {source}{directory} --name {manifest.get('name', 'NAME')}{options} --force"
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest, if it has the form that this file writes."""
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_bytes())
-        if manifest["format"] != FORMAT:
-            raise DataError(f"{path} has format {manifest['format']}, this program reads {FORMAT}.", _repair(manifest))
-        whole = [manifest[key] for key in ("sequence_length", "vocab_size", "bos_id")]
-        shards = [shard for split in SPLITS for shard in manifest["splits"][split]["shards"]]
-        files = [manifest["tokenizer"], *shards]
-        sound = (
-            all(type(value) is int for value in whole + [shard["rows"] for shard in shards])
-            and all(os.path.basename(file["file"]) == file["file"] for file in files)
-            and all(type(file["bytes"]) is int and len(file["sha256"]) == 64 for file in files)
-            and all(shard["bytes"] == 2 * shard["rows"] * (manifest["sequence_length"] + 1) for shard in shards)
-            and all(any(shard["rows"] for shard in manifest["splits"][split]["shards"]) for split in SPLITS)
-            and all(isinstance(manifest[key], dict) for key in ("floor", "arguments"))
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} cannot be read as a manifest ({error!r}).", f"remove {folder} and make it anew"
-        ) from None
-    if not sound:
-        raise DataError(f"{path} contradicts itself.", f"remove {folder} and make it anew")
-    return manifest
-
-
-def _problems(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """What differs from the manifest, one clause for each file. Hashes in threads: hashlib lets go of the GIL."""
-
-    def problem(file: dict[str, Any]) -> str | None:
-        path = folder / file["file"]
-        try:
-            size = path.stat().st_size
-            if size != file["bytes"]:
-                return f"{path.name} has {size} bytes instead of {file['bytes']}"
-            if _sha256(path) == file["sha256"]:
-                return None
-        except OSError as error:
-            return f"{path.name} cannot be read ({error.strerror})"
-        if file is manifest["tokenizer"]:
-            return "tokenizer.json is not the one that the rows were made with"
-        return f"{path.name} has been altered"
-
-    files = [manifest["tokenizer"], *(shard for split in SPLITS for shard in manifest["splits"][split]["shards"])]
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        return [clause for clause in pool.map(problem, files) if clause]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Tokenizer
 
 
-def _need(module: str) -> ModuleType:
-    """A library that reading data does not need, so it is imported only here."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        extra = "mlx" if sys.platform == "darwin" else "cuda"
-        raise DataError(f"The Python module {module} is missing.", f"pip install 'autoresearch_kit[{extra}]'") from None
-
-
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
     """Byte-pair merges learned from texts, as the content of tokenizer.json. The same texts give the same bytes."""
-    trainer = _need("rustbpe").Tokenizer()
+    trainer = need("rustbpe").Tokenizer()
     trainer.train_from_iterator(texts, vocab_size - len(SPECIAL_TOKENS), pattern=PATTERN)
     ranks = sorted((rank, bytes(token)) for token, rank in trainer.get_mergeable_ranks())
     most = len(ranks) + len(SPECIAL_TOKENS)
@@ -332,23 +98,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
     return json.dumps(content, indent=0).encode() + b"\n"
 
 
-def _parse_tokenizer(content: bytes, path: Path) -> tuple[list[bytes], list[str]]:
-    try:
-        stored = json.loads(content)
-        ranks = [base64.b64decode(token, validate=True) for token in stored["ranks"]]
-        specials = [str(name) for name in stored["special_tokens"]]
-        if stored["pattern"] and all(ranks) and len(set(ranks)) == len(ranks) and specials:
-            return ranks, specials
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise DataError(f"{path} is not a tokenizer of this program.", "make the data set anew with --force")
-
-
-def _token_bytes(ranks: list[bytes], n_special: int) -> np.ndarray:
-    """int32 [vocab]: raw length of each token. Decoding first would count a lone byte of a character as three."""
-    return np.array([len(token) for token in ranks] + [0] * n_special, np.int32)
-
-
 def load_encoding(path: Path) -> Any:
     """A tiktoken.Encoding of a tokenizer.json."""
     return _encoding(path.read_bytes(), path)
@@ -356,8 +105,8 @@ def load_encoding(path: Path) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _encoding(content: bytes, path: Path) -> Any:
-    ranks, specials = _parse_tokenizer(content, path)
-    return _need("tiktoken").Encoding(
+    ranks, specials = parse_tokenizer(content, path)
+    return need("tiktoken").Encoding(
         name=str(path),
         pat_str=json.loads(content)["pattern"],
         mergeable_ranks={token: rank for rank, token in enumerate(ranks)},
@@ -411,10 +160,10 @@ def documents(part: Part) -> Iterator[tuple[str, float]]:
 
 
 def _parquet_texts(piece: Slice) -> Iterator[str]:
-    pyarrow = _need("pyarrow")
+    pyarrow = need("pyarrow")
     start, stop, at = piece.start, piece.stop, 0
     try:
-        with _need("pyarrow.parquet").ParquetFile(piece.path) as file:
+        with need("pyarrow.parquet").ParquetFile(piece.path) as file:
             if "text" not in file.schema_arrow.names:
                 raise DataError(
                     f"{piece.path} has no column 'text'; its columns are {', '.join(file.schema_arrow.names)}.",
@@ -502,21 +251,6 @@ def pack(texts: Iterable[np.ndarray], length: int, bos: int, buffer: int = BUFFE
         yield row[:at]
 
 
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Any]:
-    """A file that appears under its name only when all of it is on the disk."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
 def make_part(part: Part, data: Path, records: Path, sequence_length: int) -> dict[str, Any]:
     """Tokenises and packs one part into `<data>/<part>.bin`; the record, written last, makes it count."""
     encoding = load_encoding(data / "tokenizer.json")
@@ -538,7 +272,7 @@ def make_part(part: Part, data: Path, records: Path, sequence_length: int) -> di
             yield ids
 
     rows, left_over, digest = 0, 0, hashlib.sha256()
-    with _whole(data / f"{part.name}.bin") as file:
+    with whole(data / f"{part.name}.bin") as file:
         batch: list[np.ndarray] = []
         for row in pack(tokens(), length, bos):
             if len(row) < length or (part.max_rows is not None and rows == part.max_rows):
@@ -559,7 +293,7 @@ def make_part(part: Part, data: Path, records: Path, sequence_length: int) -> di
         "left_over_tokens": left_over,
         **({} if math.isnan(information) else {"bits": round(information, 3)}),
     }
-    with _whole(records / f"{part.name}.json") as file:
+    with whole(records / f"{part.name}.json") as file:
         file.write(json.dumps(record).encode())
     return record
 
@@ -572,83 +306,6 @@ def _write(batch: list[np.ndarray], file: Any, digest: Any) -> None:
         batch.clear()
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Download
-
-
-class _SameHostOnly(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, takes the token along to the same host only, and keeps what the hub says about the file."""
-
-    def __init__(self) -> None:
-        self.linked: dict[str, str] = {}
-
-    def redirect_request(self, request, file, code, message, headers, url):  # type: ignore[no-untyped-def]
-        self.linked.update({key.lower(): value for key, value in headers.items() if key.lower().startswith("x-linked")})
-        following = super().redirect_request(request, file, code, message, headers, url)
-        old, new = urllib.parse.urlsplit(request.full_url), urllib.parse.urlsplit(url)
-        if following and (old.netloc != new.netloc or (old.scheme == "https" != new.scheme)):
-            following.remove_header("Authorization")
-        return following
-
-
-def download(repository: str, filename: str, folder: Path, bar: Progress, stop: threading.Event) -> Path:
-    """A file of a data set repository on the Hugging Face hub, in `folder`, whole. DataError names what is missing.
-
-    HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE count as in huggingface_hub. Its own download begins anew after a kill
-    (seen in 2.4: its temporary name is new each time), so bytes come by HTTP Range, onto `<name>.part`. A file gets its
-    name when its size is right, its SHA-256 is the one the hub states (where it does), and, for Parquet, its footer
-    can be read. The hash is kept beside it. `stop` ends the download; what has arrived stays.
-    """
-    path, part, stamp = (folder / f"{filename}{end}" for end in ("", ".part", ".sha256"))
-    if path.exists() and stamp.exists():
-        return path
-    hub = _need("huggingface_hub")
-    what = f"{filename} of {repository}"
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        raise DataError(f"{what} is not here, and HF_HUB_OFFLINE is set.", "unset HF_HUB_OFFLINE")
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    url = hub.hf_hub_url(repository, filename, repo_type="dataset", endpoint=endpoint)
-    folder.mkdir(parents=True, exist_ok=True)
-    reason = ""
-    for attempt in range(ATTEMPTS):
-        if stop.wait(PAUSE_SECONDS * 2 ** (attempt - 1) if attempt else 0):
-            break
-        try:
-            expected = _fetch(url, hub.get_token(), part, bar, stop)
-            digest = _sha256(part)
-            if expected is not None and digest != expected:
-                part.unlink()
-                raise _Again(f"its SHA-256 is not the one that {endpoint} states")
-            if filename.endswith(".parquet"):
-                _check_footer(part)
-            with _whole(stamp) as file:
-                file.write(f"{digest}  {filename}\n".encode())
-            part.replace(path)
-            return path
-        except urllib.error.HTTPError as error:
-            reason = f"HTTP {error.code} {error.reason}"
-            error.close()
-            if error.code in (401, 403):
-                raise DataError(
-                    f"{what}: {endpoint} refuses it ({reason}).",
-                    f"export HF_TOKEN=..., after accepting the terms on {endpoint}/datasets/{repository}",
-                ) from None
-            if error.code in (404, 410):
-                raise DataError(f"{what} is missing at {endpoint} ({reason}).", "check HF_ENDPOINT") from None
-        except _Again as error:
-            reason = str(error)
-        except OSError as error:
-            if error.errno in _DISK_ERRORS:
-                raise
-            reason = str(getattr(error, "reason", None) or error)
-        except (http.client.HTTPException, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
-    raise DataError(
-        f"{what} could not be downloaded from {endpoint} in {ATTEMPTS} attempts: {reason}.",
-        "run the same command again to go on where it stopped; HF_ENDPOINT names a mirror",
-    )
-
-
 @contextlib.contextmanager
 def _alone(lock: Path, doing: str) -> Iterator[None]:
     """One process at a time. The lock goes when the process does, however it ends."""
@@ -659,99 +316,6 @@ def _alone(lock: Path, doing: str) -> Iterator[None]:
         except BlockingIOError:
             raise DataError(f"Another process is {doing}.", "wait for it and run the same command again") from None
         yield
-
-
-class _Again(Exception):
-    """An attempt at a download failed in a way that the next one may not."""
-
-
-def _fetch(url: str, token: str | None, part: Path, bar: Progress, stop: threading.Event) -> str | None:
-    """Brings `part` to its full size, from where it ends; the SHA-256 that the hub states, if it states one."""
-    have = part.stat().st_size if part.exists() else 0
-    tag_file = part.with_name(f"{part.name}.etag")
-    headers = {"User-Agent": "ark-prepare", "Accept-Encoding": "identity"}
-    if have and tag_file.exists():
-        headers["Range"] = f"bytes={have}-"
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    redirects = _SameHostOnly()
-    opener = urllib.request.build_opener(redirects)
-    try:
-        response = opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code != 416:
-            raise
-        error.close()
-        part.unlink()  # longer than the file is today, or killed at its very end: fetched anew, not guessed about
-        raise _Again("the server has another size of it now") from None
-    with response:
-        tag = redirects.linked.get("x-linked-etag") or response.headers.get("ETag") or ""
-        tag = tag.removeprefix("W/").strip('"')
-        if response.status == 206:
-            given = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-            if given is None or int(given[1]) != have or tag != tag_file.read_text():
-                part.unlink()
-                raise _Again("it changed between two attempts")
-            total = int(given[2])
-        else:
-            have = 0
-            total = int(response.headers.get("Content-Length") or redirects.linked.get("x-linked-size") or -1)
-        # Unbuffered: a kill loses nothing that has arrived. The tag comes after what it does not belong to is gone.
-        with part.open("ab" if have else "wb", buffering=0) as file:
-            if not have:
-                tag_file.write_text(tag)
-            while not stop.is_set() and (block := response.read1(1 << 20)):
-                file.write(block)
-                have += len(block)
-                bar.add(len(block))
-    if have != total and total >= 0:
-        raise _Again(f"the line broke at {have} of {total} bytes")
-    if total < 0 and not part.name.endswith(".parquet.part"):
-        raise _Again("the server does not say how long it is")
-    tag_file.unlink(missing_ok=True)
-    return tag if re.fullmatch("[0-9a-f]{64}", tag) else None
-
-
-def _check_footer(path: Path) -> None:
-    """A Parquet file that was cut short has no footer."""
-    try:
-        _need("pyarrow.parquet").read_metadata(path)
-    except (_need("pyarrow").ArrowException, OSError) as error:
-        path.unlink()
-        raise _Again(f"it is not a Parquet file ({str(error).splitlines()[0]})") from None
-
-
-class Progress:
-    """A bar on a terminal; elsewhere a line every fifteen seconds. Both on stderr."""
-
-    def __init__(self, what: str, total: int | None, unit: str = "it", scale: bool = False) -> None:
-        self.what, self.total, self.unit, self.done, self.spoke = what, total, unit, 0, time.monotonic()
-        self.scale = 1e6 if scale else 1
-        self.lock = threading.Lock()
-        self.bar = None
-        if sys.stderr.isatty():
-            self.bar = _need("tqdm").tqdm(desc=what, total=total, unit=unit, unit_scale=scale)
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def add(self, amount: int) -> None:
-        with self.lock:
-            self.done += amount
-            if self.bar is not None:
-                self.bar.update(amount)
-            elif time.monotonic() - self.spoke > 15:
-                self.spoke = time.monotonic()
-                of = "" if self.total is None else f" of {self.total / self.scale:,.0f}"
-                say(f"{self.what}: {self.done / self.scale:,.0f}{of} {'M' if self.scale > 1 else ''}{self.unit}")
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -774,8 +338,8 @@ class Plan:
 def _slices(path: Path, start: int = 0) -> list[Slice]:
     """The documents of a Parquet file from `start`, as slices of at most PART_DOCUMENTS."""
     try:
-        stop = _need("pyarrow.parquet").read_metadata(path).num_rows
-    except (_need("pyarrow").ArrowException, OSError) as error:
+        stop = need("pyarrow.parquet").read_metadata(path).num_rows
+    except (need("pyarrow").ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path} is not a sound Parquet file ({reason}).", "remove or replace this file") from None
     edges = [*range(start, stop, PART_DOCUMENTS), max(start, stop)]
@@ -798,7 +362,7 @@ def _rows(options: argparse.Namespace) -> int:
 
 def _file_facts(paths: list[Path], root: Path) -> list[dict[str, Any]]:
     def facts(path: Path) -> dict[str, Any]:
-        return {"file": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": _sha256(path)}
+        return {"file": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)}
 
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         return list(pool.map(facts, paths))
@@ -944,7 +508,7 @@ def make(name: str, plan: Plan, cache: Path, workers: int) -> dict[str, Any]:
         shutil.rmtree(making)
     data.mkdir(parents=True, exist_ok=True)
     records.mkdir(exist_ok=True)
-    with _whole(plan_file) as file:
+    with whole(plan_file) as file:
         file.write(json.dumps(identity).encode())
     for stale in [*data.glob("*.tmp"), *records.glob("*.tmp"), *making.glob("*.tmp")]:
         stale.unlink()
@@ -955,11 +519,11 @@ def make(name: str, plan: Plan, cache: Path, workers: int) -> dict[str, Any]:
         for stale in records.iterdir():
             stale.unlink()  # rows of another tokenizer are worth nothing
         content = train_tokenizer(_tokenizer_texts(plan), plan.arguments["vocab_size"])
-        with _whole(data / "tokenizer.json") as file:
+        with whole(data / "tokenizer.json") as file:
             file.write(content)
         digest = hashlib.sha256(content).hexdigest()
         tokenizer = {"file": "tokenizer.json", "bytes": len(content), "sha256": digest}
-        with _whole(records / "tokenizer.json") as file:
+        with whole(records / "tokenizer.json") as file:
             file.write(json.dumps(tokenizer).encode())
 
     found = {part.name: record for part in plan.parts if (record := _record(data, records, part.name))}
@@ -973,7 +537,7 @@ def make(name: str, plan: Plan, cache: Path, workers: int) -> dict[str, Any]:
             bar.add(1)
 
     manifest = _manifest(name, plan, tokenizer, found)
-    with _whole(data / "manifest.json") as file:
+    with whole(data / "manifest.json") as file:
         file.write(json.dumps(manifest, indent=1).encode() + b"\n")
     target = cache / "llm" / name
     replaced = cache / "llm" / f"{name}.replaced"
@@ -996,7 +560,7 @@ def _load(path: Path) -> dict[str, Any] | None:
 def _record(data: Path, records: Path, name: str) -> dict[str, Any] | None:
     """The record of a finished file, if there is one and the file still is what it says."""
     record = _load(records / f"{name}.json")
-    sound = record and (data / record["file"]).is_file() and _sha256(data / record["file"]) == record["sha256"]
+    sound = record and (data / record["file"]).is_file() and sha256(data / record["file"]) == record["sha256"]
     return record if sound else None
 
 
@@ -1068,8 +632,6 @@ def _manifest(name: str, plan: Plan, tokenizer: dict[str, Any], records: dict[st
             )
         if split != "train" and all("bits" in shard for shard in shards):
             floor[split] = math.fsum(shard["bits"] for shard in shards) / splits[split]["text_bytes"]
-    versions = {module: _need(module).__version__ for module in ("numpy", "tiktoken")}
-    versions["rustbpe"] = importlib.metadata.version("rustbpe")
     return {
         **plan.identity(),
         "name": name,
@@ -1079,7 +641,6 @@ def _manifest(name: str, plan: Plan, tokenizer: dict[str, Any], records: dict[st
         "tokenizer": tokenizer,
         "floor": floor,
         "splits": splits,
-        "libraries": versions,
     }
 
 
@@ -1108,7 +669,7 @@ def pin(spec: Path, folder: Path) -> None:
     block = [f"inputs: # by `prepare.py --pin`: what this spec's numbers were measured on{end}"]
     for file in ("manifest.json", "tokenizer.json"):
         block.append(f'  - path: "$ARK_CACHE/llm/{folder.name}/{file}"{end}')
-        block.append(f"    sha256: {_sha256(folder / file)}{end}")
+        block.append(f"    sha256: {sha256(folder / file)}{end}")
     lines = text.splitlines(keepends=True)
     first = next((i for i, line in enumerate(lines) if re.match(r"inputs\s*:", line)), None)
     if first is None:
@@ -1124,7 +685,7 @@ def pin(spec: Path, folder: Path) -> None:
                 break
     new = "".join(lines[:first] + block + lines[last:])
     if new != text:
-        with _whole(spec) as file:
+        with whole(spec) as file:
             file.write(new.encode())
     say(f"{spec}: inputs pinned to {folder}")
 
@@ -1201,10 +762,10 @@ def run(options: argparse.Namespace) -> None:
         say(f"{folder}: every file is as the manifest says")
     else:
         for module in ("rustbpe", "tiktoken"):
-            _need(module)
+            need(module)
         with _alone(folder.with_name(f".{options.name}.lock"), f"making the data set '{options.name}'"):
             if folder.exists() and not options.force:
-                _same(_read_manifest(folder), options, folder, cache)
+                _same(read_manifest(folder), options, folder, cache)
                 say(f"{folder} exists already, made with the same arguments")
                 shutil.rmtree(f"{folder}.making", ignore_errors=True)
             else:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 EXAMPLE = Path(__file__).resolve().parents[1]
-MODULES = ("prepare", "stories", "graph", "evaluate", "train")
+MODULES = ("data", "download", "prepare", "stories", "graph", "evaluate", "train")
 _loaded: dict[str, ModuleType] = {}
 
 

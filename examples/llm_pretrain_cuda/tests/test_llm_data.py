@@ -29,7 +29,7 @@ from cuda_modules import EXAMPLE, load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-prepare = load("prepare")
+data, download, prepare = load("data"), load("download"), load("prepare")
 stories = load("stories")
 
 SMALL = ["--vocab-size", "512", "--sequence-length", "64"]
@@ -155,8 +155,8 @@ def test_token_bytes_are_raw_lengths_also_of_tokens_that_are_no_text(tmp_path: P
     path = tmp_path / "tokenizer.json"
     path.write_bytes(prepare.train_tokenizer([text], 300))
     encoding = prepare.load_encoding(path)
-    ranks, specials = prepare._parse_tokenizer(path.read_bytes(), path)
-    table = prepare._token_bytes(ranks, len(specials))
+    ranks, specials = data.parse_tokenizer(path.read_bytes(), path)
+    table = data.token_bytes_of(ranks, len(specials))
     assert len(table) == encoding.n_vocab == 300
     assert table[:296].tolist() == [len(encoding.decode_single_token_bytes(i)) for i in range(296)]
     assert table[296:].tolist() == [0, 0, 0, 0]
@@ -213,10 +213,10 @@ def test_the_cache_folder_is_the_flag_or_the_environment_or_the_home(monkeypatch
 
 def test_reading_a_data_set_imports_numpy_and_no_other_library(small: Path) -> None:
     """Training and evaluation start with it, and a copy of it serves where there is no torch."""
-    code = "import sys, prepare; prepare.open_dataset('small'); print(*sys.modules)"
+    code = "import sys, data; data.open_dataset('small'); print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], cwd=EXAMPLE, capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in run.stdout.split()}
-    assert {"prepare", "stories", "numpy"} <= loaded
+    assert {"data", "numpy"} <= loaded
     assert not loaded & {"torch", "pyarrow", "tiktoken", "rustbpe", "huggingface_hub", "tqdm", "requests", "yaml"}
 
 
@@ -806,7 +806,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setattr(prepare, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.001)
     yield server
     server.shutdown()
     thread.join()

@@ -723,7 +723,7 @@ def test_no_probes_at_all_is_no_choice(capsys):
 def test_a_training_file_beside_the_judge_is_never_imported(data, tmp_path):
     folder = tmp_path / "example"
     folder.mkdir()
-    for name in ("evaluate.py", "graph.py", "prepare.py", "stories.py"):
+    for name in ("evaluate.py", "graph.py", "data.py", "download.py", "prepare.py", "stories.py"):
         shutil.copy(EXAMPLE / name, folder)
     (folder / "train.py").write_text("raise SystemExit('imported')\n")
     shutil.copy(data.model, folder)
