@@ -754,12 +754,38 @@ def _read_node(item: Any, i: int, weights: dict[str, torch.Tensor]) -> Node:
         _read_value(args, i, weights, where),
         {name: _read_value(value, i, weights, where) for name, value in kwargs.items()},
     )
+    kinds = {parameter.name: str(parameter.real_type) for parameter in parameters}
+    for name, value in (*zip(positional, node.args, strict=False), *node.kwargs.items()):
+        # PyTorch would take any integer for a type, and crash on one that is none.
+        if not _fits(value, kinds[name]):
+            raise GraphError(f"{where} has no {kinds[name]} as {name!r}")
     if target == "aten.scaled_dot_product_attention.default":
         # The only operator of the list that can draw random numbers.
         dropout = node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p", 0.0)
         if dropout != 0 or isinstance(dropout, Ref | list | str):
             raise GraphError(f"{where} drops at random: dropout_p must be 0")
     return node
+
+
+_PYTHON_TYPES = {
+    "int": (int,),
+    "float": (int, float),
+    "number": (bool, int, float),
+    "bool": (bool,),
+    "str": (str,),
+    "ScalarType": (torch.dtype,),
+    "MemoryFormat": (torch.memory_format,),
+    "Tensor": (Ref, bool, int, float),  # a number counts as a tensor without dimensions
+}
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a value may stand for a parameter of that type, as a schema prints it."""
+    if kind.startswith("Optional["):
+        return value is None or _fits(value, kind.removeprefix("Optional[")[:-1])
+    if kind.startswith("List[") and isinstance(value, list):
+        return all(_fits(item, kind.removeprefix("List[")[:-1]) for item in value)
+    return type(value) in _PYTHON_TYPES.get(kind.removeprefix("List[").removesuffix("]"), ())
 
 
 def _read_value(
