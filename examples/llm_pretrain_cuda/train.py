@@ -28,13 +28,17 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, make_dataclass
 
+if __name__ == "__main__":
+    # Read when PyTorch is loaded. Waiting threads of OpenMP sleep: where others use the cores too, spinning made single
+    # steps ten times as slow.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Read when CUDA starts. torch before 2.11 listens to the second name only; without it memory breaks into pieces.
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
+import data
 import graph
 import numpy as np
-import prepare
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -99,7 +103,7 @@ MOMENTUM_RAMP = 0.15  # share of the run from start to peak; in progress, so tha
 WD_SCHEDULE = "cosine"  # of MATRIX_WD down to zero; or "linear", "constant"
 
 # What is different in the small profile, which is used off CUDA: vocabulary 1024, 256 tokens, 30 seconds on two cores.
-SMALL_DEPTH = 4
+SMALL_DEPTH = 3
 SMALL_WIDTH = 128
 SMALL_HEAD_DIM = 32
 SMALL_WINDOW_PATTERN = "L"
@@ -877,7 +881,7 @@ class Trainer:
             nats += float(losses[sizes > 0].sum(dtype=np.float64))
             n_bytes += int(sizes.sum())
             start += len(losses)
-        return prepare.bits_per_byte(nats, n_bytes)
+        return data.bits_per_byte(nats, n_bytes)
 
 
 def inputs_and_targets(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -1086,10 +1090,10 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)
     s = settings_for(args.profile or ("full" if device.type == "cuda" else "small"))
-    dataset = prepare.open_dataset(args.data, args.cache)
+    dataset = data.open_dataset(args.data, args.cache)
     vocab_size, length = dataset.vocab_size, dataset.sequence_length
     s.check(length)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(prepare.cache_folder(args.cache) / "inductor"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(data.cache_folder(args.cache) / "inductor"))
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
 
@@ -1117,7 +1121,7 @@ def run(args: argparse.Namespace) -> int:
     limit = f"{args.max_steps} steps" if args.max_steps else f"{budget:g} seconds"
     say(f"warm-up: {compile_seconds:.1f}s | micro-batch: {trainer.micro_rows} of {rows} rows | training for {limit}")
 
-    feeder = Feeder(prepare.Stream(dataset.rows("train"), rows, seed), rows, length + 1, device)
+    feeder = Feeder(data.Stream(dataset.rows("train"), rows, seed), rows, length + 1, device)
     done, interrupt, status, code, bpb, eval_seconds = Progress(), Interrupt(), "ok", 0, None, 0.0
     try:
         train(trainer, feeder, done, interrupt, budget, args.max_steps, warm_seconds)
@@ -1164,7 +1168,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0 done, 1 with a sentence on stderr, 2 usage, 130 or 143 interrupted."""
     try:
         return run(parse(arguments))
-    except (TrainError, prepare.DataError, graph.GraphError, OSError) as error:
+    except (TrainError, data.DataError, graph.GraphError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("train.py: interrupted", file=sys.stderr)
