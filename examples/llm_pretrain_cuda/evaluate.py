@@ -38,9 +38,9 @@ if __name__ == "__main__":
     # the evaluation of a toy model four times as slow.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import data
 import graph as graphs
 import numpy as np
-import prepare
 import torch
 
 # Nats. With the same shapes and the same kernels, causal models differ by nothing or by float32 rounding: Fourier
@@ -127,7 +127,7 @@ def draw_cuts(losses: np.ndarray, surprise: np.ndarray, rng: np.random.Generator
 
 def judge(
     graph: graphs.Graph,
-    rows: prepare.Rows,
+    rows: data.Rows,
     token_bytes: np.ndarray,
     rng: np.random.Generator,
     probes: int | None = None,
@@ -184,7 +184,7 @@ def judge(
     return Judgement(nats, n_bytes, n_tokens, len(won))
 
 
-def target_surprise(rows: prepare.Rows, vocabulary: int) -> np.ndarray:
+def target_surprise(rows: data.Rows, vocabulary: int) -> np.ndarray:
     """-ln of each token's frequency among the targets, float64 [vocabulary]."""
     counts = np.ones(vocabulary)
     for start in range(0, len(rows), 1024):
@@ -248,7 +248,7 @@ def peeks(message: str) -> EvaluationError:
     )
 
 
-def check_origin(graph: graphs.Graph, dataset: prepare.Dataset) -> None:
+def check_origin(graph: graphs.Graph, dataset: data.Dataset) -> None:
     """Raises EvaluationError for a graph that belongs to other data or is too large."""
     about = graph.about
     hint = f"train on this data set: python train.py --data {dataset.name}"
@@ -296,7 +296,7 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, str]]:
     device = pick_device(options.device)
     if device.type == "cuda":
         prepare_cuda()
-    dataset = prepare.open_dataset(options.data, options.cache)
+    dataset = data.open_dataset(options.data, options.cache)
     rows = dataset.rows(options.split)
     try:
         graph = graphs.load(options.model)
@@ -313,7 +313,7 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, str]]:
         ) from None
     except graphs.GraphError as error:
         raise EvaluationError(f"{error}", f"{os.path.basename(options.model)} must be what graph.save wrote") from None
-    bpb = prepare.bits_per_byte(found.nats, found.n_bytes)
+    bpb = data.bits_per_byte(found.nats, found.n_bytes)
     if device.type == "cuda":
         peak_mb = torch.cuda.max_memory_allocated(device) / 2**20
     else:
@@ -354,7 +354,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         lines = evaluate(options)
-    except (EvaluationError, prepare.DataError) as error:
+    except (EvaluationError, data.DataError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

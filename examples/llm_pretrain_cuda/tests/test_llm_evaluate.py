@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-evaluate, graph, prepare = load("evaluate"), load("graph"), load("prepare")
+evaluate, graph, reading = load("evaluate"), load("graph"), load("data")
 EvaluationError = evaluate.EvaluationError
 
 V, T, B = 12, 32, 4
@@ -78,11 +78,11 @@ class Table(nn.Module):
 
 def judged(model: nn.Module, rows: np.ndarray = ROWS, batch_rows: int = B, seed: int = 0, probes: int | None = None):
     traced = graph.trace(model, batch_rows, rows.shape[1] - 1)
-    return evaluate.judge(traced, prepare.Rows([rows]), BYTES, np.random.default_rng(seed), probes)
+    return evaluate.judge(traced, reading.Rows([rows]), BYTES, np.random.default_rng(seed), probes)
 
 
 def bpb(found) -> float:
-    return prepare.bits_per_byte(found.nats, found.n_bytes)
+    return reading.bits_per_byte(found.nats, found.n_bytes)
 
 
 # ---- the number ------------------------------------------------------------------------------------------------------
@@ -456,11 +456,11 @@ class Data:
             check=True,
             capture_output=True,
         )
-        self.set = prepare.open_dataset("stories", self.cache)
+        self.set = reading.open_dataset("stories", self.cache)
         torch.manual_seed(0)
         self.trained = Little()
         optimizer = torch.optim.AdamW(self.trained.parameters(), 3e-3)
-        stream = prepare.Stream(self.set.rows("train"), 16, 0)
+        stream = reading.Stream(self.set.rows("train"), 16, 0)
         for _ in range(150):
             rows = torch.from_numpy(stream.next().astype(np.int64))
             F.cross_entropy(self.trained(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten()).backward()
@@ -723,7 +723,7 @@ def test_no_probes_at_all_is_no_choice(capsys):
 def test_a_training_file_beside_the_judge_is_never_imported(data, tmp_path):
     folder = tmp_path / "example"
     folder.mkdir()
-    for name in ("evaluate.py", "graph.py", "data.py", "download.py", "prepare.py", "stories.py"):
+    for name in ("evaluate.py", "graph.py", "data.py"):
         shutil.copy(EXAMPLE / name, folder)
     (folder / "train.py").write_text("raise SystemExit('imported')\n")
     shutil.copy(data.model, folder)
