@@ -151,7 +151,7 @@ def test_warm_up_leaves_no_trace():
     assert same(state(trainer), state(other))
 
 
-@pytest.mark.parametrize("micro", [1, 2, 8])
+@pytest.mark.parametrize("micro", [1, 2, 3, 8])
 def test_the_micro_batch_does_not_matter(micro):
     whole, parts = trainer_of(micro_batch_rows=8), trainer_of(micro_batch_rows=micro)
     assert parts.gradients(rows_of()) == pytest.approx(whole.gradients(rows_of()), abs=1e-5)
@@ -179,10 +179,7 @@ def test_a_bad_loss_is_seen_before_the_weights_move(bad):
 
 
 def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(capsys):
-    trainer, whole = (
-        trainer_of(batch_tokens=12 * LENGTH, micro_batch_rows=12),
-        trainer_of(batch_tokens=12 * LENGTH, micro_batch_rows=12),
-    )
+    trainer, whole = (trainer_of(batch_tokens=18 * LENGTH, micro_batch_rows=18) for _ in range(2))
     honest = trainer.model.loss
 
     def hungry(tokens, targets):
@@ -192,12 +189,12 @@ def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(capsys):
         return loss
 
     trainer.model.loss = hungry
-    assert trainer.step(rows_of(12), 0.0, 0)[0] == pytest.approx(whole.step(rows_of(12), 0.0, 0)[0], abs=1e-5)
+    assert trainer.step(rows_of(18), 0.0, 0)[0] == pytest.approx(whole.step(rows_of(18), 0.0, 0)[0], abs=1e-5)
     assert trainer.micro_rows == 3
-    assert capsys.readouterr().out.splitlines() == [f"out of memory: going on with {n} rows at a time" for n in (6, 3)]
+    assert capsys.readouterr().out.splitlines() == [f"out of memory: going on with {n} rows at a time" for n in (9, 3)]
     trainer.model.loss = lambda *args: torch.empty(2**60)
     with pytest.raises(train.TrainError, match="Out of memory even with one row"):
-        trainer.step(rows_of(12), 0.0, 1)
+        trainer.step(rows_of(18), 0.0, 1)
 
 
 def test_other_errors_are_not_taken_for_memory():
