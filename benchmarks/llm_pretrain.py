@@ -47,15 +47,15 @@ def made(cache: Path, name: str, *arguments: str) -> None:
 
 
 def loader(arguments: argparse.Namespace) -> None:
-    import prepare
+    import data
 
     print(f"{'T':>6}  {'rows a batch':>12}  {'million tokens/s':>16}  target")
     with tempfile.TemporaryDirectory(prefix="ark-llm-") as name:
         for length in (2048, 256):
             made(Path(name), f"t{length}", "--sequence-length", str(length), "--vocab-size", "1024")
-            data = prepare.open_dataset(f"t{length}", name)
+            dataset = data.open_dataset(f"t{length}", name)
             batch = 262144 // length
-            stream = prepare.Stream(data.rows("train"), batch, seed=1)
+            stream = data.Stream(dataset.rows("train"), batch, seed=1)
             rates = []
             for _ in range(arguments.repeat):
                 began = time.perf_counter()

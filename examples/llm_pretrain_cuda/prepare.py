@@ -56,7 +56,6 @@ from data import (
     sha256,
     whole,
 )
-from data import Rows, Stream, bits_per_byte  # noqa: F401 - until all import them from there
 from download import Progress, download, say
 
 SPECIAL_TOKENS = tuple(f"<|reserved_{i}|>" for i in range(4))  # the first one is BOS

@@ -200,7 +200,7 @@ def test_a_text_with_too_few_words_says_what_vocabulary_it_gives(capsys: pytest.
 
 
 def test_bits_per_byte_of_a_hand_computed_case() -> None:
-    assert prepare.bits_per_byte(3 * np.log(2), 6) == pytest.approx(0.5)
+    assert data.bits_per_byte(3 * np.log(2), 6) == pytest.approx(0.5)
 
 
 def test_the_cache_folder_is_the_flag_or_the_environment_or_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +287,7 @@ def test_a_stream_gives_each_row_once_an_epoch_in_an_order_of_the_seed(small: Pa
     assert len(rows) == 64
 
     def epochs(seed: int, batch: int = 24) -> np.ndarray:
-        stream = prepare.Stream(rows, batch, seed)
+        stream = data.Stream(rows, batch, seed)
         return np.concatenate([stream.next() for _ in range(8)])  # 192 rows: three epochs, batches across their borders
 
     first = epochs(1)
@@ -302,25 +302,25 @@ def test_a_stream_gives_each_row_once_an_epoch_in_an_order_of_the_seed(small: Pa
 
 def test_a_stream_knows_its_epoch_and_goes_on_from_a_position(small: Path) -> None:
     rows = prepare.open_dataset("small").rows("val")
-    stream = prepare.Stream(rows, 32, 9)
+    stream = data.Stream(rows, 32, 9)
     assert stream.epoch == 1
     seen = []
     for _ in range(5):
         stream.next()
         seen.append(stream.epoch)
     assert seen == [1, 1, 2, 2, 3]
-    other = prepare.Stream(rows, 32, 9)
+    other = data.Stream(rows, 32, 9)
     other.position = stream.position
     out = np.empty((32, 65), np.int64)
     assert other.next(out) is out
     assert (out == stream.next()).all()
     with pytest.raises(ValueError, match="at least 1"):
-        prepare.Stream(rows, 0, 9)
+        data.Stream(rows, 0, 9)
 
 
 def test_the_order_of_a_stream_does_not_drift() -> None:
-    rows = prepare.Rows([np.arange(20, dtype=np.uint16).reshape(10, 2)])
-    stream = prepare.Stream(rows, 10, seed=42)
+    rows = data.Rows([np.arange(20, dtype=np.uint16).reshape(10, 2)])
+    stream = data.Stream(rows, 10, seed=42)
     assert (stream.next()[:, 0] // 2).tolist() == [4, 9, 5, 3, 0, 2, 7, 1, 6, 8]
     assert (stream.next()[:, 0] // 2).tolist() == [9, 6, 0, 7, 2, 5, 1, 4, 8, 3]
 
