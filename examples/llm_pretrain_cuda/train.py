@@ -103,12 +103,12 @@ MOMENTUM_RAMP = 0.15  # share of the run from start to peak; in progress, so tha
 WD_SCHEDULE = "cosine"  # of MATRIX_WD down to zero; or "linear", "constant"
 
 # What is different in the small profile, which is used off CUDA: vocabulary 1024, 256 tokens, 30 seconds on two cores.
-SMALL_DEPTH = 3
+SMALL_DEPTH = 2
 SMALL_WIDTH = 128
 SMALL_HEAD_DIM = 32
 SMALL_WINDOW_PATTERN = "L"
 SMALL_SHORT_WINDOW = 64
-SMALL_BATCH_TOKENS = 4096
+SMALL_BATCH_TOKENS = 2048
 SMALL_MICRO_BATCH_ROWS = 16
 SMALL_EXPORT_ROWS = 16
 SMALL_LOSS_CHUNK = 1024
