@@ -19,6 +19,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from pathlib import Path
@@ -70,7 +71,7 @@ def prepare_speed(arguments: argparse.Namespace) -> None:
     print(f"{'MB of text':>10}  {'seconds':>8}  {'MB/s':>6}  target 5")
     with tempfile.TemporaryDirectory(prefix="ark-llm-") as name:
         root = Path(name)
-        folder = text or written(root / "text", arguments.megabytes)
+        folder = text or gathered(root / "text", arguments.megabytes)
         size = sum(path.stat().st_size for path in folder.rglob("*.txt")) / 1e6
         for number in range(arguments.repeat):
             began = time.perf_counter()
@@ -82,20 +83,16 @@ def prepare_speed(arguments: argparse.Namespace) -> None:
             )
 
 
-def written(folder: Path, megabytes: float) -> Path:
-    """A folder of text files of synthetic stories."""
-    import stories
-
+def gathered(folder: Path, megabytes: float) -> Path:
+    """Sources of installed Python packages as .txt files: text that is there on every machine, and is no toy."""
     folder.mkdir()
-    index = 0
-    for number in range(8):
-        parts, size = [], 0
-        while size < megabytes * 1e6 / 8:
-            story, _ = stories.generate(1, index)
-            parts.append(story)
-            size += len(story)
-            index += 1
-        (folder / f"{number}.txt").write_text("\n\n".join(parts))
+    left = megabytes * 1e6
+    for number, path in enumerate(sorted(Path(sysconfig.get_path("purelib")).rglob("*.py"))):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        (folder / f"{number}.txt").write_text(text, encoding="utf-8")
+        left -= len(text)
+        if left < 0:
+            break
     return folder
 
 
@@ -182,7 +179,7 @@ def main() -> None:
         verb.add_argument("--repeat", type=int, default=3)
         if name == "prepare":
             verb.add_argument("--megabytes", type=float, default=50)
-            verb.add_argument("--text", help="a folder of .txt files instead of stories")
+            verb.add_argument("--text", help="a folder of .txt files instead of Python sources")
         if name in ("floor", "gpu"):
             verb.add_argument("--seconds", type=float, default=300)
         if name == "gpu":

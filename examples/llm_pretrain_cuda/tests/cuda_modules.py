@@ -1,6 +1,6 @@
 """How the tests reach the modules beside this folder, whatever other `train` or `evaluate` the process has seen.
 
-    pytest examples/llm_pretrain_cuda/tests
+pytest examples/llm_pretrain_cuda/tests
 """
 
 from __future__ import annotations
