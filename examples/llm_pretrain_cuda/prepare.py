@@ -740,7 +740,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     source.add_argument("--seed", type=_number(0), default=0, help="of the choice of documents for val and holdout")
     source = sources.add_parser("synthetic", parents=[both], help="stories with a known floor, see stories.py")
     source.add_argument("--stories", type=_number(1, 10_000_000), default=50_000, help="to train on")
-    source.add_argument("--val-tokens", type=_number(1), default=131_072, help="and as many of holdout")
+    source.add_argument("--val-tokens", type=_number(1), default=65_536, help="and as many of holdout")
     source.add_argument("--seed", type=_number(0), default=0)
     source.set_defaults(tokenizer_chars=10_000_000)  # the stories have few words, and many are soon seen
     options = parser.parse_args(arguments)
