@@ -18,9 +18,6 @@ import importlib.util
 import inspect
 import math
 import os
-import re
-import resource
-import signal
 import statistics
 import sys
 import time
@@ -41,6 +38,19 @@ import graph
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from machine import (
+    EXIT_CODES,
+    Interrupt,
+    TrainError,
+    choose_device,
+    choose_dtype,
+    has_triton,
+    number_from,
+    out_of_memory,
+    peak_flops,
+    peak_memory_mb,
+    synchronize,
+)
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -115,13 +125,6 @@ SMALL_LOSS_CHUNK = 1024
 SMALL_ROPE_BASE = 10000.0
 
 
-class TrainError(Exception):
-    """A mistake of the user or of the settings; `str` is the sentence, and a hint on a line of its own."""
-
-    def __init__(self, message: str, hint: str | None = None):
-        super().__init__(message if hint is None else f"{message}\nhint: {hint}")
-
-
 class Diverged(Exception):
     """The loss is not finite or far above that of a uniform guess; the weights have not seen that step."""
 
@@ -189,7 +192,6 @@ STARTED = time.perf_counter()
 ADAM_EPS = 1e-10
 POLAR_SAFETY = 1.02
 LOG_SECONDS = 1.0
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 FLASH_REPOSITORY, FLASH_REVISION = "varunneal/flash-attention-3", "main"  # a commit hash here pins it
 # Polar Express, arXiv 2505.16932, section 3: coefficients for five iterations, safety 0.02, cushion 2.
 POLAR_EXPRESS = (
@@ -199,14 +201,6 @@ POLAR_EXPRESS = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
-# Dense bf16 FLOP/s by a word of the device's name, special cases before general ones. Unknown devices print n/a.
-PEAK_FLOPS = {
-    "GB200": 2.5e15, "B200": 2.25e15, "B100": 1.8e15, "H200 NVL": 836e12, "H200 PCIe": 836e12, "H200": 989e12,
-    "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "H800 NVL": 989e12, "H800": 756e12, "A100": 312e12,
-    "A800": 312e12, "A40": 149.7e12, "A30": 165e12, "L40S": 362e12, "L4": 121e12, "MI355X": 2.5e15, "MI300A": 980.6e12,
-    "MI300X": 1.3074e15, "MI325X": 1.3074e15, "MI250X": 383e12, "MI250": 362.1e12, "RTX 5090": 209.5e12,
-    "RTX 4090": 165.2e12, "RTX 3090": 71e12, "GB10": 125e12, "T4": 65e12,
-}  # fmt: skip
 
 
 def divisors(n: int) -> list[int]:
@@ -437,10 +431,6 @@ def flash_attention_3() -> Callable:
     probe = torch.zeros(1, 16, 1, 64, dtype=torch.bfloat16, device="cuda")
     attend(probe, probe, probe, 16).sum().item()  # some builds load everywhere and fail only when they are launched
     return attend
-
-
-def has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 def choose_attention(wanted: str | None, windows: list[int], length: int, device: torch.device, dtype: torch.dtype):
@@ -744,14 +734,6 @@ class Feeder:
 # Steps
 
 
-def out_of_memory(error: BaseException) -> bool:
-    text = str(error)
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError)
-        and ("can't allocate memory" in text or "out of memory" in text or "bad_alloc" in text)
-    )
-
-
 class Trainer:
     """A model with its optimizer, and what one step and one evaluation are."""
 
@@ -889,29 +871,6 @@ def inputs_and_targets(rows: Tensor) -> tuple[Tensor, Tensor]:
     return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
 
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-class Interrupt:
-    """Remembers SIGTERM and SIGINT, so that the run stops between two steps. A second signal ends it at once."""
-
-    def __init__(self):
-        self.signal: int | None = None
-        self.before = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
-
-    def _handle(self, number: int, frame) -> None:
-        self.signal = number
-        self.restore()
-
-    def restore(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
 @dataclass
 class Progress:
     """What the loop has done so far; seconds is everything from step 0 on."""
@@ -1015,51 +974,6 @@ def export(trainer: Trainer, dataset, path: str, seed: int) -> None:
 
 def say(line: str) -> None:
     print(line, flush=True)
-
-
-def peak_flops(device: torch.device) -> float | None:
-    """bf16 FLOP/s of the GPU by its name, None if unknown."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    return next((flops for part, flops in PEAK_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """The most GPU memory that tensors took. Off CUDA: the most resident memory of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def number_from(flag: float | None, variable: str, default: float, kind: type, least: float) -> float:
-    """The flag, else the environment variable, else the default; TrainError if it is no such number."""
-    text = os.environ.get(variable, "") if flag is None else str(flag)
-    try:
-        value = kind(text) if text else default
-        if not (math.isfinite(value) and value >= least):
-            raise ValueError
-    except ValueError:
-        raise TrainError(f"{variable} = {text!r} is not a number of at least {least:g}", f"unset {variable}") from None
-    return value
-
-
-def choose_device(wanted: str | None) -> torch.device:
-    """The device asked for. CUDA is the only one that is taken by itself: elsewhere the full size makes no sense."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if not there[wanted or "cuda"]:
-        devices = " or ".join(f"--device {name}" for name in ("mps", "cpu") if there[name])
-        sentence = f"PyTorch sees no {'Apple GPU' if wanted == 'mps' else 'CUDA device'} here"
-        raise TrainError(sentence, f"python train.py {devices} --data stories (a small model on little stories)")
-    return torch.device(wanted or "cuda")
-
-
-def choose_dtype(wanted: str | None, device: torch.device) -> torch.dtype:
-    if wanted:
-        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[wanted]
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
