@@ -7,18 +7,21 @@ Nothing of train.py is executed: graph.py reads the model as data, and the rest 
 the true byte length of each token. val_bpb is the sum of -ln p(target) over ln 2 and over the bytes of the targets;
 special tokens count neither nats nor bytes. Every failure is one sentence on stderr and exit code 1, without a metric.
 
-**Causality.** In a quarter of the batches (more of a small split), chosen after training by the system's randomness,
-every token after a cut is replaced, in each row behind a cut of its own, and in some rows all tokens. What the model
-says up to the cut must stay. The text as it is was judged, and is compared with what was made of it: so a model gains
-nothing by recognising replaced text, since it then peeks just where the comparison finds it. Half of the cuts are
-uniform, half are drawn where a peek would pay (see `draw_cuts`). Rows that depend on others are found in the same way.
+**Causality.** The rows are judged in batches of an order drawn anew each time, by the system's randomness, and every
+batch once or more a second time with its future replaced: every token after a cut, in each row behind a cut of its own,
+and in some rows all tokens. What the model says up to the cut must stay. The text as it is was judged, and is compared
+with what was made of it: so a model gains nothing by recognising replaced text, since it then peeks just where the
+comparison finds it. Half of the cuts are uniform, half are drawn where a peek would pay (see `draw_cuts`). Rows that
+depend on others are found in the same way.
 
-What this cannot promise. A peek at the next token shows only if the cut is right there, so a model that peeks at a
-share p of all positions, at random, escapes with a probability of at most (1 - p/2)^probes: 0.01 % at p = 1 % and the
-1,920 probes of 10,240 rows in batches of 8. Peeks under a condition that few batches meet escape with (3/4)^(such
-batches). Every evaluation draws anew, and `--probes` buys more. Changes of log-probabilities below TOLERANCE pass for
+What this cannot promise. A model that peeks in whole rows or batches is found out wherever they are, but a peek at the
+next token alone shows only if the cut is right there: a model that peeks at a share p of all positions, at random,
+escapes with a probability of at most (1 - p/2)^probes: 1 % at p = 0.1 % and the 8,960 probes of 10,240 rows in batches
+of 8. Every evaluation draws anew, and `--probes` buys more. Changes of log-probabilities below TOLERANCE pass for
 rounding, if their mean over all cuts is below MEAN_TOLERANCE. A model that was trained on the validation rows looks
 like a good model here: only other rows, the hold-out, tell it.
+
+Data from a known source have an entropy, which no model can beat but by luck: a number well below it is refused.
 """
 
 from __future__ import annotations
@@ -48,8 +51,10 @@ import torch
 # matter, since it rounds the same numbers in the same way.
 TOLERANCE = 1e-3
 MEAN_TOLERANCE = 1e-4  # nats per token: what a peek that hides below TOLERANCE can win, about 0.00004 bits per byte
-PROBED_SHARE = 4  # one batch in so many is judged a second time with its future replaced
-LEAST_PROBES = 256  # where a quarter of the batches is less
+LEAST_PROBES = 256  # by default, where the rows are few
+SMALL_SPLIT = 2048  # rows; up to here every batch is probed twice, so that each row is compared
+BYSTANDERS = 8  # one row in so many is replaced as a whole in a pass, and compared with nothing
+FLOOR_SHARE = 0.97  # of a known entropy; below it nobody gets honestly: rows hold nearly the texts that it is of
 MAX_LOGITS = 2**31  # of one batch: 8 GB in float32
 CHUNK = 2**24  # logits looked at together
 
@@ -132,51 +137,51 @@ def judge(
     rng: np.random.Generator,
     probes: int | None = None,
 ) -> Judgement:
-    """Runs the graph over all rows [n, T+1] and compares about `probes` cuts, drawn by `rng`.
+    """Runs the graph over all rows [n, T+1] in random batches and compares at least `probes` cuts, drawn by `rng`.
 
     Raises EvaluationError for logits that give no number and for a model that sees more than the past, GraphError for
     what the graph itself cannot do.
     """
     size, vocabulary = graph.batch_rows, len(token_bytes)
-    n_batches = math.ceil(len(rows) / size)
-    bystanders = max(1, size // 4) if size > 1 else 0
-    each = len(rows) / n_batches * (size - bystanders) / size  # rows compared in a pass, on average
-    passes = math.ceil((probes or LEAST_PROBES) / each)
-    if probes is None:
-        passes = max(passes, math.ceil(n_batches / PROBED_SHARE))
-    # Each batch once before any batch twice.
-    order = np.concatenate([rng.permutation(n_batches) for _ in range(math.ceil(passes / n_batches))])
-    passes_of = np.bincount(order[:passes], minlength=n_batches)
+    bystanders = max(1, size // BYSTANDERS) if size > 1 else 0
+    # Nobody can know the batches beforehand, and so prepare for some of them.
+    order = rng.permutation(len(rows))
+    batches = [order[start : start + size] for start in range(0, len(rows), size)]
+    passes = 2 if len(rows) <= SMALL_SPLIT else 1
     surprise = target_surprise(rows, vocabulary)
     lengths = torch.from_numpy(np.asarray(token_bytes, np.int64)).to(graph.device)
     nats, n_bytes, n_tokens, won = 0.0, 0, 0, []
-    for number in range(n_batches):
-        first = number * size
-        count = min(size, len(rows) - first)
-        # A last batch that is not full is filled up with rows from the beginning, which count no second time.
-        batch = rows[(first + np.arange(size)) % len(rows)].astype(np.int64)
+    for done, numbers in enumerate(batches):
+        count = len(numbers)
+        # A last batch that is not full is filled up with other rows, which count no second time.
+        batch = rows[np.concatenate([numbers, rng.choice(order, size - count)])].astype(np.int64)
         logits = graph(torch.from_numpy(batch[:, :-1].copy()).to(graph.device))
         targets = torch.from_numpy(batch[:count, 1:].copy()).to(graph.device)
         losses = token_losses(logits[:count].flatten(0, 1), targets.flatten()).view_as(targets)
         of_text = lengths[targets] > 0
         if losses.isnan().any():
             at = losses.isnan().nonzero()[0].tolist()
-            raise not_finite(f"the logits of row {first + at[0]} at position {at[1]} hold NaN or infinity")
+            raise not_finite(f"the logits of row {numbers[at[0]]} at position {at[1]} hold NaN or infinity")
         losses = torch.where(of_text, losses, 0.0)
         if losses.isinf().any():
             at = losses.isinf().nonzero()[0].tolist()
             raise not_finite(
-                f"the model rules out the true token of row {first + at[0]} at position {at[1]}, an infinite loss"
+                f"the model rules out the true token of row {numbers[at[0]]} at position {at[1]}, an infinite loss"
             )
         nats += losses.sum().item()
         n_bytes += int(lengths[targets].sum())
         n_tokens += int(of_text.sum())
-        if passes_of[number]:
-            known = np.where(of_text.cpu().numpy(), surprise[batch[:count, 1:]], 0.0)
-            for _ in range(passes_of[number]):
-                won += probe(
-                    graph, batch, logits, count, bystanders, draw_cuts(losses.cpu().numpy(), known, rng), rng, first
-                )
+        known = np.where(of_text.cpu().numpy(), surprise[batch[:count, 1:]], 0.0)
+        paid = losses.cpu().numpy()
+        # Other bystanders in each pass, so that two passes compare every row. The wanted number is spread evenly.
+        left, turn, lot = (probes or LEAST_PROBES) * (done + 1) / len(batches) - len(won), 0, rng.permutation(size)
+        while turn < passes or left > 0:
+            aside = np.roll(lot, -turn * bystanders)[:bystanders]
+            compared = np.setdiff1d(np.arange(count), aside)
+            if not len(compared):
+                compared = np.arange(count)
+            found = probe(graph, batch, logits, compared, draw_cuts(paid, known, rng), rng, numbers)
+            won, left, turn = won + found, left - len(found), turn + 1
     if not n_bytes:
         raise EvaluationError("no row of this split holds text", "make the data again: python prepare.py --help")
     if won and not (mean := math.fsum(won) / len(won)) <= MEAN_TOLERANCE:
@@ -196,22 +201,18 @@ def probe(
     graph: graphs.Graph,
     batch: np.ndarray,
     logits: torch.Tensor,
-    count: int,
-    bystanders: int,
+    compared: np.ndarray,
     cuts: np.ndarray,
     rng: np.random.Generator,
-    first: int,
+    numbers: np.ndarray,
 ) -> list[float]:
     """What each compared row of a batch loses at its cut, in nats, when all that comes after is replaced.
 
-    batch is [size, T+1] with `count` rows that count, logits are what the graph said to it. `bystanders` rows are
-    replaced from their second token on and compared with nothing. EvaluationError for a change at or before a cut.
+    batch is [size, T+1], logits are what the graph said to it, numbers are what its rows are called. Rows that are not
+    in `compared` (int [k], ascending) are replaced from their second token on. EvaluationError for a change at or
+    before a cut.
     """
     size, length, vocabulary = logits.shape
-    compared = np.empty(0, np.int64)
-    while not len(compared):  # the bystanders may be all that count, in a last batch
-        compared = np.sort(rng.permutation(size)[bystanders:])
-        compared = compared[compared < count]
     behind = np.zeros(size, np.int64)
     behind[compared] = cuts[compared]
     # Never the token that was there: an offset of 1 to vocabulary - 1.
@@ -227,7 +228,7 @@ def probe(
         i = np.flatnonzero(~(worst <= TOLERANCE))[0]
         raise peeks(
             f"the model sees what it must not: with other tokens after position {sizes[i] - 1} of row "
-            f"{first + compared[i]}, and in the rows beside it, log-probabilities up to there change by {worst[i]:.4g}"
+            f"{numbers[compared[i]]}, and in the rows beside it, log-probabilities up to there change by {worst[i]:.4g}"
         )
     last = torch.from_numpy(np.cumsum(sizes) - 1)
     chosen = torch.from_numpy(at)[last].to(graph.device)
@@ -314,6 +315,12 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, str]]:
     except graphs.GraphError as error:
         raise EvaluationError(f"{error}", f"{os.path.basename(options.model)} must be what graph.save wrote") from None
     bpb = data.bits_per_byte(found.nats, found.n_bytes)
+    floor = dataset.floor.get(options.split)
+    if floor is not None and bpb < FLOOR_SHARE * floor:
+        raise EvaluationError(
+            f"the model needs {bpb:.4f} bits per byte for text that holds {floor:.4f}: it knows what it must not",
+            "train on the training split alone, and predict from the past only",
+        )
     if device.type == "cuda":
         peak_mb = torch.cuda.max_memory_allocated(device) / 2**20
     else:
@@ -324,8 +331,7 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, str]]:
         ("val_loss", f"{found.nats / found.n_tokens:.6f}"),
         ("bytes_per_token", f"{found.n_bytes / found.n_tokens:.4f}"),
     ]
-    if options.split in dataset.floor:
-        floor = dataset.floor[options.split]
+    if floor is not None:
         lines += [("entropy_floor_bpb", f"{floor:.6f}"), ("above_floor_percent", f"{100 * (bpb / floor - 1):.2f}")]
     return [
         *lines,
