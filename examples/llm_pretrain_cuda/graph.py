@@ -3,8 +3,9 @@
 The file is one .safetensors: the weights, and in its metadata the graph as JSON, a list of calls of PyTorch operators.
 `load` knows the operators listed in OPERATORS and no others, and checks every call before the first one is made. They
 are functions of tensors: none draws random numbers, changes a tensor in place, opens a file, returns uninitialised
-memory or looks beyond the elements of its arguments. So a hostile file can compute wrong numbers, take long or ask
-for too much memory, and that is all; faults inside PyTorch's own kernels are the risk that is left.
+memory or looks beyond the elements of its arguments, with the arguments that `load` lets through: it bounds numbers,
+and rehearses the shapes of all calls. So a hostile file can compute wrong numbers, take long, ask for too much memory,
+or divide the least whole number by -1, which ends the process; faults inside PyTorch's own kernels are the risk left.
 
 Why not torch.export.load, which exists for this (seen in torch 2.13): `deserialize_torch_artifact` in
 torch/_export/serde/serialize.py falls back to torch.load(weights_only=False), so it unpickles whatever the file brings,
@@ -98,6 +99,8 @@ MAX_GRAPH_BYTES = 64 * 10**6
 MAX_NODES = 100_000
 MAX_TENSORS = 100_000
 MAX_RESULT_BYTES = 64 * 10**9  # of one call; less may be too much too, and then the allocator says so
+MAX_INTEGER = 2**40  # of an argument; kernels that add to larger ones have read outside of their tensors
+NO_END = 2**63 - 1  # what a slice without an end is traced to
 MAX_DEPTH = 6  # lists in lists
 MAX_ABOUT_BYTES = 100_000
 FORMAT = "graph-of-aten-calls-1"
@@ -113,6 +116,7 @@ MEMORY_FORMATS = {"contiguous_format": torch.contiguous_format, "preserve_format
 NUMBERS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 # The reader decides where a tensor lives; `generator` and `out` are in no schema above, and named here to be plain.
 PLACEMENT = {"device", "layout", "pin_memory", "non_blocking", "generator", "out"}
+ATTENTION = "aten.scaled_dot_product_attention.default"
 WHERE = "graph.py lists the allowed ones in OPERATORS"
 
 
@@ -244,7 +248,10 @@ class Graph:
             if node.target in _PLACED:
                 kwargs["device"] = tokens.device
             with _faults(f"call {i} ({node.target})"):
-                results[i] = operation(*[value(argument) for argument in node.args], **kwargs)
+                arguments = [value(argument) for argument in node.args]
+                if node.target == ATTENTION:
+                    _check_attention(*arguments, **kwargs)
+                results[i] = operation(*arguments, **kwargs)
             if tokens.is_meta:
                 _check_size(results[i], f"call {i} ({node.target})")
             for done in self.frees[i]:
@@ -289,6 +296,11 @@ def _sentence(error: BaseException) -> str:
 
 def _brief(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _check_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> None:
+    if key.shape[-2] != value.shape[-2]:  # the kernels for the CPU do not look
+        raise GraphError(f"attention has {key.shape[-2]} keys and {value.shape[-2]} values")
 
 
 def _check_size(result: Any, step: str) -> None:
@@ -798,7 +810,7 @@ def _read_value(
     if item is None or isinstance(item, bool | float):
         return item
     if isinstance(item, int):
-        if not -(2**63) <= item < 2**63:
+        if abs(item) > MAX_INTEGER and item != NO_END:
             raise GraphError(f"{where} has a number that is too large")
         return item
     if isinstance(item, str):

@@ -540,7 +540,8 @@ HOSTILE = {
     "long text": (["aten.einsum.default", ["a" * 5000, [CALL]], {}], "too long"),
     "deep list": (["aten.stack.default", [[[[[[[[[[[CALL]]]]]]]]]]], {}], "nested too deeply"),
     "a terabyte": (["aten.zeros.default", [[10**6, 10**6]], {}], "more memory than there is"),
-    "overflowing size": (["aten.zeros.default", [[2**62, 2**62]], {}], "failed"),
+    "overflowing size": (["aten.zeros.default", [[2**62, 2**62]], {}], "too large"),
+    "before a tensor": (["aten.max_pool1d.default", [CALL, [2], [1], [1], [2**63 - 4]], {}], "too large"),
     "negative size": (["aten.zeros.default", [[-5]], {}], "failed"),
     "terabyte by repeat": (["aten.repeat.default", [CALL, [10**9, 1, 1]], {}], "more memory than there is"),
     "matrix of wrong shape": (["aten.mm.default", [CALL, CALL], {}], "failed"),
@@ -610,6 +611,18 @@ def test_a_shape_that_depends_on_values_is_refused(saved, tmp_path):
     ]
     forge(tmp_path / "m", {**saved[1], "nodes": nodes, "output": {"node": 1}}, saved[2])
     with pytest.raises(GraphError, match=r"call 1 \(aten.index.Tensor\) failed"):
+        graph.load(tmp_path / "m")
+
+
+def test_fewer_values_than_keys_are_refused(saved, tmp_path):
+    """The kernel for the CPU reads on behind the last value."""
+    nodes = [
+        ["aten.embedding.default", [{"weight": "head.weight"}, {"input": "tokens"}], {}],
+        ["aten.slice.Tensor", [{"node": 0}, 1, 0, T - 1], {}],
+        ["aten.scaled_dot_product_attention.default", [{"node": 0}, {"node": 0}, {"node": 1}], {}],
+    ]
+    forge(tmp_path / "m", {**saved[1], "nodes": nodes, "output": {"node": 2}}, saved[2])
+    with pytest.raises(GraphError, match=f"attention has {T} keys and {T - 1} values"):
         graph.load(tmp_path / "m")
 
 
