@@ -38,7 +38,13 @@ class DataError(Exception):
 
 def cache_folder(flag: str | os.PathLike[str] | None = None) -> Path:
     """Where data sets and downloads live: the flag, else $ARK_CACHE, else ~/.cache/ark-data."""
-    return Path(flag or os.environ.get("ARK_CACHE") or "~/.cache/ark-data").expanduser()
+    folder = Path(flag or os.environ.get("ARK_CACHE") or "~/.cache/ark-data")
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        raise DataError(
+            f"{folder} cannot be found: nobody has that home.", "export ARK_CACHE=/a/folder/you/own"
+        ) from None
 
 
 def bits_per_byte(nats: float, n_bytes: int) -> float:
@@ -155,7 +161,7 @@ def open_dataset(name: str, cache: str | os.PathLike[str] | None = None) -> Data
     """Opens `<cache>/llm/<name>/` after checking the manifest, sizes and every hash; DataError says what is wrong."""
     folder = cache_folder(cache) / "llm" / name
     if not (folder / "manifest.json").is_file():
-        raise DataError(f"There is no data set '{name}' in {folder.parent}.", _command_for(name))
+        raise DataError(f"There is no data set '{name}' in {folder.parent}.", _command_for(name, folder.parent))
     manifest = read_manifest(folder)
     wrong = _problems(folder, manifest)
     if wrong:
@@ -178,13 +184,13 @@ def open_dataset(name: str, cache: str | os.PathLike[str] | None = None) -> Data
     )
 
 
-def _command_for(name: str) -> str:
+def _command_for(name: str, parent: Path) -> str:
     """The command that makes the data set of that name."""
     if name in ("climbmix", "tinystories"):
         return f"python prepare.py {name}"
     if name == "stories":
         return "python prepare.py synthetic --name stories --vocab-size 1024 --sequence-length 256"
-    return f"python prepare.py SOURCE --name {name}; or list those there are: ls {cache_folder() / 'llm'}"
+    return f"python prepare.py SOURCE --name {name}; or list those there are: ls {parent}"
 
 
 def _repair(manifest: dict[str, Any]) -> str:

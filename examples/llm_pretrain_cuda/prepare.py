@@ -63,6 +63,7 @@ SPECIAL_TOKENS = tuple(f"<|reserved_{i}|>" for i in range(4))  # the first one i
 PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
+FEWEST_MERGES = 32  # a single story has more; with fewer there is nothing to learn, and a smaller vocabulary is no help
 TOKENIZER_DOCUMENT_CHARS = 10_000  # the tokenizer sees this much of the beginning of a document
 BUFFER_DOCUMENTS = 1000  # documents among which packing looks for the best fit
 PART_DOCUMENTS = 32_768  # documents of one file that make one shard: the unit of work, and of resuming
@@ -84,9 +85,23 @@ TINYSTORIES_EVAL = 10_000  # documents 0..9,999 are its test split, 10,000..19,9
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
     """Byte-pair merges learned from texts, as the content of tokenizer.json. The same texts give the same bytes."""
     trainer = need("rustbpe").Tokenizer()
-    trainer.train_from_iterator(texts, vocab_size - len(SPECIAL_TOKENS), pattern=PATTERN)
+    characters = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal characters
+        for text in texts:
+            characters += len(text)
+            yield text
+
+    trainer.train_from_iterator(counted(), vocab_size - len(SPECIAL_TOKENS), pattern=PATTERN)
     ranks = sorted((rank, bytes(token)) for token, rank in trainer.get_mergeable_ranks())
     most = len(ranks) + len(SPECIAL_TOKENS)
+    if most != vocab_size and len(ranks) - 256 < FEWEST_MERGES:
+        raise DataError(
+            f"There is {'nearly ' if characters else ''}no text to train on: {characters} characters, in which "
+            f"{len(ranks) - 256} tokens can be found.",
+            "give more text, and not the same over and over",
+        )
     if most != vocab_size:
         raise DataError(f"The text has too few different words for {vocab_size} tokens.", f"--vocab-size {most}")
     content = {
@@ -167,6 +182,13 @@ def _parquet_texts(piece: Slice) -> Iterator[str]:
                 raise DataError(
                     f"{piece.path} has no column 'text'; its columns are {', '.join(file.schema_arrow.names)}.",
                     "rename the column that holds the documents to 'text'",
+                )
+            kind = file.schema_arrow.types[file.schema_arrow.names.index("text")]
+            plain = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+            if not (pyarrow.types.is_string(plain) or pyarrow.types.is_large_string(plain)):
+                raise DataError(
+                    f"The column 'text' of {piece.path} has the type {kind}, not string.",
+                    "write it as a column of strings, or remove this file",
                 )
             for number in range(file.num_row_groups):
                 rows = file.metadata.row_group(number).num_rows
@@ -540,13 +562,26 @@ def make(name: str, plan: Plan, cache: Path, workers: int) -> dict[str, Any]:
         file.write(json.dumps(manifest, indent=1).encode() + b"\n")
     target = cache / "llm" / name
     replaced = cache / "llm" / f"{name}.replaced"
-    shutil.rmtree(replaced, ignore_errors=True)
+    _remove(replaced)
     if target.exists():
         target.rename(replaced)
     data.rename(target)
-    shutil.rmtree(replaced, ignore_errors=True)
+    try:
+        _remove(replaced)
+    except OSError as error:
+        say(
+            f"warning: the data set that was replaced is still in {replaced} ({error.strerror})\nhint: rm -r {replaced}"
+        )
     shutil.rmtree(making)
     return manifest
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder or file; of a link not what it leads to."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def _load(path: Path) -> dict[str, Any] | None:
@@ -656,37 +691,83 @@ def difference(manifest: dict[str, Any], arguments: dict[str, Any]) -> str | Non
 # Command line
 
 
-def pin(spec: Path, folder: Path) -> None:
-    """Writes the hashes of a data set as the `inputs:` of a spec, in place of such a block, and nothing else."""
+def pin(spec: Path, dataset: Dataset) -> None:
+    """Writes the hashes of every file of a data set as the `inputs:` of a spec, and changes nothing else of it.
+
+    The new text is parsed before it is written: where it would not say the same but for `inputs`, it is not written.
+    """
     try:
-        text = spec.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
+        target = spec.resolve()  # of a link, the file that it leads to
+        old = target.read_bytes().decode()
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{spec} cannot be read ({error}).", "python prepare.py ... --pin autoresearch-config.yaml"
         ) from None
-    end = "\r\n" if "\r\n" in text else "\n"
-    block = [f"inputs: # by `prepare.py --pin`: what this spec's numbers were measured on{end}"]
-    for file in ("manifest.json", "tokenizer.json"):
-        block.append(f'  - path: "$ARK_CACHE/llm/{folder.name}/{file}"{end}')
-        block.append(f"    sha256: {sha256(folder / file)}{end}")
-    lines = text.splitlines(keepends=True)
-    first = next((i for i, line in enumerate(lines) if re.match(r"inputs\s*:", line)), None)
-    if first is None:
-        if lines and not lines[-1].endswith("\n"):
-            lines[-1] += end
-        first = last = len(lines)
-    else:
-        last = first + 1  # comments and blank lines belong to the block only where more of it follows
-        for i in range(first + 1, len(lines)):
-            if re.match(r"[ \t]+[^\s#]|-(\s|$)|[\]}]", lines[i]):
-                last = i + 1
-            elif lines[i].strip() and not lines[i].lstrip().startswith("#"):
-                break
-    new = "".join(lines[:first] + block + lines[last:])
-    if new != text:
-        with whole(spec) as file:
+    block = inputs_of(dataset)
+    if "\r\n" in old:
+        block = block.replace("\n", "\r\n")
+    new = with_inputs(old, block)
+    if new is None:
+        raise DataError(
+            f"{spec} was left as it is: only by hand can `inputs` be written there without changing something else.",
+            f"paste this in place of the `inputs` there, if there are any:\n{inputs_of(dataset)}",
+        )
+    if new != old:
+        with whole(target) as file:
+            os.fchmod(file.fileno(), target.stat().st_mode & 0o7777)
             file.write(new.encode())
-    say(f"{spec}: inputs pinned to {folder}")
+    say(f"{spec}: inputs pinned to {dataset.folder}")
+
+
+def inputs_of(dataset: Dataset) -> str:
+    """Every file of a data set as the `inputs:` of a spec: damage to any of them is then found before the next run."""
+    splits = dataset.manifest["splits"]
+    shards = [shard for split in ("val", "holdout", "train") for shard in splits[split]["shards"]]
+    digests = {"manifest.json": sha256(dataset.folder / "manifest.json")}
+    digests |= {file["file"]: file["sha256"] for file in (dataset.manifest["tokenizer"], *shards)}
+    lines = ["inputs: # by `prepare.py --pin`: what this spec's numbers were measured on"]
+    for file, digest in digests.items():
+        lines.append(f'  - {{path: "$ARK_CACHE/llm/{dataset.folder.name}/{file}", sha256: {digest}}}')
+    return "".join(f"{line}\n" for line in lines)
+
+
+def with_inputs(old: str, block: str) -> str | None:
+    """The YAML text with its `inputs` replaced by the block, or the block added; None where that would do more."""
+    yaml = need("yaml")  # PyYAML is there wherever the kit is: `ark` reads specs by it
+
+    def keys_of(text: str) -> list[tuple[Any, Any]]:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None and (not isinstance(root, yaml.MappingNode) or root.flow_style):
+            raise yaml.YAMLError("not a mapping with a key on each line")
+        return [] if root is None else root.value
+
+    def said(pairs: list[tuple[Any, Any]]) -> list[tuple[str, str]]:
+        return [(yaml.serialize(key), yaml.serialize(value)) for key, value in pairs]
+
+    def line_start(mark: Any) -> int:
+        return mark.index - mark.column
+
+    try:
+        pairs = keys_of(old)
+        found = [i for i, (key, _) in enumerate(pairs) if key.value == "inputs"]
+        at = found[0] if found else len(pairs)
+        expected = said(pairs[:at]) + said(keys_of(block)) + said(pairs[at + 1 :])
+        if found:
+            start = line_start(pairs[at][0].start_mark)
+            end = pairs[at + 1][0].start_mark if at + 1 < len(pairs) else yaml.compose(old, yaml.SafeLoader).end_mark
+            stop = line_start(end) if line_start(end) > start else len(old)
+            # Comments and blank lines at the end belong to what follows.
+            lines = old[start:stop].splitlines(keepends=True)
+            while lines[1:] and re.fullmatch(r"\s*(#.*)?", lines[-1].rstrip("\r\n")):
+                stop -= len(lines.pop())
+        else:
+            start = stop = len(old)
+            if old and not old.endswith("\n"):
+                block = ("\r\n" if "\r\n" in block else "\n") + block
+        new = old[:start] + block + old[stop:]
+        return new if len(found) < 2 and said(keys_of(new)) == expected else None
+    except (yaml.YAMLError, RecursionError):
+        return None
 
 
 def _number(low: int, high: int = 2**40) -> Callable[[str], int]:
@@ -756,6 +837,8 @@ def run(options: argparse.Namespace) -> None:
     """What the command line asks for. DataError where that cannot be."""
     cache = cache_folder(options.cache)
     folder = cache / "llm" / options.name
+    if options.pin:
+        need("yaml")
     if options.verify:
         dataset = open_dataset(options.name, cache)
         say(f"{folder}: every file is as the manifest says")
@@ -767,12 +850,17 @@ def run(options: argparse.Namespace) -> None:
                 _same(read_manifest(folder), options, folder, cache)
                 say(f"{folder} exists already, made with the same arguments")
                 shutil.rmtree(f"{folder}.making", ignore_errors=True)
+            elif folder.is_symlink():
+                raise DataError(
+                    f"{folder} is a link to {os.readlink(folder)}, and only a folder is replaced.",
+                    f"rm {folder}, which takes the link away and not the data; or --name another",
+                )
             else:
                 make(options.name, PLANS[options.source](options, cache), cache, options.workers)
         dataset = open_dataset(options.name, cache)
     _report(dataset)
     for spec in options.pin or ():
-        pin(spec, folder)
+        pin(spec, dataset)
 
 
 def _same(manifest: dict[str, Any], options: argparse.Namespace, folder: Path, cache: Path) -> None:

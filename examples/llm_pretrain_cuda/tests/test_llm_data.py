@@ -191,8 +191,24 @@ def test_the_tokenizer_is_json_and_the_same_in_every_process(small: Path, tmp_pa
 
 
 def test_a_text_with_too_few_words_says_what_vocabulary_it_gives(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(prepare.DataError, match=r"too few different words for 600 tokens.*\nhint: --vocab-size 26\d"):
-        prepare.train_tokenizer(["abc abc"], 600)
+    with pytest.raises(prepare.DataError, match=r"too few different words for 600 tokens.*\nhint: --vocab-size 3\d\d"):
+        prepare.train_tokenizer([" ".join(stories.generate(1, 0)[0].split()[:30])], 600)
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentence"),
+    [
+        ([], "There is no text to train on: 0 characters"),
+        (["a" * 100] * 30, "There is nearly no text to train on: 3000 characters, in which 8 tokens"),
+        (["hello world"] * 500, "There is nearly no text to train on: 5500 characters, in which 9 tokens"),
+    ],
+    ids=["none", "one-letter", "one-line"],
+)
+def test_next_to_no_text_is_said_and_no_tiny_vocabulary_suggested(texts: list[str], sentence: str) -> None:
+    with pytest.raises(prepare.DataError, match=sentence) as caught:
+        prepare.train_tokenizer(texts, 600)
+    assert "\nhint: give more text" in str(caught.value)
+    assert "--vocab-size" not in str(caught.value)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -209,6 +225,16 @@ def test_the_cache_folder_is_the_flag_or_the_environment_or_the_home(monkeypatch
     assert prepare.cache_folder() == Path("/environment")
     monkeypatch.delenv("ARK_CACHE")
     assert prepare.cache_folder() == Path.home() / ".cache" / "ark-data"
+
+
+def test_a_cache_folder_in_a_home_that_nobody_has_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ARK_CACHE", "~nosuchuser/x")
+    assert prepare.main(SYNTHETIC) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("prepare.py: ~nosuchuser/x cannot be found")
+    assert "hint: export ARK_CACHE=" in said
 
 
 def test_reading_a_data_set_imports_numpy_and_no_other_library(small: Path) -> None:
@@ -437,6 +463,52 @@ def test_the_same_arguments_again_change_nothing_and_others_are_named(
     assert prepare.main([*SYNTHETIC, "--sequence-length", "32", "--force", "--workers", "1"]) == 0
     assert prepare.open_dataset("small").sequence_length == 32
     assert sorted(path.name for path in small.parent.iterdir()) == [".small.lock", "small"]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["whole", "dangling"])
+def test_a_data_set_that_is_a_link_is_read_but_not_replaced(
+    small: Path, tmp_path: Path, there: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    far = tmp_path / "far"
+    small.rename(far) if there else shutil.rmtree(small)
+    small.symlink_to(far)
+    if there:
+        assert prepare.main(SYNTHETIC) == 0
+        before = hashes(far)
+        assert prepare.main([*SYNTHETIC, "--force", "--workers", "1"]) == 1
+        assert hashes(far) == before
+    else:
+        assert prepare.main(SYNTHETIC) == 1
+    assert f"{small} is a link to {far}, and only a folder is replaced.\nhint: rm " in capsys.readouterr().err
+    assert sorted(path.name for path in small.parent.iterdir()) == [".small.lock", "small"]
+
+
+@pytest.mark.slow
+def test_what_is_left_of_a_replaced_data_set_is_removed_or_said(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = [*SYNTHETIC, "--force", "--workers", "1"]
+    replaced = small.with_name("small.replaced")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "kept").write_text("")
+    replaced.symlink_to(tmp_path / "far")
+    assert prepare.main(again) == 0
+    assert (tmp_path / "far" / "kept").exists()  # the link is gone, not what it led to
+    assert not replaced.is_symlink()
+    capsys.readouterr()
+    real = shutil.rmtree
+
+    def fails(path: Any, *rest: Any, **options: Any) -> None:
+        if Path(path) == replaced:
+            raise PermissionError(13, "Permission denied", str(path))
+        real(path, *rest, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", fails)
+    assert prepare.main(again) == 0
+    said = capsys.readouterr().err
+    assert f"warning: the data set that was replaced is still in {replaced} (Permission denied)\nhint: rm -r " in said
+    assert prepare.main(again) == 1  # nothing can be put aside while this is in the way
+    assert f"Permission denied ({replaced})" in capsys.readouterr().err
 
 
 def test_two_at_once_is_refused(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -733,6 +805,39 @@ def test_local_files_that_cannot_be_read_are_named(
     assert expected in said
     assert "hint: " in said
     assert not (cache / "llm" / "local").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (pyarrow.array([b"bytes"] * 9), "binary"),
+        (pyarrow.array([1] * 9), "int64"),
+        (pyarrow.array([["a", "b"]] * 9), "list<"),
+        (pyarrow.array([{"text": "a"}] * 9), "struct<"),
+    ],
+    ids=["binary", "number", "list", "struct"],
+)
+def test_a_text_column_that_holds_no_strings_is_named_with_its_type(
+    column: pyarrow.Array, kind: str, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text").mkdir()
+    pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / "text" / "x.parquet")
+    assert prepare.main(["local", str(tmp_path / "text"), *SMALL, "--workers", "1"]) == 1
+    said = capsys.readouterr().err
+    assert f"The column 'text' of {tmp_path / 'text' / 'x.parquet'} has the type {kind}" in said
+    assert "hint: " in said
+    assert not (cache / "llm" / "local").exists()
+
+
+@pytest.mark.parametrize(
+    "kind", [pyarrow.large_string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string())], ids=["large", "dictionary"]
+)
+def test_every_kind_of_string_column_is_read(kind: pyarrow.DataType, tmp_path: Path) -> None:
+    texts = ["one", None, "two", "one"]
+    table = pyarrow.table({"text": pyarrow.array(texts).cast(kind)})
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    piece = prepare.Slice(str(tmp_path / "x.parquet"))
+    assert [text for text, _ in prepare.documents(prepare.Part("a", "train", (piece,)))] == ["one", "two", "one"]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -1126,8 +1231,9 @@ def test_a_download_that_was_killed_goes_on_where_it_was(hub: Hub, cache: Path) 
 
 def pinned(small: Path) -> str:
     digests = hashes(small)
-    names = ("manifest.json", "tokenizer.json")
-    return "".join(f'  - path: "$ARK_CACHE/llm/small/{name}"\n    sha256: {digests[name]}\n' for name in names)
+    names = ["manifest.json", "tokenizer.json", "val.bin", "holdout.bin", *(f"train-0000{i}.bin" for i in range(3))]
+    assert set(names) == digests.keys()
+    return "".join(f'  - {{path: "$ARK_CACHE/llm/small/{name}", sha256: {digests[name]}}}\n' for name in names)
 
 
 @pytest.mark.parametrize(
@@ -1137,10 +1243,14 @@ def pinned(small: Path) -> str:
         "inputs:\n  - path: a\n    sha256: b\n\n  # between\n  - path: c\n    sha256: d\n",
         "inputs:\n- path: a\n  sha256: b\n",
         "inputs: [\n  {path: a, sha256: b},\n]\n",
+        "inputs: [ # c\n{path: a, sha256: b},\n{path: c, sha256: d}\n]\n",
+        "inputs:\n- path: 'a\n\nname: no key'\n  sha256: b\n",
+        '"inputs": []\n',
+        "? inputs\n: []\n",
         "inputs:\n",
         "",
     ],
-    ids=["empty", "block", "flush", "flow", "bare", "absent"],
+    ids=["empty", "block", "flush", "flow", "flow-flush", "quoted", "key-quoted", "key-explicit", "bare", "absent"],
 )
 def test_pin_replaces_the_inputs_and_nothing_else(small: Path, tmp_path: Path, old: str) -> None:
     before, after = (
@@ -1159,6 +1269,67 @@ def test_pin_replaces_the_inputs_and_nothing_else(small: Path, tmp_path: Path, o
     assert spec.read_text() == text
 
 
+@pytest.mark.parametrize("end", ["", "...\n", "\n# the end"], ids=["none", "marker", "comment"])
+def test_pin_sees_keys_and_not_lines_that_look_like_them(small: Path, tmp_path: Path, end: str) -> None:
+    spec = tmp_path / "spec.yaml"
+    context = 'context: "first\ninputs: this is inside\n"\n'
+    spec.write_text(f"\ufeff{context}inputs: []\n{end}")
+    assert prepare.main(["synthetic", "--name", "small", "--verify", "--pin", str(spec)]) == 0
+    header = "inputs: # by `prepare.py --pin`: what this spec's numbers were measured on\n"
+    assert spec.read_text() == f"\ufeff{context}{header}{pinned(small)}{end}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "inputs: &x []\nartifacts: *x\n",
+        "{name: x}\n",
+        "{name: x, inputs: []}\n",
+        "- name\n",
+        "inputs: []\nname: x\ninputs: []\n",
+        "name: x\n...\n",
+        "  name: x\n",
+        "name: [x\n",
+        "name: |\n  x",
+    ],
+    ids=["anchor", "flow", "flow-inputs", "list", "twice", "marker", "indented", "broken", "newline"],
+)
+def test_pin_leaves_a_spec_alone_that_it_would_change_or_break(
+    small: Path, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(text)
+    assert prepare.main(["synthetic", "--name", "small", "--verify", "--pin", str(spec)]) == 1
+    assert spec.read_text() == text
+    said = capsys.readouterr().err
+    assert f"{spec} was left as it is" in said
+    assert f"measured on\n{pinned(small)}" in said  # to be pasted
+    assert "inputs pinned" not in said
+    assert "Traceback" not in said
+
+
+def test_pin_writes_through_a_link_and_keeps_the_mode(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    spec, link = tmp_path / "far" / "spec.yaml", tmp_path / "spec.yaml"
+    spec.write_text("name: x\n")
+    spec.chmod(0o640)
+    link.symlink_to("far/spec.yaml")
+    assert prepare.main(["synthetic", "--name", "small", "--verify", "--pin", str(link)]) == 0
+    assert link.is_symlink()
+    assert spec.read_text().endswith(pinned(small))
+    assert spec.stat().st_mode & 0o7777 == 0o640
+    assert list(spec.parent.iterdir()) == [spec]
+
+
+def test_pin_needs_pyyaml_and_says_so_first(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    assert prepare.main(["synthetic", "--name", "small", "--verify", "--pin", str(tmp_path / "a.yaml")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("prepare.py: The Python module yaml is missing.\nhint: pip install")
+
+
 def test_pin_takes_several_specs_and_names_one_that_is_not_there(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -1167,6 +1338,6 @@ def test_pin_takes_several_specs_and_names_one_that_is_not_there(
     specs = [str(tmp_path / name) for name in ("a.yaml", "b.yaml")]
     assert prepare.main([*SYNTHETIC, "--pin", *specs]) == 0
     assert (tmp_path / "a.yaml").read_bytes() == (tmp_path / "b.yaml").read_bytes()
-    assert (tmp_path / "a.yaml").read_bytes().count(b"\n") == (tmp_path / "a.yaml").read_bytes().count(b"\r\n") == 6
+    assert (tmp_path / "a.yaml").read_bytes().count(b"\n") == (tmp_path / "a.yaml").read_bytes().count(b"\r\n") == 9
     assert prepare.main([*SYNTHETIC, "--pin", str(tmp_path / "c.yaml")]) == 1
     assert "c.yaml cannot be read" in capsys.readouterr().err
