@@ -18,7 +18,7 @@ from autoresearch_kit.agents.tuning import read_tunables
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.core.globs import compile_globs
 from autoresearch_kit.core.spec import Spec
-from autoresearch_kit.lab.cache import cache_root, make_private
+from autoresearch_kit.lab.cache import cache_root, data_root, make_private
 from autoresearch_kit.lab.desk import read_links
 from autoresearch_kit.lab.inputs import Inputs
 from autoresearch_kit.lab.machine import machine
@@ -63,6 +63,7 @@ def preflight(project: Project) -> Iterator[Finding]:
         check_submodules(project, files, links)
     except ArkError as error:
         yield Finding("fail", "link", error.message, error.hint)
+    yield from _data(project)
     yield from _inputs(project)
     yield from _dirty(project)
     yield from _commands(project)
@@ -102,8 +103,31 @@ def _failures(subject: str, check: Callable[[], object], good: str) -> Iterator[
             yield Finding("ok", subject, good)
 
 
+def _data(project: Project) -> Iterator[Finding]:
+    """Whether the folder for data is a good one, where it was chosen."""
+    if not os.environ.get("ARK_CACHE"):
+        return
+    try:
+        folder = data_root()
+    except ArkError as error:
+        yield Finding("fail", "data", error.message, error.hint)
+        return
+    if folder.resolve().is_relative_to(project.repository.root.resolve()):
+        text = f"ARK_CACHE is {folder}, inside the repository: data would lie among your files"
+        yield Finding("warn", "data", text, "set it to a folder outside")
+    elif folder.exists() and not folder.is_dir():
+        yield Finding("fail", "data", f"ARK_CACHE is {folder}, which is no folder", "set it to one")
+
+
 def _inputs(project: Project) -> Iterator[Finding]:
-    inputs = Inputs(project.folder, project.spec.inputs)
+    if "inputs" in project.spec.model_fields_set and not project.spec.inputs:
+        text = "an empty list: nothing outside git is pinned, so data can change from one attempt to the next"
+        yield Finding("warn", "inputs", text, "write the hashes of what the number depends on, or remove the key")
+        return
+    try:
+        inputs = Inputs(project.folder, project.spec.inputs)
+    except ArkError:
+        return  # said of the folder for data already
     if project.spec.setup_command is not None and (missing := inputs.missing()):
         text = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there yet; `setup_command` comes first"
         yield Finding("ok", "inputs", text)

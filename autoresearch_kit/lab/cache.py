@@ -40,7 +40,10 @@ def cache_root() -> Path:
 
 def data_root() -> Path:
     """Where data that many runs share lie: `$ARK_CACHE`, else `~/.cache/ark-data`. Nothing here cleans it."""
-    return Path(os.environ.get("ARK_CACHE") or "~/.cache/ark-data").expanduser().absolute()
+    try:
+        return Path(os.environ.get("ARK_CACHE") or "~/.cache/ark-data").expanduser().absolute()
+    except RuntimeError:  # `~name` without such a user
+        raise ArkError("the folder for data cannot be found", "set ARK_CACHE to the path of a folder") from None
 
 
 def repository_cache(common: Path) -> Path:

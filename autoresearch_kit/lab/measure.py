@@ -174,7 +174,7 @@ class Bench:
         done = self._command(phase, line, spec.eval_timeout_seconds, log, env)
         said = _read(log)
         reading = read_metrics(said, spec.metric, pattern=spec.metric_pattern, bare_number=spec.metric_pattern is None)
-        reading = _with_exit(reading, done)
+        reading = _with_exit(reading, done, tail(log))
         return done, said, Reading(reading.value, reading.also, _with_disk(reading.problem, done))
 
     def _doubt(self, text: str) -> dict[str, str]:
@@ -248,13 +248,15 @@ class Bench:
         return self._artifacts.matches(inner) and (inner in self._named or path not in self._tracked)
 
 
-def _with_exit(reading: Reading, done: Finished) -> Reading:
-    """An evaluation that failed has no value, whatever it printed before."""
+def _with_exit(reading: Reading, done: Finished, said: str) -> Reading:
+    """An evaluation that failed has no value, whatever it printed before; its last words say why."""
     if not done.problem:
         return reading
+    lines = [line.strip() for line in said.split("\n") if line.strip() and not line.startswith("hint:")]
+    words = f": {lines[-1][:300]}" if lines else ""
     if done.problem == "exit" and reading.problem.startswith("no_metric"):
-        return Reading(None, reading.also, f"{reading.problem}; the evaluation ended with {done.detail}")
-    return Reading(None, reading.also, f"{done.problem}: the evaluation ended with {done.detail}")
+        return Reading(None, reading.also, f"{reading.problem}; the evaluation ended with {done.detail}{words}")
+    return Reading(None, reading.also, f"{done.problem}: the evaluation ended with {done.detail}{words}")
 
 
 def _with_disk(problem: str, done: Finished) -> str:

@@ -41,6 +41,7 @@ import torch.nn.functional as F  # noqa: N812
 from machine import (
     EXIT_CODES,
     Interrupt,
+    Interrupted,
     TrainError,
     choose_device,
     choose_dtype,
@@ -49,6 +50,7 @@ from machine import (
     out_of_memory,
     peak_flops,
     peak_memory_mb,
+    seed_from,
     synchronize,
 )
 from torch import Tensor, nn
@@ -192,7 +194,8 @@ STARTED = time.perf_counter()
 ADAM_EPS = 1e-10
 POLAR_SAFETY = 1.02
 LOG_SECONDS = 1.0
-FLASH_REPOSITORY, FLASH_REVISION = "varunneal/flash-attention-3", "main"  # a commit hash here pins it
+# "main" means whatever version lies in the cache; a commit hash pins it.
+FLASH_REPOSITORY, FLASH_REVISION = "varunneal/flash-attention-3", "main"
 # Polar Express, arXiv 2505.16932, section 3: coefficients for five iterations, safety 0.02, cushion 2.
 POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -985,20 +988,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), help="default: what the device is best at")
     parser.add_argument("--attention", choices=("fa3", "flex", "sdpa"), help="default: the first that can run")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on CUDA with Triton")
-    parser.add_argument("--seed", type=int, help="weights and order of the data (default: $ARK_SEED, else 1)")
+    parser.add_argument("--seed", help="weights and order of the data (default: $ARK_SEED, else 1)")
     parser.add_argument("--budget-seconds", type=float, help="default: $ARK_BUDGET_SECONDS, else 300")
     parser.add_argument("--max-steps", type=int, help="so many steps instead of a budget: the same run every time")
     parser.add_argument("--model", default="model.safetensors", help="where the model goes (default: %(default)s)")
     return parser.parse_args(arguments)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, interrupt: Interrupt) -> int:
     if not os.access(os.path.dirname(os.path.abspath(args.model)), os.W_OK):
         raise TrainError(f"Nothing can be written beside {args.model}", "--model PATH")
     if os.path.lexists(args.model):
         os.remove(args.model)  # a model of an earlier run must not be taken for this one's
-    seed = int(number_from(args.seed, "ARK_SEED", 1, int, 0))
-    budget = number_from(args.budget_seconds, "ARK_BUDGET_SECONDS", 300.0, float, 0.001)
+    seed = seed_from(args.seed, "ARK_SEED", 1)
+    budget = number_from(args.budget_seconds, "ARK_BUDGET_SECONDS", 300.0, 0.001)
     if args.max_steps is not None and args.max_steps < 1:
         raise TrainError("--max-steps must be at least 1")
     device = choose_device(args.device)
@@ -1036,9 +1039,12 @@ def run(args: argparse.Namespace) -> int:
     say(f"warm-up: {compile_seconds:.1f}s | micro-batch: {trainer.micro_rows} of {rows} rows | training for {limit}")
 
     feeder = Feeder(data.Stream(dataset.rows("train"), rows, seed), rows, length + 1, device)
-    done, interrupt, status, code, bpb, eval_seconds = Progress(), Interrupt(), "ok", 0, None, 0.0
+    done, status, code, bpb, eval_seconds = Progress(), "ok", 0, None, 0.0
+    interrupt.training()
     try:
         train(trainer, feeder, done, interrupt, budget, args.max_steps, warm_seconds)
+        if not done.steps:
+            raise Interrupted
         export(trainer, dataset, args.model, seed)
         began = time.perf_counter()
         bpb = trainer.evaluate(dataset.rows("val"), dataset.token_bytes, interrupt)
@@ -1048,8 +1054,6 @@ def run(args: argparse.Namespace) -> int:
     except Diverged as error:
         print(f"train.py: {error}\nhint: lower MATRIX_LR or EMBEDDING_LR", file=sys.stderr, flush=True)
         status, code = "diverged", 1
-    finally:
-        interrupt.restore()
 
     peak, tokens = peak_flops(device), done.steps * s.batch_tokens
     rate = tokens / done.seconds
@@ -1074,19 +1078,27 @@ def run(args: argparse.Namespace) -> int:
         "status": status,
     }
     lines = [f"{name + ':':<18}{value}" for name, value in block.items() if value is not None]
+    interrupt.ignore()
     say("\n".join(["---", *lines]))
     return code
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0 done, 1 with a sentence on stderr, 2 usage, 130 or 143 interrupted."""
+    args, interrupt = parse(arguments), Interrupt()
     try:
-        return run(parse(arguments))
+        interrupt.listen()
+        return run(args, interrupt)
+    except Interrupted:
+        print("train.py: interrupted before the first step", file=sys.stderr)
+        return EXIT_CODES[interrupt.signal]
     except (TrainError, data.DataError, graph.GraphError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("train.py: interrupted", file=sys.stderr)
         return 130
+    finally:
+        interrupt.restore()
     return 1
 
 

@@ -80,3 +80,34 @@ def test_only_what_looks_different_is_read_again(tmp_path):
     assert inputs.missing() == ["train.bin"]
     with pytest.raises(ArkError, match="cannot be read"):
         inputs.check()
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("~nobody-of-this-name/x", "the folder for data cannot be found"),
+        ("data", "inside the repository"),
+        ("/etc/passwd", "which is no folder"),
+    ],
+)
+def test_a_folder_for_data_that_is_none_is_a_sentence(tiny, monkeypatch, where, says):
+    monkeypatch.chdir(tiny.folder)
+    monkeypatch.setenv("ARK_CACHE", where)
+    tiny.commit(inputs=pinned("$ARK_CACHE/train.bin"))
+    done = tiny.ark_here("check")
+    assert says in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_list_of_inputs_is_asked_about(tiny):
+    tiny.commit(inputs=[])
+    assert "nothing outside git is pinned" in tiny.ark_here("check").stdout
+    tiny.commit(inputs=None)
+    assert "pinned" not in tiny.ark_here("check").stdout
+
+
+def test_the_last_words_of_an_evaluation_that_gives_no_number_are_in_the_record(tiny):
+    words = "echo evaluate: the model sees the future >&2; echo hint: do not >&2; exit 1"
+    tiny.write("evaluate.sh", f"grep -q 13 answer.txt && {{ {words}; }}; echo score: $(cat answer.txt)\n")
+    tiny.commit()
+    assert tiny.play("answer 13", attempts=1).last.problem.endswith(": evaluate: the model sees the future")

@@ -68,7 +68,10 @@ def here(tmp_path, cache, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     for name, value in TINY.items():
         monkeypatch.setattr(train, name, value)
-    return lambda *flags: train.main(["--device", "cpu", "--data", "tiny", *flags])
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield lambda *flags: train.main(["--device", "cpu", "--data", "tiny", *flags])
+    for number, handler in before.items():  # a finished run ignores both, for it expects to end the process
+        signal.signal(number, handler)
 
 
 class Copy:
@@ -412,6 +415,15 @@ def test_an_export_that_computes_something_else_is_refused(here, monkeypatch, ca
         ([], {"ARK_BUDGET_SECONDS": "nan"}, "ARK_BUDGET_SECONDS = 'nan'"),
         ([], {"ARK_SEED": "-1"}, "ARK_SEED = '-1'"),
         ([], {"ARK_SEED": "1.5"}, "ARK_SEED = '1.5'"),
+        ([], {"ARK_SEED": "1_0"}, "ARK_SEED = '1_0'"),
+        ([], {"ARK_SEED": " 1"}, "ARK_SEED = ' 1'"),
+        ([], {"ARK_SEED": "\u0663"}, "ARK_SEED = '\u0663'"),
+        ([], {"ARK_SEED": str(2**63)}, "ARK_SEED = '9223372036854775808'"),
+        ([], {"ARK_SEED": "9" * 5000}, "is not a whole number from 0 to 2**63 - 1"),
+        (["--seed", "1_0"], {"ARK_SEED": "3"}, "--seed = '1_0'"),
+        (["--seed", "-1"], {}, "--seed = '-1'"),
+        (["--seed", ""], {}, "--seed = ''"),
+        ([], {"ARK_BUDGET_SECONDS": "1_0"}, "ARK_BUDGET_SECONDS = '1_0'"),
         (["--max-steps", "0"], {}, "--max-steps"),
         (["--model", "nowhere/model.safetensors"], {}, "nowhere/model.safetensors"),
     ],
@@ -425,6 +437,12 @@ def test_a_mistake_is_a_sentence_and_no_block(here, monkeypatch, capsys, flags, 
     streams = capsys.readouterr()
     assert expected in streams.err and streams.err.startswith("train.py: ")
     assert len(streams.err.strip().splitlines()) <= 2 and "---" not in streams.out
+
+
+@pytest.mark.slow
+def test_the_largest_seed_trains(here, capsys):
+    assert here("--max-steps", "1", "--seed", str(2**63 - 1)) == 0
+    assert block_of(capsys.readouterr().out)["seed"].strip() == "9223372036854775807"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -525,6 +543,71 @@ def test_a_signal_leaves_a_model_and_a_block(tmp_path, cache, number, code):
     block = block_of("\n" + out)
     assert block["status"].strip() == "interrupted" and "val_bpb" not in block and int(block["num_steps"]) > 3
     assert graph.load(tmp_path / "model.safetensors").about["data"] == "tiny"
+
+
+STRUCK = """
+import os, sys, train
+
+def strike(*args, **kwargs):
+    HOW
+    return honest(*args, **kwargs)
+
+place, name = PLACE
+honest = getattr(place, name)
+setattr(place, name, strike)
+sys.exit(train.main())
+"""
+STRIKE = "os.kill(os.getpid(), NUMBER)"
+# Where an exception goes unnoticed: Python drops it in a destructor, so only the note of the signal is left.
+STRIKE_UNHEARD = "type('Unheard', (), {'__del__': lambda self: (os.kill(os.getpid(), NUMBER), sum([]))})()"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "how", "number", "code"),
+    [
+        ("(train.data, 'open_dataset')", STRIKE, signal.SIGINT, 130),
+        ("(train, 'trace_on_cpu')", STRIKE, signal.SIGTERM, 143),
+        ("(train.Trainer, 'gradients')", STRIKE, signal.SIGINT, 130),
+        ("(train.Trainer, 'warm_up')", STRIKE_UNHEARD, signal.SIGTERM, 143),
+        ("(train, 'train')", STRIKE, signal.SIGTERM, 143),
+    ],
+    ids=["data", "trace", "warm-up", "unheard", "last-moment"],
+)
+def test_a_signal_before_the_first_step_is_a_sentence_and_leaves_nothing(tmp_path, cache, place, how, number, code):
+    (tmp_path / "model.safetensors").write_text("of an earlier run")
+    text = STRUCK.replace("HOW", how).replace("PLACE", place).replace("NUMBER", str(int(number)))
+    (tmp_path / "struck.py").write_text(text)
+    run = Copy(tmp_path, cache).run("--max-steps", "3", program="struck.py")
+    assert run.code == code, run.err
+    assert run.err.splitlines()[-1] == "train.py: interrupted before the first step"
+    if how == STRIKE:
+        assert len(run.err.splitlines()) == 1
+    assert "\n---\n" not in run.out and "\nstep " not in run.out
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+LATE = """
+import atexit, os, signal, sys, train
+
+def say(line):
+    honest(line)
+    if line.startswith("---"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+
+honest, train.say = train.say, say
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+sys.exit(train.main())
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_after_the_block_changes_nothing(tmp_path, cache):
+    (tmp_path / "late.py").write_text(LATE)
+    run = Copy(tmp_path, cache).run("--max-steps", "2", program="late.py")
+    assert (run.code, run.err) == (0, "")
+    assert run.block["status"].strip() == "ok" and (tmp_path / "model.safetensors").exists()
 
 
 @pytest.mark.slow
