@@ -581,8 +581,7 @@ def test_a_signal_before_the_first_step_is_a_sentence_and_leaves_nothing(tmp_pat
     run = Copy(tmp_path, cache).run("--max-steps", "3", program="struck.py")
     assert run.code == code, run.err
     assert run.err.splitlines()[-1] == "train.py: interrupted before the first step"
-    if how == STRIKE:
-        assert len(run.err.splitlines()) == 1
+    assert (len(run.err.splitlines()) == 1) if how == STRIKE else ("Exception ignored in" in run.err)
     assert "\n---\n" not in run.out and "\nstep " not in run.out
     assert not (tmp_path / "model.safetensors").exists()
 
