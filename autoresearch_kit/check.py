@@ -14,6 +14,7 @@ from autoresearch_kit.core.history import Group, History, Noise
 from autoresearch_kit.core.outlook import QUIETER, Outlook
 from autoresearch_kit.core.records import Measurement, number
 from autoresearch_kit.core.spec import Constraint
+from autoresearch_kit.core.words import last_words
 from autoresearch_kit.exam.noise import chance_of_first, chance_of_trend
 from autoresearch_kit.lab import cache
 from autoresearch_kit.lab.machine import machine
@@ -95,8 +96,8 @@ def _measured(project: Project, runs: int, tell: Tell) -> Iterator[Finding]:
 def _problem(sample: Measurement, constraints: Sequence[Constraint], shop: Workshop) -> Finding | None:
     """Why a run would not take this for its baseline, if so."""
     if sample.problem:
-        words = sample.log_tail.strip().split("\n")[-1].strip()
-        said = f"; its last words: {words[:200]}" if words else ""
+        words = last_words(sample.log_tail)
+        said = f"; its last words: {words}" if words else ""
         return Finding("fail", NAME, f"the baseline failed: {sample.problem}{said}", f"logs: {shop.folder / 'logs'}")
     check_limits(shop.project, sample.also)
     for constraint in constraints:

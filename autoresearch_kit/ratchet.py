@@ -22,6 +22,7 @@ from autoresearch_kit.core.globs import compile_globs
 from autoresearch_kit.core.names import RUN_LOG
 from autoresearch_kit.core.outlook import Outlook
 from autoresearch_kit.core.records import Attempt, Measurement, Outcome, Proposal, Verdict, clean_line, number
+from autoresearch_kit.core.words import last_words
 from autoresearch_kit.lab import cache
 from autoresearch_kit.lab.desk import Desk, Refused
 from autoresearch_kit.lab.live import LiveFile
@@ -565,8 +566,8 @@ class Run:
                 f"the baseline failed: {verdict.reason.partition(': ')[2]}",
                 f"mend the baseline and commit, or change the limit or check in {self.project.place.spec_name}",
             )
-        last = measurements[-1].log_tail.strip().split("\n")[-1].strip()
-        said = f"; its last words: {last[:200]}" if last else ""
+        last = last_words(measurements[-1].log_tail)
+        said = f"; its last words: {last}" if last else ""
         reason = verdict.reason.partition(": ")[2]
         kind = measurements[-1].kind
         if kind == "disk_full":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import sys
@@ -127,6 +128,9 @@ def _steps(folder: Path, started: Started) -> Iterator[tuple[str, str]]:
     if not all(started.spec.env.values()):
         empty = ", ".join(name for name, value in started.spec.env.items() if not value)
         yield f"${{EDITOR:-vi}} {SPEC_NAME}", f"set {empty}"
+    for name in started.made:
+        if re.fullmatch(r"autoresearch-config\.\w+\.yaml", name):
+            yield f"ark run {name}", "another spec of the same project; it says at its top what it is for"
     yield "ark check", "everything that could waste a night"
     yield "ark exam", "whether the evaluation can be fooled"
     installed = [name for name in AGENTS if name not in MODEL_FREE and shutil.which(name)]

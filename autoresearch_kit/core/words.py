@@ -16,6 +16,13 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.3g} h" if seconds < 48 * 3600 else f"{seconds / 86400:.3g} days"
 
 
+def last_words(log: str, limit: int = 200) -> str:
+    """The line of a log that says why: the last one with text that is no hint; "" for an empty log."""
+    lines = [line.strip() for line in log.split("\n") if line.strip()]
+    telling = [line for line in lines if not line.startswith("hint:")] or lines
+    return telling[-1][:limit] if telling else ""
+
+
 def rate(per_hour: float) -> str:
     """So many in an hour: `0.52`, `12.5`, `2,120`."""
     return f"{per_hour:,.0f}" if per_hour >= 100 else f"{per_hour:.3g}"

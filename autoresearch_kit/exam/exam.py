@@ -23,6 +23,7 @@ from autoresearch_kit.core.globs import compile_globs
 from autoresearch_kit.core.metrics import decode
 from autoresearch_kit.core.names import RUN_LOG
 from autoresearch_kit.core.records import Measurement
+from autoresearch_kit.core.words import last_words
 from autoresearch_kit.exam import cheats
 from autoresearch_kit.exam.noise import Noise
 from autoresearch_kit.lab import cache
@@ -293,7 +294,7 @@ def outcome(found: Measurement) -> str:
 
 def why_it_failed(found: Measurement) -> str:
     """The problem, and what a command that only exited said last."""
-    last = found.log_tail.strip().split("\n")[-1].strip() if found.kind == "exit" else ""
+    last = last_words(found.log_tail) if found.kind == "exit" else ""
     text = f"{found.problem}; its last words: {last}" if last else found.problem
     return text if len(text) <= 160 else text[:157] + "..."
 

@@ -21,6 +21,7 @@ from autoresearch_kit.core.metrics import Reading, decode, read_metrics
 from autoresearch_kit.core.names import RUN_LOG
 from autoresearch_kit.core.records import Measurement
 from autoresearch_kit.core.spec import Spec
+from autoresearch_kit.core.words import last_words
 from autoresearch_kit.lab.cache import data_root, make_private, remove, trim_logs
 from autoresearch_kit.lab.clone import Clone
 from autoresearch_kit.lab.machine import machine
@@ -215,7 +216,10 @@ class Bench:
         log = self._logs / "setup.log"
         env = self._environment(tag, 0, 0)
         done = self._command("setup", self._spec.setup_command, SETUP_SECONDS, log, env)
-        return f"{done.detail}; the log is {log}" if done.problem else ""
+        if not done.problem:
+            return ""
+        words = last_words(tail(log))
+        return f"{done.detail}{f'; its last words: {words}' if words else ''}; the log is {log}"
 
     def _environment(self, tag: str, number: int, seed: int) -> dict[str, str]:
         budget = f"{self._spec.budget_minutes * 60:g}"
@@ -252,8 +256,8 @@ def _with_exit(reading: Reading, done: Finished, said: str) -> Reading:
     """An evaluation that failed has no value, whatever it printed before; its last words say why."""
     if not done.problem:
         return reading
-    lines = [line.strip() for line in said.split("\n") if line.strip() and not line.startswith("hint:")]
-    words = f": {lines[-1][:300]}" if lines else ""
+    last = last_words(said, 300)
+    words = f": {last}" if last else ""
     if done.problem == "exit" and reading.problem.startswith("no_metric"):
         return Reading(None, reading.also, f"{reading.problem}; the evaluation ended with {done.detail}{words}")
     return Reading(None, reading.also, f"{done.problem}: the evaluation ended with {done.detail}{words}")

@@ -345,6 +345,11 @@ def no_run(repository: Repository) -> UsageError:
     fetched = [name for name in names(repository) if "/" in name]
     if fetched:
         return UsageError("there is no run of this project here, only fetched ones", f"name one: --tag {fetched[-1]}")
+    if own := tags(repository):
+        return UsageError(
+            "there is no run of this spec yet, only of others in this repository",
+            f"start one: ark run; or name the other spec, or a run: --tag {own[-1]}",
+        )
     elsewhere = "; or bring those of others: ark fetch" if repository.run("remote").split() else ""
     return UsageError("there is no run of this project yet", f"start one: ark run{elsewhere}")
 
