@@ -130,13 +130,14 @@ def with_settings(folder: Path, settings: dict[str, str]) -> Path:
     return folder
 
 
-# What karpathy/autoresearch sets at commit 228791f, as far as this trainer has it; its gates are turned by Muon.
+# What karpathy/autoresearch sets at commit 228791f, as far as this trainer has it; its moments are float32.
 REFERENCE = {
     "DEPTH": "8", "WIDTH": "512", "WINDOW_PATTERN": '"SSSL"', "SHORT_WINDOW": "1024", "BATCH_TOKENS": "524288",
     "ROPE_BASE": "10000.0", "QK_SCALE": "1.0", "SMEAR": "False", "BACKOUT": "False", "INIT_SCALE": "1.0",
     "X0_INIT": "0.1", "EMBEDDING_LR": "0.6", "VALUE_EMBEDDING_LR": "0.6", "HEAD_LR": "0.004", "MATRIX_LR": "0.04",
     "SCALAR_LR": "0.5",
-    "EMBEDDING_WD": "0.0", "VALUE_EMBEDDING_WD": "0.0", "HEAD_WD": "0.0", "MATRIX_WD": "0.2", "MUON_EQ": "False",
+    "EMBEDDING_WD": "0.0", "VALUE_EMBEDDING_WD": "0.0", "HEAD_WD": "0.0", "MATRIX_WD": "0.2", "MUON_GATES": "True",
+    "MUON_EQ": "False",
     "MUON_PLUS": "False", "WARMDOWN": "0.5", "FINAL_LR": "0.0", "MOMENTUM_PEAK": "0.95", "MOMENTUM_END": "0.95",
     "WD_SCHEDULE": '"linear"',
 }  # fmt: skip

@@ -187,7 +187,7 @@ def open_dataset(name: str, cache: str | os.PathLike[str] | None = None) -> Data
 def _command_for(name: str, parent: Path) -> str:
     """The command that makes the data set of that name."""
     if name in ("climbmix", "tinystories"):
-        return f"python prepare.py {name}"
+        return f"python prepare.py {name}, or name another data set by --data"
     if name == "stories":
         return "python prepare.py synthetic --name stories --vocab-size 1024 --sequence-length 256"
     return f"python prepare.py SOURCE --name {name}; or list those there are: ls {parent}"

@@ -298,6 +298,8 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, str]]:
     if device.type == "cuda":
         prepare_cuda()
     dataset = data.open_dataset(options.data, options.cache)
+    if not os.path.lexists(options.model):
+        raise EvaluationError(f"there is no {options.model}", f"train one first: python train.py --data {options.data}")
     rows = dataset.rows(options.split)
     try:
         graph = graphs.load(options.model)

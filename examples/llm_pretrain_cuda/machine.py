@@ -36,7 +36,10 @@ def choose_device(wanted: str | None) -> torch.device:
     if not there[wanted or "cuda"]:
         devices = " or ".join(f"--device {name}" for name in ("mps", "cpu") if there[name])
         sentence = f"PyTorch sees no {'Apple GPU' if wanted == 'mps' else 'CUDA device'} here"
-        raise TrainError(sentence, f"python train.py {devices} --data stories (a small model on little stories)")
+        raise TrainError(
+            sentence,
+            f"python train.py {devices} --data stories (little stories; by ark: ark run autoresearch-config.cpu.yaml)",
+        )
     return torch.device(wanted or "cuda")
 
 
@@ -90,7 +93,8 @@ def number_from(flag: float | None, variable: str, default: float, least: float)
         if not (math.isfinite(value) and value >= least) or "_" in text:  # Python reads 1_0 as 10, others do not
             raise ValueError
     except ValueError:
-        raise TrainError(f"{variable} = {text!r} is not a number of at least {least:g}", f"unset {variable}") from None
+        given, hint = (f"{variable} =", f"unset {variable}") if flag is None else ("the flag", "give another")
+        raise TrainError(f"{given} {text!r} is not a number of at least {least:g}", hint) from None
     return value
 
 

@@ -10,7 +10,7 @@ No model can be expected to need fewer bits. One that learns the words, their fr
 close.
 
 What there is to learn, from easy to hard: the spelling of words; their unequal frequencies (the k-th of a list has a
-weight near 1/k); which word leads to which (the weather decides the clothes, the tool the trouble); pronouns that
+weight near 1/(k+1)); which word leads to which (the weather decides the clothes, the tool the trouble); pronouns that
 agree with a name; and what the text itself says, sometimes long before it matters: the names, the thing that was
 wanted and at last is found, the tool taken along at the start that helps in trouble.
 

@@ -18,6 +18,7 @@ import importlib.util
 import inspect
 import math
 import os
+import re
 import statistics
 import sys
 import time
@@ -85,17 +86,17 @@ X0_INIT = 0.05  # share of the embedding that is added again at each layer
 
 # Rates. The first three are for width 768 and are scaled by (width / 768) ** -0.5; the others do not depend on it.
 EMBEDDING_LR = 0.9  # lower it with longer runs
-VALUE_EMBEDDING_LR = 0.9
-HEAD_LR = 0.005
+VALUE_EMBEDDING_LR = 0.9  # as EMBEDDING_LR; lower it first when rare tokens get worse
+HEAD_LR = 0.005  # lower it when the loss swings; it takes little of the time to find
 MATRIX_LR = 0.04  # Muon; halve it for batches of 500 thousand tokens and more
 SCALAR_LR = 0.5  # of the x0 factors; the residual factors take a hundredth of it
 GATE_LR = 0.01  # about the size of the update that Muon would give a gate
 SMEAR_LR = 0.2  # of the scalars of smear and backout
 EMBEDDING_WD = 0.001  # needed from EMBEDDING_LR 0.9 on
-VALUE_EMBEDDING_WD = 0.003
-HEAD_WD = 0.01
+VALUE_EMBEDDING_WD = 0.003  # more where the tables are large for the data
+HEAD_WD = 0.01  # 0 does little harm
 MATRIX_WD = 0.2  # cautious: only where the update agrees with the sign of the weight
-ADAM_BETA1 = 0.8
+ADAM_BETA1 = 0.8  # higher when batches are small and noisy
 ADAM_BETA2 = 0.95  # 0.99 for batches below 10 thousand tokens
 X0_BETA1 = 0.96  # 0.98 falls off a cliff
 MUON_BETA2 = 0.95  # NorMuon's second moment
@@ -108,13 +109,14 @@ MUON_PLUS = True  # the polar factor gets the Frobenius norm of an exact one aft
 WARMUP_STEPS = 0  # steps, not progress: only the first few updates are dangerous
 WARMDOWN = 0.75  # share of the run over which the rates fall linearly ...
 FINAL_LR = 0.05  # ... to this share of themselves
-MOMENTUM_START = 0.85
-MOMENTUM_PEAK = 0.97
+MOMENTUM_START = 0.85  # of Muon; higher when the first steps are noisy
+MOMENTUM_PEAK = 0.97  # lower it when the run has only a few hundred steps
 MOMENTUM_END = 0.90  # reached together with FINAL_LR
 MOMENTUM_RAMP = 0.15  # share of the run from start to peak; in progress, so that it survives another batch size
 WD_SCHEDULE = "cosine"  # of MATRIX_WD down to zero; or "linear", "constant"
 
-# What is different in the small profile, which is used off CUDA: vocabulary 1024, 256 tokens, 30 seconds on two cores.
+# The small profile, used off CUDA: where a SMALL_NAME stands here it counts instead of NAME, and NAME does nothing.
+# For vocabulary 1024, 256 tokens and 30 seconds on two cores, where nothing matters as much as the number of steps.
 SMALL_DEPTH = 2
 SMALL_WIDTH = 128
 SMALL_HEAD_DIM = 32
@@ -147,29 +149,38 @@ class SettingsMethods:
         """Raises TrainError for what cannot run, with the numbers that would."""
         sizes = (self.depth, self.width, self.head_dim, self.batch_tokens, self.gate_channels)
         if min(*sizes, self.micro_batch_rows, self.export_rows, self.loss_chunk) < 1:
-            raise TrainError("DEPTH, WIDTH, HEAD_DIM, BATCH_TOKENS and every number of rows must be at least 1")
+            raise self.refusal("DEPTH, WIDTH, HEAD_DIM, BATCH_TOKENS and every number of rows must be at least 1")
         if self.width % self.head_dim or self.head_dim % 2:
             low = self.width // self.head_dim * self.head_dim
             sentence = f"WIDTH = {self.width} is not a multiple of an even HEAD_DIM = {self.head_dim}"
-            raise TrainError(sentence, f"widths that are: {low or self.head_dim}, {low + self.head_dim}")
+            raise self.refusal(sentence, f"widths that are: {low or self.head_dim}, {low + self.head_dim}")
         if not self.window_pattern or set(self.window_pattern) - {"S", "L"}:
-            raise TrainError(f"WINDOW_PATTERN = {self.window_pattern!r} may hold only the letters S and L")
+            raise self.refusal(f"WINDOW_PATTERN = {self.window_pattern!r} may hold only the letters S and L")
         if max(self.gate_channels, self.smear_channels if self.smear else 0) > self.width:
-            raise TrainError(f"GATE_CHANNELS and SMEAR_CHANNELS must not exceed WIDTH = {self.width}")
+            raise self.refusal(f"GATE_CHANNELS and SMEAR_CHANNELS must not exceed WIDTH = {self.width}")
         if not 1 <= self.muon_iterations <= len(POLAR_EXPRESS):
-            raise TrainError(f"MUON_ITERATIONS must be 1 to {len(POLAR_EXPRESS)}, not {self.muon_iterations}")
+            raise self.refusal(f"MUON_ITERATIONS must be 1 to {len(POLAR_EXPRESS)}, not {self.muon_iterations}")
         if not 0 < self.softcap <= 40:
-            raise TrainError(f"SOFTCAP = {self.softcap} is not above 0 and at most 40, beyond which float32 underflows")
+            raise self.refusal(f"SOFTCAP = {self.softcap} is not above 0 and at most 40: float32 underflows beyond")
         if self.wd_schedule not in WD_SCHEDULES:
-            raise TrainError(f"WD_SCHEDULE must be one of {', '.join(WD_SCHEDULES)}, not {self.wd_schedule!r}")
+            raise self.refusal(f"WD_SCHEDULE must be one of {', '.join(WD_SCHEDULES)}, not {self.wd_schedule!r}")
         rows = self.batch_rows(sequence_length)
         if self.batch_tokens % sequence_length:
             low = max(rows, 1) * sequence_length
             sentence = f"BATCH_TOKENS = {self.batch_tokens} is not a multiple of {sequence_length}, the tokens of a row"
-            raise TrainError(sentence, f"{low} and {low + sequence_length} are")
+            raise self.refusal(sentence, f"{low} and {low + sequence_length} are")
         if rows % min(self.micro_batch_rows, rows):
             sentence = f"MICRO_BATCH_ROWS = {self.micro_batch_rows} does not divide the {rows} rows of a batch"
-            raise TrainError(sentence, f"these do: {', '.join(map(str, divisors(rows)))}")
+            raise self.refusal(sentence, f"these do: {', '.join(map(str, divisors(rows)))}")
+
+    def refusal(self, sentence: str, hint: str | None = None) -> TrainError:
+        """The error that calls each constant as it is called in this profile."""
+
+        def named(text: str) -> str:
+            small = {name for name in TUNABLE if self.profile == "small" and f"SMALL_{name}" in globals()}
+            return re.sub(r"\w+", lambda word: f"SMALL_{word[0]}" if word[0] in small else word[0], text)
+
+        return TrainError(named(sentence), hint and named(hint))
 
 
 # A frozen dataclass: each constant above is a field, its name in small letters. A new constant needs nothing more here.
@@ -178,15 +189,18 @@ TUNABLE = {
     for name, value in globals().items()
     if name.isupper() and isinstance(value, (bool, int, float, str)) and not name.startswith("SMALL_")
 }
-Settings = make_dataclass(
-    "Settings", [(name.lower(), type(value)) for name, value in TUNABLE.items()], bases=(SettingsMethods,), frozen=True
-)
+FIELDS = [(name.lower(), type(value)) for name, value in TUNABLE.items()]
+Settings = make_dataclass("Settings", [*FIELDS, ("profile", str, "full")], bases=(SettingsMethods,), frozen=True)
 
 
 def settings_for(profile: str) -> Settings:
     """The settings of profile "full" or "small": NAME, or SMALL_NAME where the small profile has one."""
     prefix, constants = "SMALL_" if profile == "small" else "", globals()
-    return Settings(**{name.lower(): constants.get(prefix + name, constants[name]) for name in TUNABLE})
+    for name in constants:
+        if name.startswith("SMALL_") and name.removeprefix("SMALL_") not in TUNABLE:
+            raise TrainError(f"{name} changes nothing: there is no {name.removeprefix('SMALL_')}", "a slip of the pen?")
+    values = {name.lower(): constants.get(prefix + name, constants[name]) for name in TUNABLE}
+    return Settings(**values, profile=profile)
 
 
 # Not for tuning.
@@ -330,7 +344,7 @@ class GPT(nn.Module):
         for layer, block in enumerate(self.blocks):
             x = self.resid_lambdas[layer].to(x.dtype) * x + self.x0_lambdas[layer].to(x.dtype) * x0
             x = block(x, tokens, self.cos, self.sin, self.attend, self.windows[layer])
-            if layer == len(self.blocks) // 2:
+            if layer == (len(self.blocks) - 1) // 2:  # never the last one: a share of itself would be no change
                 middle = x
         if self.settings.backout:
             x = x - self.backout_lambda.to(x.dtype) * middle

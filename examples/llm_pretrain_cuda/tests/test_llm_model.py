@@ -209,7 +209,7 @@ def np_logits(model, tokens):
         q, k = (s.qk_scale * np_norm(np_rotate(y, s.rope_base)) for y in (q, k))
         x = x + np_attention(q, k, v, model.windows[i]).reshape(x.shape) @ w[p + "out.weight"].T
         x = x + np.maximum(np_norm(x) @ w[p + "up.weight"].T, 0) ** 2 @ w[p + "down.weight"].T
-        if i == s.depth // 2:
+        if i == (s.depth - 1) // 2:
             middle = x
     if s.backout:
         x = x - w["backout_lambda"] * middle

@@ -685,3 +685,28 @@ def test_the_compiled_run_is_the_same_run(tmp_path, cache):
     assert "compiled: True" in compiled.out and "compiled: False" in plain.out
     for key in ("val_bpb", "train_loss"):
         assert float(compiled.block[key]) == pytest.approx(float(plain.block[key]), abs=0.02)
+
+
+def test_messages_call_the_constants_of_the_small_profile_by_their_names(monkeypatch):
+    monkeypatch.setattr(train, "SMALL_WIDTH", 130)
+    with pytest.raises(train.TrainError, match=r"^SMALL_WIDTH = 130 is not a multiple of an even SMALL_HEAD_DIM = 32"):
+        train.settings_for("small").check(256)
+    monkeypatch.setattr(train, "SMALL_DEPHT", 2, raising=False)
+    with pytest.raises(train.TrainError, match="SMALL_DEPHT changes nothing: there is no DEPHT"):
+        train.settings_for("small")
+
+
+def test_the_middle_of_the_model_is_never_its_end():
+    """Of two layers the second was taken: a share of itself, which the last norm takes out again."""
+    for depth in (2, 3, 8, 9):
+        settings = replace(train.settings_for("small"), depth=depth)
+        tokens = torch.arange(32).reshape(2, 16) % 20
+        logits = []
+        for share in (0.0, 0.9):
+            torch.manual_seed(0)
+            model = train.GPT(settings, 20, 16).init_weights(1)
+            for block in model.blocks:
+                torch.nn.init.normal_(block.out.weight, std=0.5)
+            model.backout_lambda.data.fill_(share)
+            logits.append(model(tokens))
+        assert not torch.allclose(*logits, atol=1e-4)
