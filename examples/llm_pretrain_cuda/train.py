@@ -116,13 +116,13 @@ MOMENTUM_RAMP = 0.15  # share of the run from start to peak; in progress, so tha
 WD_SCHEDULE = "cosine"  # of MATRIX_WD down to zero; or "linear", "constant"
 
 # The small profile, used off CUDA: where a SMALL_NAME stands here it counts instead of NAME, and NAME does nothing.
-# For vocabulary 1024, 256 tokens and 30 seconds on two cores, where nothing matters as much as the number of steps.
-SMALL_DEPTH = 2
+# For vocabulary 1024, 256 tokens and two cores. Sizes fit some minutes; thirty seconds want smaller ones, to be found.
+SMALL_DEPTH = 4  # fewer when the run makes less than about 200 steps
 SMALL_WIDTH = 128
 SMALL_HEAD_DIM = 32
 SMALL_WINDOW_PATTERN = "L"
 SMALL_SHORT_WINDOW = 64
-SMALL_BATCH_TOKENS = 2048
+SMALL_BATCH_TOKENS = 4096  # halve it when there are few steps
 SMALL_MICRO_BATCH_ROWS = 16
 SMALL_EXPORT_ROWS = 16
 SMALL_LOSS_CHUNK = 1024
