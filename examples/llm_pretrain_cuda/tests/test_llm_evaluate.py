@@ -201,7 +201,9 @@ class Mixture(Attention):
 
 
 @pytest.mark.parametrize(
-    "model", [lambda: Attention(), lambda: Attention(dtype=torch.bfloat16), Fourier, Mixture], ids=str
+    "model",
+    [lambda: Attention(), lambda: Attention(dtype=torch.bfloat16), Fourier, Mixture],
+    ids=["attention", "half attention", "Fourier", "mixture"],
 )
 def test_causal_models_get_their_number(model):
     torch.manual_seed(1)
