@@ -631,7 +631,7 @@ def test_files_that_are_no_model_of_these_data(data, refused, tmp_path):
         "flipped": "truncated or altered",
         "pickle": r"no \.safetensors file",
         "endless": "no plain file",
-        "missing": "cannot open missing",
+        "missing": r"there is no .*missing\nhint: train one first",
         "weights only": "tensors but no graph",
         "other weights": "truncated or altered",
         "reads files": r"'aten\.from_file\.default', which evaluation does not run",
