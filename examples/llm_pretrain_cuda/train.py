@@ -551,10 +551,14 @@ def polar_express(g: Tensor, iterations: int, dtype: torch.dtype) -> Tensor:
     return x.float()
 
 
+def reduced_axis(x: Tensor) -> int:
+    """The axis of [.., rows, cols] that NorMuon averages over: it keeps one number for each line of the other one."""
+    return -1 if x.shape[-2] >= x.shape[-1] else -2
+
+
 def normuon(x: Tensor, second: Tensor, beta2) -> Tensor:
     """NorMuon (arXiv 2510.05491): equal sizes along the longer side, Frobenius norms as before; `second` in place."""
-    along = -1 if x.shape[-2] >= x.shape[-1] else -2
-    mean_square = x.square().mean(dim=along, keepdim=True)
+    mean_square = x.square().mean(dim=reduced_axis(x), keepdim=True)
     second.mul_(beta2).add_(mean_square * (1 - beta2))
     step = second.clamp_min(1e-10).rsqrt()
     before = mean_square.sum(dim=(-2, -1), keepdim=True).sqrt()
@@ -596,11 +600,8 @@ class Bank:
             parameter.data, parameter.grad = value.data, gradient.data
         self.muon, self.lr, self.wd, self.betas = muon, lr, wd, betas
         self.first = torch.zeros_like(self.value)
-        if muon:  # NorMuon keeps one number for each line along the longer side
-            along = -1 if self.value.shape[-2] >= self.value.shape[-1] else -2
-            self.second = torch.zeros_like(self.value.mean(dim=along, keepdim=True))
-        else:
-            self.second = torch.zeros_like(self.value)
+        like = self.value.mean(dim=reduced_axis(self.value), keepdim=True) if muon else self.value
+        self.second = torch.zeros_like(like)
 
 
 class MuonAdamW:

@@ -35,13 +35,7 @@ BOS = V - 1
 BYTES = np.array([1, 1, 2, 2, 3, 3, 1, 4, 5, 6, 2, 0], np.int32)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def chain() -> np.ndarray:

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import library, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -30,13 +30,7 @@ B, T, V, D = 3, 16, 32, 24
 ABOUT = {"tokenizer_sha256": "0" * 64, "data": "stories", "vocab_size": V, "sequence_length": T}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def some_tokens() -> torch.Tensor:
@@ -325,7 +319,7 @@ def test_the_line_named_is_the_line_of_the_model():
 
 
 def test_an_operator_of_the_user_is_refused():
-    @torch.library.custom_op("test_llm_graph::twice", mutates_args=())
+    @library.custom_op("test_llm_graph::twice", mutates_args=())
     def twice(x: torch.Tensor) -> torch.Tensor:
         return 2 * x
 
