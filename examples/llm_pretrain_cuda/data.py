@@ -12,6 +12,7 @@ import base64
 import contextlib
 import hashlib
 import importlib
+import importlib.util
 import json
 import math
 import os
@@ -281,7 +282,7 @@ def need(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError:
-        extra = "mlx" if sys.platform == "darwin" else "cuda"
+        extra = "mlx" if importlib.util.find_spec("mlx") or sys.platform == "darwin" else "cuda"
         raise DataError(f"The Python module {module} is missing.", f"pip install 'autoresearch_kit[{extra}]'") from None
 
 

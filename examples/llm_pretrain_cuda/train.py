@@ -39,19 +39,21 @@ import graph
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from machine import (
+from command import (
     EXIT_CODES,
     Interrupt,
     Interrupted,
     TrainError,
+    number_from,
+    seed_from,
+)
+from machine import (
     choose_device,
     choose_dtype,
     has_triton,
-    number_from,
     out_of_memory,
     peak_flops,
     peak_memory_mb,
-    seed_from,
     synchronize,
 )
 from torch import Tensor, nn

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 EXAMPLE = Path(__file__).resolve().parents[1]
-MODULES = ("data", "download", "prepare", "stories", "graph", "evaluate", "machine", "train")
+MODULES = ("data", "download", "prepare", "stories", "graph", "evaluate", "command", "machine", "train")
 _loaded: dict[str, ModuleType] = {}
 
 
