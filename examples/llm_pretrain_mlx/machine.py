@@ -1,0 +1,129 @@
+"""What a trainer asks of the machine: MLX and its matrix library, device, memory, peak. Nothing here is research.
+
+Import this before `mlx.core`: on Linux the CPU build of MLX brings the reference BLAS, and one that is in the process
+already takes its place. OpenBLAS, or MKL, multiplies 7 to 16 times as fast.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import os
+import sys
+
+from command import TrainError
+
+BLAS_LIBRARIES = (
+    "libopenblas.so.0",
+    "libopenblasp.so.0",
+    os.path.join(sys.prefix, "lib", "libmkl_rt.so.3"),
+    os.path.join(sys.prefix, "lib", "libmkl_rt.so.2"),
+    "libmkl_rt.so.2",
+)
+NO_BLAS = (
+    "no OpenBLAS found: matrix products are 7 to 16 times slower than they could be\n"
+    "hint: apt-get install libopenblas0-pthread (dnf install openblas), or pip install mkl"
+)
+# bf16 FLOP/s of Apple's GPUs by device name, computed: cores x 128 lanes x 2 x clock. Apple gives the cores of a chip in
+# several versions; this is the largest one. An NVIDIA GPU, or a smaller chip, wants PEAK_FLOPS_TFLOPS.
+PEAK_FLOPS = {
+    "Apple M1 Ultra": 20.9e12, "Apple M1 Max": 10.4e12, "Apple M1 Pro": 5.2e12, "Apple M1": 2.6e12,
+    "Apple M2 Ultra": 27.2e12, "Apple M2 Max": 13.6e12, "Apple M2 Pro": 6.8e12, "Apple M2": 3.6e12,
+    "Apple M3 Ultra": 28.2e12, "Apple M3 Max": 14.1e12, "Apple M3 Pro": 6.4e12, "Apple M3": 3.5e12,
+    "Apple M4 Max": 18.4e12, "Apple M4 Pro": 9.2e12, "Apple M4": 4.6e12,
+}  # fmt: skip
+
+
+def load_blas() -> str | None:
+    """Loads a fast BLAS for all libraries that come later, on Linux; its file name, or None."""
+    if sys.platform != "linux":
+        return None
+    # Training has threads of its own, one for each stream; those of the library would only stand in their way.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("MKL_THREADING_LAYER", "SEQUENTIAL")
+    for name in BLAS_LIBRARIES:
+        try:
+            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+            return os.path.basename(name)
+        except OSError:
+            continue
+    return None
+
+
+BLAS = load_blas()
+
+
+def import_mlx():
+    """mlx.core; without it the process ends with a sentence and exit code 1."""
+    try:
+        return importlib.import_module("mlx.core")
+    except ImportError as error:
+        if importlib.util.find_spec("mlx") is None:
+            sentence = "MLX is not installed"
+        elif sys.platform == "linux":
+            sentence = f"MLX is installed without a backend ({error})"
+        else:
+            sentence = f"MLX cannot be loaded ({error})"
+        extra = "mlx" if sys.platform == "darwin" else "mlx[cpu]"
+        other = "" if sys.platform == "darwin" else ", or pip install 'mlx[cuda13]' for an NVIDIA GPU"
+        sys.exit(f"{os.path.basename(sys.argv[0])}: {sentence}\nhint: pip install '{extra}'{other}")
+
+
+mx = import_mlx()
+
+
+def backend() -> str:
+    """What MLX can compute on here: "metal", "cuda" or "cpu"."""
+    if mx.metal.is_available():
+        return "metal"
+    return "cuda" if mx.cuda.is_available() else "cpu"
+
+
+def choose_device(wanted: str | None) -> str:
+    """Makes a device MLX's default and returns "metal", "cuda" or "cpu". wanted is "gpu", "cpu" or None: GPU if any."""
+    found = backend()
+    if wanted == "gpu" and found == "cpu":
+        raise TrainError("MLX sees no GPU here", "--device cpu (by ark: ark run autoresearch-config.cpu.yaml)")
+    kind = "cpu" if wanted == "cpu" else found
+    mx.set_default_device(mx.cpu if kind == "cpu" else mx.gpu)
+    return kind
+
+
+def device_name(kind: str) -> str:
+    return str(mx.device_info().get("device_name", kind)) if kind != "cpu" else "cpu"
+
+
+def limit_memory(kind: str) -> None:
+    """On Apple's GPU: memory stays wired up to what the system recommends, and the cache keeps a quarter of that."""
+    if kind == "metal":
+        recommended = int(mx.device_info()["max_recommended_working_set_size"])
+        mx.set_wired_limit(recommended)
+        mx.set_cache_limit(recommended // 4)
+
+
+def peak_flops(kind: str) -> float | None:
+    """FLOP/s: $PEAK_FLOPS_TFLOPS if that is set, else by the name of the GPU; None if unknown."""
+    text = os.environ.get("PEAK_FLOPS_TFLOPS", "")
+    if text:
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < 1e6:
+            raise TrainError(f"PEAK_FLOPS_TFLOPS = {text!r} is not a positive number", "unset PEAK_FLOPS_TFLOPS")
+        return value * 1e12
+    return PEAK_FLOPS.get(device_name(kind)) if kind == "metal" else None
+
+
+def peak_memory_mb() -> float:
+    """The most memory that MLX's arrays took since it was last reset."""
+    return mx.get_peak_memory() / 2**20
+
+
+def out_of_memory(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(part in text for part in ("malloc", "out of memory", "Insufficient Memory", "bad_alloc"))
+    )
