@@ -17,16 +17,16 @@ class TrainError(Exception):
         super().__init__(message if hint is None else f"{message}\nhint: {hint}")
 
 
-def number_from(flag: float | None, variable: str, default: float, least: float) -> float:
-    """The flag, else the environment variable, else the default; TrainError if it is no such number."""
-    text = os.environ.get(variable, "") if flag is None else str(flag)
+def number_from(flag: str | None, name: str, variable: str, default: float, least: float) -> float:
+    """The flag called name, else the environment variable, else the default; TrainError if it is no such number."""
+    text = os.environ.get(variable, "") if flag is None else flag
     try:
-        value = float(text) if text else default
+        value = float(text) if text or flag is not None else default
         if not (math.isfinite(value) and value >= least) or "_" in text:  # Python reads 1_0 as 10, others do not
             raise ValueError
     except ValueError:
-        given, hint = (f"{variable} =", f"unset {variable}") if flag is None else ("the flag", "give another")
-        raise TrainError(f"{given} {text!r} is not a number of at least {least:g}", hint) from None
+        given, hint = (variable, f"unset {variable}") if flag is None else (name, f"{name} {default:g}")
+        raise TrainError(f"{given} = {text!r} is not a number of at least {least:g}", hint) from None
     return value
 
 

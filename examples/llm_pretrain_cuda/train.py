@@ -1006,7 +1006,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--attention", choices=("fa3", "flex", "sdpa"), help="default: the first that can run")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on CUDA with Triton")
     parser.add_argument("--seed", help="weights and order of the data (default: $ARK_SEED, else 1)")
-    parser.add_argument("--budget-seconds", type=float, help="default: $ARK_BUDGET_SECONDS, else 300")
+    parser.add_argument("--budget-seconds", metavar="SECONDS", help="default: $ARK_BUDGET_SECONDS, else 300")
     parser.add_argument("--max-steps", type=int, help="so many steps instead of a budget: the same run every time")
     parser.add_argument("--model", default="model.safetensors", help="where the model goes (default: %(default)s)")
     return parser.parse_args(arguments)
@@ -1018,7 +1018,7 @@ def run(args: argparse.Namespace, interrupt: Interrupt) -> int:
     if os.path.lexists(args.model):
         os.remove(args.model)  # a model of an earlier run must not be taken for this one's
     seed = seed_from(args.seed, "ARK_SEED", 1)
-    budget = number_from(args.budget_seconds, "ARK_BUDGET_SECONDS", 300.0, 0.001)
+    budget = number_from(args.budget_seconds, "--budget-seconds", "ARK_BUDGET_SECONDS", 300.0, 0.001)
     if args.max_steps is not None and args.max_steps < 1:
         raise TrainError("--max-steps must be at least 1")
     device = choose_device(args.device)

@@ -25,8 +25,8 @@ NO_BLAS = (
     "no OpenBLAS found: matrix products are 7 to 16 times slower than they could be\n"
     "hint: apt-get install libopenblas0-pthread (dnf install openblas), or pip install mkl"
 )
-# bf16 FLOP/s of Apple's GPUs by device name, computed: cores x 128 lanes x 2 x clock. Apple gives the cores of a chip in
-# several versions; this is the largest one. An NVIDIA GPU, or a smaller chip, wants PEAK_FLOPS_TFLOPS.
+# bf16 FLOP/s of Apple's GPUs by device name, computed: cores x 128 lanes x 2 x clock, with the most cores that a chip
+# is sold with. An NVIDIA GPU, or a smaller chip, wants PEAK_FLOPS_TFLOPS.
 PEAK_FLOPS = {
     "Apple M1 Ultra": 20.9e12, "Apple M1 Max": 10.4e12, "Apple M1 Pro": 5.2e12, "Apple M1": 2.6e12,
     "Apple M2 Ultra": 27.2e12, "Apple M2 Max": 13.6e12, "Apple M2 Pro": 6.8e12, "Apple M2": 3.6e12,
