@@ -103,6 +103,7 @@ SMALL_BATCH_TOKENS = 2048  # halve it when there are few steps
 SMALL_MICRO_BATCH_ROWS = 4
 SMALL_EXPORT_ROWS = 16
 SMALL_LOSS_CHUNK = 256
+SMALL_ATTENTION_CHUNK = 64
 SMALL_ROPE_BASE = 10000.0
 
 
@@ -188,7 +189,7 @@ NORM_EPS = 1e-6
 ADAM_EPS = 1e-10
 POLAR_SAFETY = 1.02
 LOG_SECONDS = 1.0
-LOG2_E = math.log2(math.e)
+LN_2 = math.log(2)
 ROUNDER = 1.5 * 2.0**23  # added to a small float32 it leaves no bits for a fraction
 # 2 ** x from -1/2 to 1/2, interpolated at Chebyshev's points: coefficients from the constant on.
 EXP2 = (
@@ -388,6 +389,35 @@ def inputs_and_targets(rows: mx.array) -> tuple[mx.array, mx.array]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Powers on a CPU
+
+
+def on_gpu() -> bool:
+    return mx.default_device() != mx.cpu
+
+
+@mx.custom_function
+def exp2_of_bits(x: mx.array) -> mx.array:
+    """2 ** x for float32 x from -120 to 120, relative error 3e-7: a polynomial, and the rest into the exponent's bits.
+
+    For CPUs: MLX's own exp takes 12 ns a number there, one at a time, and this 4, since it is made of what is
+    vectorised.
+    """
+    shifted = x + ROUNDER  # the nearest whole number is now in the last bits
+    rest = x - (shifted - ROUNDER)
+    power = EXP2[-1] * rest + EXP2[-2]
+    for coefficient in EXP2[-3::-1]:
+        power = power * rest + coefficient
+    exponent = mx.left_shift(mx.view(shifted, mx.int32), 23)  # what was beside the whole number is shifted out
+    return mx.view(mx.view(power, mx.int32) + exponent, mx.float32)
+
+
+@exp2_of_bits.vjp
+def _(primals, cotangent, output):
+    return cotangent * (output * LN_2)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Attention
 
 
@@ -400,42 +430,38 @@ def attend(q: mx.array, k: mx.array, v: mx.array, window: int, scale: float, chu
     length, parts = q.shape[2], []
     for start in range(0, length, chunk):
         end, first = min(start + chunk, length), max(0, start - window)
-        mask: str | mx.array = "causal"  # aligned to the last key
-        if end - 1 - first > window:
+        keys, values = k[:, :, first:end], v[:, :, first:end]
+        mask = None
+        if not on_gpu() or end - 1 - first > window:
             distance = mx.arange(start, end)[:, None] - mx.arange(first, end)[None, :]
             mask = (distance >= 0) & (distance <= window)
-        keys, values = k[:, :, first:end], v[:, :, first:end]
-        parts.append(mx.fast.scaled_dot_product_attention(q[:, :, start:end], keys, values, scale=scale, mask=mask))
+        if on_gpu():
+            how = {"scale": scale, "mask": "causal" if mask is None else mask}  # causal is aligned to the last key
+            parts.append(mx.fast.scaled_dot_product_attention(q[:, :, start:end], keys, values, **how))
+        else:
+            parts.append(attend_on_cpu(q[:, :, start:end], keys, values, scale, mask))
     return mx.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
+
+
+def attend_on_cpu(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array) -> mx.array:
+    """Attention where mask [queries, keys] is true. MLX's own spends most of its time in exp."""
+    scores = (q * (scale / LN_2)) @ k.swapaxes(-2, -1) + mx.where(mask, 0.0, -1e30)
+    largest = mx.stop_gradient(scores.max(axis=-1, keepdims=True))
+    powers = exp2_of_bits(mx.maximum(scores - largest, -100.0)) * mask
+    return (powers @ v) / powers.sum(axis=-1, keepdims=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Loss: softcap, softmax and cross-entropy chunk by chunk, in float32.
 
 
-def exp_of_bits(x: mx.array) -> mx.array:
-    """exp(x) for float32 x from -80 to 80, relative error 3e-7: a polynomial, and the rest into the exponent's bits.
-
-    For CPUs: MLX's own takes 12 ns a number there, one at a time, and this 4, since it is made of what is vectorised.
-    """
-    scaled = x * LOG2_E
-    shifted = scaled + ROUNDER  # the nearest whole number is now in the last bits
-    rest = scaled - (shifted - ROUNDER)
-    power = EXP2[-1] * rest + EXP2[-2]
-    for coefficient in EXP2[-3::-1]:
-        power = power * rest + coefficient
-    exponent = mx.left_shift(mx.view(shifted, mx.int32), 23)  # what was beside the whole number is shifted out
-    return mx.view(mx.view(power, mx.int32) + exponent, mx.float32)
-
-
 def tanh_and_power(logits: mx.array, softcap: float) -> tuple[mx.array, mx.array]:
     """For logits float32: t = tanh(logits / softcap), and exp(softcap * (t - 1)), which is at most 1."""
-    if mx.default_device() != mx.cpu:
+    if on_gpu():
         squashed = mx.tanh(logits / softcap)
         return squashed, mx.exp(softcap * (squashed - 1))
-    power = exp_of_bits(mx.clip(logits * (2 / softcap), -30.0, 30.0))
-    squashed = 1 - 2 / (power + 1)
-    return squashed, exp_of_bits(softcap * (squashed - 1))
+    half = 1 / (exp2_of_bits(mx.clip(logits * (2 / (softcap * LN_2)), -40.0, 40.0)) + 1)  # (1 - t) / 2
+    return 1 - 2 * half, exp2_of_bits(half * (-2 * softcap / LN_2))
 
 
 def softcap_cross_entropy(hidden, weight, targets, softcap: float, chunk: int, gradients: bool):
