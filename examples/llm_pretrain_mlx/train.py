@@ -433,7 +433,8 @@ def attend(q: mx.array, k: mx.array, v: mx.array, window: int, scale: float, chu
             how = {"scale": scale, "mask": "causal" if mask is None else mask}  # causal is aligned to the last key
             parts.append(mx.fast.scaled_dot_product_attention(q[:, :, start:end], keys, values, **how))
         else:
-            parts.append(attend_on_cpu(q[:, :, start:end], keys, values, scale, mask))
+            wide = (part.astype(mx.float32) for part in (q[:, :, start:end], keys, values))  # powers need it
+            parts.append(attend_on_cpu(*wide, scale, mask).astype(v.dtype))
     return mx.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
 
 
