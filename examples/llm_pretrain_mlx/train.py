@@ -229,6 +229,30 @@ def linear(x: mx.array, weight: mx.array) -> mx.array:
     return x @ weight.astype(x.dtype).T
 
 
+@mx.custom_function
+def squared_relu_mlp_parts(x: mx.array, up: mx.array, down: mx.array) -> tuple[mx.array, mx.array]:
+    risen = x @ up.T
+    return mx.square(mx.maximum(risen, 0)) @ down.T, risen
+
+
+@squared_relu_mlp_parts.vjp
+def _(primals, cotangents, outputs):
+    (x, up, down), upstream, risen = primals, cotangents[0], mx.maximum(outputs[1], 0)
+    by_risen = 2 * risen * (upstream @ down)
+    rows = (part.reshape(-1, part.shape[-1]) for part in (by_risen, x, upstream, mx.square(risen)))
+    by_risen_rows, x_rows, upstream_rows, squares = rows
+    return by_risen @ up, by_risen_rows.T @ x_rows, upstream_rows.T @ squares
+
+
+def squared_relu_mlp(x: mx.array, up: mx.array, down: mx.array) -> mx.array:
+    """down(relu(up(x)) ** 2) for x [B, T, width], up [hidden, width], down [width, hidden].
+
+    Of the wide activations only one is kept for the backward pass, where autodiff would keep three: a quarter of all
+    the memory of a step.
+    """
+    return squared_relu_mlp_parts(x, up, down)[0]
+
+
 class GPT:
     """A decoder with rotary positions, QK norm, squared ReLU, value embeddings, an untied head and capped logits.
 
@@ -297,7 +321,7 @@ class GPT:
         scale = s.qk_scale**2 / math.sqrt(s.head_dim)
         attended = attend(q, k, v, window, scale, s.attention_chunk).transpose(0, 2, 1, 3).reshape(x.shape)
         x = x + linear(attended, weights["out"])
-        return x + linear(mx.square(mx.maximum(linear(rms_norm(x), weights["up"]), 0)), weights["down"])
+        return x + squared_relu_mlp(rms_norm(x), weights["up"].astype(x.dtype), weights["down"].astype(x.dtype))
 
     def trunk(self, parameters: Parameters, tokens: mx.array) -> mx.array:
         """tokens int32 [B, T] -> normed hidden states [B, T, width] in `dtype`."""
