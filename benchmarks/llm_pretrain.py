@@ -13,38 +13,16 @@ Figures of examples/llm_pretrain_cuda, each in processes of their own, medians o
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import shutil
 import statistics
-import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from pathlib import Path
 
+from trainers import copied, gathered, made, numbers, run, with_settings
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "llm_pretrain_cuda"
 sys.path.insert(0, str(EXAMPLE))
-
-
-def run(order: list[str], folder: Path, **environment: str) -> str:
-    """What the command prints; its last words when it fails."""
-    done = subprocess.run(order, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(order)} failed: {(done.stderr or done.stdout).strip()[-500:]}")
-    return done.stdout
-
-
-def numbers(text: str) -> dict[str, str]:
-    """The lines `key: value` of a final block."""
-    return dict(re.findall(r"^(\w+):\s+(\S+)", text, re.M))
-
-
-def made(cache: Path, name: str, *arguments: str) -> None:
-    """A data set of synthetic stories in `cache`."""
-    order = [sys.executable, "prepare.py", "synthetic", "--name", name, "--cache", str(cache), *arguments]
-    run(order, EXAMPLE)
 
 
 def loader(arguments: argparse.Namespace) -> None:
@@ -53,7 +31,7 @@ def loader(arguments: argparse.Namespace) -> None:
     print(f"{'T':>6}  {'rows a batch':>12}  {'million tokens/s':>16}  target")
     with tempfile.TemporaryDirectory(prefix="ark-llm-") as name:
         for length in (2048, 256):
-            made(Path(name), f"t{length}", "--sequence-length", str(length), "--vocab-size", "1024")
+            made(EXAMPLE, Path(name), f"t{length}", "--sequence-length", str(length), "--vocab-size", "1024")
             dataset = data.open_dataset(f"t{length}", name)
             batch = 262144 // length
             stream = data.Stream(dataset.rows("train"), batch, seed=1)
@@ -83,25 +61,12 @@ def prepare_speed(arguments: argparse.Namespace) -> None:
             )
 
 
-def gathered(folder: Path, megabytes: float) -> Path:
-    """Sources of installed Python packages as .txt files: text that is there on every machine, and is no toy."""
-    folder.mkdir()
-    left = megabytes * 1e6
-    for number, path in enumerate(sorted(Path(sysconfig.get_path("purelib")).rglob("*.py"))):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        (folder / f"{number}.txt").write_text(text, encoding="utf-8")
-        left -= len(text)
-        if left < 0:
-            break
-    return folder
-
-
 def floor(arguments: argparse.Namespace) -> None:
     print(f"{'seconds':>8}  {'val_bpb':>8}  {'floor':>8}  above  {'tok/s':>8}  {'steps':>6}")
     with tempfile.TemporaryDirectory(prefix="ark-llm-") as name:
-        made(Path(name), "stories", "--sequence-length", "256", "--vocab-size", "1024")
+        made(EXAMPLE, Path(name), "stories", "--sequence-length", "256", "--vocab-size", "1024")
         for seed in range(1, arguments.repeat + 1):
-            folder = copied(Path(name) / f"run{seed}")
+            folder = copied(EXAMPLE, Path(name) / f"run{seed}")
             environment = {"ARK_CACHE": name, "ARK_SEED": str(seed), "ARK_BUDGET_SECONDS": str(arguments.seconds)}
             log = numbers(
                 run([sys.executable, "train.py", "--device", "cpu", "--data", "stories"], folder, **environment)
@@ -112,22 +77,6 @@ def floor(arguments: argparse.Namespace) -> None:
             bpb, best = float(found["val_bpb"]), float(found["entropy_floor_bpb"])
             print(f"{arguments.seconds:>8}  {bpb:>8.4f}  {best:>8.4f}  {100 * (bpb / best - 1):>4.1f} %  "
                   f"{log['tok_per_sec']:>8}  {log['num_steps']:>6}", flush=True)  # fmt: skip
-
-
-def copied(folder: Path) -> Path:
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("tests", "__pycache__", "*.safetensors", "run.log"))
-    return folder
-
-
-def with_settings(folder: Path, settings: dict[str, str]) -> Path:
-    """A copy of the example whose train.py has these constants."""
-    target = copied(folder) / "train.py"
-    text = target.read_text()
-    for name, value in settings.items():
-        text, count = re.subn(rf"^{name} = [^#\n]*", f"{name} = {value}  ", text, flags=re.M)
-        assert count == 1, f"{name} is not a constant of train.py"
-    target.write_text(text)
-    return folder
 
 
 # What karpathy/autoresearch sets at commit 228791f, as far as this trainer has it; its moments are float32.
@@ -149,8 +98,8 @@ def gpu(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="ark-llm-") as name:
         root = Path(name)
         kinds = {
-            "defaults": with_settings(root / "defaults", {}),
-            "reference's settings": with_settings(root / "reference", REFERENCE),
+            "defaults": with_settings(EXAMPLE, root / "defaults", {}),
+            "reference's settings": with_settings(EXAMPLE, root / "reference", REFERENCE),
         }
         for seed in range(1, arguments.repeat + 1):
             for kind, folder in kinds.items():
