@@ -380,6 +380,7 @@ OPERATORS = {
 }
 # Computed as soon as the graph is at them: left to itself, MLX begins with all that it can, and holds it all.
 _PRODUCTS = {"Matmul", "AddMM", "GatherMM", "Convolution", "FFT"}
+_PLACES = {"ArgReduce", "ArgSort", "ArgPartition"}
 _VIEWS = {
     "Broadcast",
     "Squeeze",
@@ -493,8 +494,8 @@ class Graph:
             with _faults(f"call {i} ({node.name})"):
                 _check_arguments(node, given, [specs[number] for number in node.inputs])
                 rule = OPERATORS[node.name].bounds
-                # Where some input holds no integers, neither does the result, or nothing is known of it.
-                known = rule and all(b is not None for b in given)
+                # Other results of floats are floats too, or nothing is known of them.
+                known = rule and (node.name in _PLACES or all(b is not None for b in given))
                 found = rule(node, given, [specs[number] for number in node.inputs]) if known else None
             found = found if isinstance(found, list) else [found] * len(node.outputs)
             for number, spec, pair in zip(node.outputs, node.specs, found, strict=True):
