@@ -105,7 +105,7 @@ class Scale:
     def flat(self, logits: mx.array) -> np.ndarray | mx.array:
         """Logits [rows, T, V] as [rows * T, V], the same memory."""
         logits = logits.reshape(-1, logits.shape[-1])
-        return np.asarray(logits) if self.library is np else logits
+        return np.array(logits, copy=False) if self.library is np else logits
 
     def log_probabilities(self, logits: np.ndarray | mx.array) -> np.ndarray | mx.array:
         """ln softmax over the last dimension. NaN where the largest logit is not finite.

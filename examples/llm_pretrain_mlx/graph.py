@@ -240,7 +240,7 @@ def _slice_update(node: Node, whole: mx.array, part: mx.array) -> mx.array:
 
 def _split(node: Node, whole: mx.array) -> list[mx.array]:
     indices, axis = node.state
-    if not 0 <= axis < whole.ndim or sorted({0, *indices, whole.shape[axis]}) != [0, *indices, whole.shape[axis]]:
+    if not 0 <= axis < whole.ndim or sorted(ends := [0, *indices, whole.shape[axis]]) != ends:
         raise GraphError("does not cut its array into parts")
     return mx.split(whole, indices, axis)
 
@@ -380,6 +380,7 @@ OPERATORS = {
 }
 # Computed as soon as the graph is at them: left to itself, MLX begins with all that it can, and holds it all.
 _PRODUCTS = {"Matmul", "AddMM", "GatherMM", "Convolution", "FFT"}
+_OF_NOTHING = {"Split", "Concatenate"}  # what mx.roll by 0 is made of; sizes of 0 are no business of the others
 _PLACES = {"ArgReduce", "ArgSort", "ArgPartition"}
 _VIEWS = {
     "Broadcast",
@@ -490,13 +491,16 @@ class Graph:
         sizes: dict[int, int] = {}
         for i, node in enumerate(self.nodes):
             given = [bounds[number] for number in node.inputs]
+            taken = [specs[number] for number in node.inputs]
             specs.update(zip(node.outputs, node.specs, strict=True))
             with _faults(f"call {i} ({node.name})"):
-                _check_arguments(node, given, [specs[number] for number in node.inputs])
+                if node.name not in _OF_NOTHING and any(0 in spec.shape for spec in [*taken, *node.specs]):
+                    raise GraphError("is of an array that holds nothing")
+                _check_arguments(node, given, taken)
                 rule = OPERATORS[node.name].bounds
                 # Other results of floats are floats too, or nothing is known of them.
                 known = rule and (node.name in _PLACES or all(b is not None for b in given))
-                found = rule(node, given, [specs[number] for number in node.inputs]) if known else None
+                found = rule(node, given, taken) if known else None
             found = found if isinstance(found, list) else [found] * len(node.outputs)
             for number, spec, pair in zip(node.outputs, node.specs, found, strict=True):
                 bounds[number] = _within(pair, spec.dtype)
@@ -516,7 +520,7 @@ class Graph:
 
 
 def _constant_bounds(array: mx.array) -> Bounds | None:
-    if array.dtype not in INTEGERS:
+    if array.dtype not in INTEGERS or not array.size:
         return None
     return int(array.min().item()), int(array.max().item())
 
@@ -696,8 +700,8 @@ class _Reader:
 
     def shape(self) -> tuple[int, ...]:
         shape = tuple(self.numbers("i", MAX_DIMENSIONS))
-        if any(size < 1 for size in shape):
-            raise GraphError(f"the file has an array of shape {list(shape)}, which holds nothing")
+        if any(size < 0 for size in shape):
+            raise GraphError(f"the file has an array of shape {list(shape)}")
         if math.prod(shape) > MAX_LIVING_BYTES:
             raise GraphMemoryError(f"the file has an array of shape {list(shape)}, too large")
         return shape
