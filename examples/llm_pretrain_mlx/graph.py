@@ -217,6 +217,9 @@ def _window(node: Node, whole: mx.array, part: tuple[int, ...], state: list[list
         raise GraphError("has not a start and a stride for each dimension")
     slices = []
     for start, stride, count, size in zip(starts, strides, part, whole.shape, strict=True):
+        if not count:
+            slices.append(slice(0))
+            continue
         start += size if start < 0 else 0
         last = start + (count - 1) * stride
         if not (stride and 0 <= start < size and 0 <= last < size):
@@ -380,7 +383,11 @@ OPERATORS = {
 }
 # Computed as soon as the graph is at them: left to itself, MLX begins with all that it can, and holds it all.
 _PRODUCTS = {"Matmul", "AddMM", "GatherMM", "Convolution", "FFT"}
-_OF_NOTHING = {"Split", "Concatenate"}  # what mx.roll by 0 is made of; sizes of 0 are no business of the others
+_OF_NOTHING = {
+    "Split",
+    "Slice",
+    "Concatenate",
+}  # what mx.roll by 0 is made of; sizes of 0 are no business of the others
 _PLACES = {"ArgReduce", "ArgSort", "ArgPartition"}
 _VIEWS = {
     "Broadcast",
