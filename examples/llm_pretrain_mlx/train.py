@@ -12,6 +12,7 @@ final block of `key: value` lines. `val_bpb` there is this process's own number;
 from __future__ import annotations
 
 import argparse
+import copy
 import gc
 import math
 import os
@@ -229,28 +230,24 @@ def linear(x: mx.array, weight: mx.array) -> mx.array:
     return x @ weight.astype(x.dtype).T
 
 
-@mx.custom_function
-def squared_relu_mlp_parts(x: mx.array, up: mx.array, down: mx.array) -> tuple[mx.array, mx.array]:
+def squared_relu_mlp(x: mx.array, up: mx.array, down: mx.array) -> tuple[mx.array, mx.array]:
+    """down(relu(up(x)) ** 2) for x [B, T, width], up [hidden, width], down [width, hidden]; and what up gave."""
     risen = x @ up.T
     return mx.square(mx.maximum(risen, 0)) @ down.T, risen
 
 
-@squared_relu_mlp_parts.vjp
+# Of the wide activations only one is kept for the backward pass, where autodiff would keep three: a quarter of all the
+# memory of a step.
+lean_mlp = mx.custom_function(squared_relu_mlp)
+
+
+@lean_mlp.vjp
 def _(primals, cotangents, outputs):
     (x, up, down), upstream, risen = primals, cotangents[0], mx.maximum(outputs[1], 0)
     by_risen = 2 * risen * (upstream @ down)
     rows = (part.reshape(-1, part.shape[-1]) for part in (by_risen, x, upstream, mx.square(risen)))
     by_risen_rows, x_rows, upstream_rows, squares = rows
     return by_risen @ up, by_risen_rows.T @ x_rows, upstream_rows.T @ squares
-
-
-def squared_relu_mlp(x: mx.array, up: mx.array, down: mx.array) -> mx.array:
-    """down(relu(up(x)) ** 2) for x [B, T, width], up [hidden, width], down [width, hidden].
-
-    Of the wide activations only one is kept for the backward pass, where autodiff would keep three: a quarter of all
-    the memory of a step.
-    """
-    return squared_relu_mlp_parts(x, up, down)[0]
 
 
 @mx.custom_function
@@ -280,6 +277,13 @@ class GPT:
         self.settings, self.vocab_size, self.sequence_length, self.dtype = settings, vocab_size, sequence_length, dtype
         self.windows = settings.windows(sequence_length)
         self.heads = settings.width // settings.head_dim
+        self.is_plain = False
+
+    def plain(self) -> GPT:
+        """The same model without gradients of its own: only such a one can be exported."""
+        other = copy.copy(self)
+        other.is_plain = True
+        return other
 
     def has_value_embedding(self, layer: int) -> bool:
         """Every other layer, the last one always."""
@@ -335,9 +339,10 @@ class GPT:
         )
         q, k = (rms_norm(part) for part in turned)
         scale = s.qk_scale**2 / math.sqrt(s.head_dim)
-        attended = attend(q, k, v, window, scale, s.attention_chunk).transpose(0, 2, 1, 3).reshape(x.shape)
-        x = x + linear(attended, weights["out"])
-        return x + squared_relu_mlp(rms_norm(x), weights["up"].astype(x.dtype), weights["down"].astype(x.dtype))
+        attended = attend(q, k, v, window, scale, s.attention_chunk, self.is_plain)
+        x = x + linear(attended.transpose(0, 2, 1, 3).reshape(x.shape), weights["out"])
+        mlp = squared_relu_mlp if self.is_plain else lean_mlp
+        return x + mlp(rms_norm(x), weights["up"].astype(x.dtype), weights["down"].astype(x.dtype))[0]
 
     def trunk(self, parameters: Parameters, tokens: mx.array) -> mx.array:
         """tokens int32 [B, T] -> normed hidden states [B, T, width] in `dtype`."""
@@ -356,8 +361,11 @@ class GPT:
                 weights["values"] = weights.pop("value_embedding")[tokens]
             x = scalar["resid_lambdas"][layer] * x + scalar["x0_lambdas"][layer] * x0
             block = partial(self.block, window=window)
-            # Arguments of a checkpoint are arrays, and what it closes over gets no gradient.
-            x = mx.checkpoint(block)(*weights_first(x, weights)) if s.checkpoint else block(x, weights)
+            if s.checkpoint and not self.is_plain:
+                # Arguments of a checkpoint are arrays, and what it closes over gets no gradient.
+                x = mx.checkpoint(block)(*weights_first(x, weights))
+            else:
+                x = block(x, weights)
             if layer == (s.depth - 1) // 2:  # never the last one: a share of itself would be no change
                 middle = x
         if s.backout:
@@ -449,21 +457,23 @@ def exp2_of_bits(x: mx.array) -> mx.array:
 # Attention
 
 
-def attend(q: mx.array, k: mx.array, v: mx.array, window: int, scale: float, chunk: int) -> mx.array:
+def attend(
+    q: mx.array, k: mx.array, v: mx.array, window: int, scale: float, chunk: int, plain: bool = False
+) -> mx.array:
     """Causal attention of q, k, v [B, H, T, D]: a token sees itself and `window` tokens before it.
 
     By chunks of queries, each with only the keys that one of them sees: in training MLX keeps all scores that it
     computes, and it has no windows of its own.
     """
-    length, parts = q.shape[2], []
+    length, parts, by_mlx = q.shape[2], [], plain or on_gpu()
     for start in range(0, length, chunk):
         end, first = min(start + chunk, length), max(0, start - window)
         keys, values = k[:, :, first:end], v[:, :, first:end]
         mask = None
-        if not on_gpu() or end - 1 - first > window:
+        if not by_mlx or end - 1 - first > window:
             distance = mx.arange(start, end)[:, None] - mx.arange(first, end)[None, :]
             mask = (distance >= 0) & (distance <= window)
-        if on_gpu():
+        if by_mlx:
             how = {"scale": scale, "mask": "causal" if mask is None else mask}  # causal is aligned to the last key
             parts.append(mx.fast.scaled_dot_product_attention(q[:, :, start:end], keys, values, **how))
         else:
@@ -992,7 +1002,7 @@ def train(
 
 def exported(model: GPT, parameters: Parameters) -> Callable[[mx.array], mx.array]:
     """The function that the judge gets: tokens int32 [EXPORT_ROWS, T] -> logits float32, weights inside."""
-    return lambda tokens: model.logits(parameters, tokens)
+    return lambda tokens: model.plain().logits(parameters, tokens)
 
 
 def export(trainer: Trainer, dataset: data.Dataset, path: str, seed: int) -> None:
