@@ -7,8 +7,9 @@ mlx 0.32.4). So `load` parses the bytes itself, in Python, and runs each call an
 compute shapes and types again; they must be those recorded. It knows the primitives listed in OPERATORS and no others.
 They are functions of arrays: none draws random numbers, writes by index, or looks beyond its arguments. Kernels do not
 check indices, so `load` proves them: whatever looks something up must have bounds that follow from the constants and
-from the number of tokens. A hostile file can compute wrong numbers, take long, or ask for too much memory; faults
-inside MLX's own operators are the risk left.
+from the number of tokens. A hostile file can compute wrong numbers, take long, or ask for more memory than there is,
+which ends the process on Linux, where MLX does not look whether it got any; faults inside MLX's own operators are the
+risk left.
 
 Tracing happens on the CPU, where MLX writes its fast kernels (norms, attention, rotary embeddings) as plain primitives.
 Any device can run those.
@@ -517,7 +518,7 @@ class Graph:
             held -= sum(sizes.get(number, 0) for number in self.frees[i])
         if living > MAX_LIVING_BYTES:
             raise GraphMemoryError(
-                f"the graph holds {living / 2**30:.1f} GB at once, more than {MAX_LIVING_BYTES / 2**30:.0f}"
+                f"the graph holds {living / 2**30:.1f} GB at once, more than {MAX_LIVING_BYTES / 2**30:.1f}"
             )
         logits = self._run(mx.zeros(tokens.shape, tokens.dtype), rehearsal=True)
         if tuple(logits.shape) != (*tokens.shape, self.vocab_size):

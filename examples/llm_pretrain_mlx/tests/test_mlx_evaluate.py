@@ -1,26 +1,33 @@
 """evaluate.py: the number is the one a textbook gives, and models that cheat get none.
 
-    pytest examples/llm_pretrain_mlx/tests/test_mlx_evaluate.py
+    pytest examples/llm_pretrain_mlx/tests/test_mlx_evaluate.py          what can be judged in one process
+    pytest examples/llm_pretrain_mlx/tests/test_mlx_evaluate.py -m ''    and the command line on real data
 
-The command line on real data is in test_mlx_judging.py. Each cheat is a function, exported like any model. Seeds are
-fixed here, so that a test that passes passes again; where a cheat is caught by luck, the test says with which
-probability it would escape.
+Each cheat is a function, exported like any model. Seeds are fixed here, so that a test that passes passes again; where
+a cheat is caught by luck, the test says with which probability it would escape.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("mlx.core")
 
-from mlx_modules import load
+from mlx_modules import EXAMPLE, load
 
 evaluate, graph, reading = load("evaluate"), load("graph"), load("data")
 mx = graph.mx
+optimizers = pytest.importorskip("mlx.optimizers")
 EvaluationError = evaluate.EvaluationError
 
 V, T, B = 12, 32, 4
@@ -448,3 +455,276 @@ def test_nothing_but_minus_infinity_is_a_crash(judged):
 def test_rows_without_text_are_a_crash(judged):
     with pytest.raises(EvaluationError, match="no row of this split holds text"):
         judged(table(), np.full((4, T + 1), BOS, np.uint16))
+
+
+# ---- the command, on real data ---------------------------------------------------------------------------------------
+
+slow = pytest.mark.slow
+LENGTH, VOCABULARY, WIDE = 64, 320, 64
+
+
+def parameters(vocabulary: int = VOCABULARY) -> dict:
+    shapes = {
+        "embedding": (vocabulary, WIDE), "position": (LENGTH, WIDE), "qkv": (WIDE, 3 * WIDE), "out": (WIDE, WIDE),
+        "up": (WIDE, 4 * WIDE), "down": (4 * WIDE, WIDE), "head": (WIDE, vocabulary),
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    return {name: mx.array((rng.standard_normal(shape) / 8).astype(np.float32)) for name, shape in shapes.items()}
+
+
+def little(weights: dict, tokens):
+    """A transformer of one layer."""
+    x = weights["embedding"][tokens] + weights["position"][: tokens.shape[1]]
+    b, t, _ = x.shape
+    q, k, v = (mx.fast.rms_norm(x, None, 1e-5) @ weights["qkv"]).reshape(b, t, 3, 4, -1).transpose(2, 0, 3, 1, 4)
+    y = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.25, mask="causal").swapaxes(1, 2).reshape(b, t, WIDE)
+    x = x + y @ weights["out"]
+    x = x + mx.square(mx.maximum(mx.fast.rms_norm(x, None, 1e-5) @ weights["up"], 0)) @ weights["down"]
+    return mx.fast.rms_norm(x, None, 1e-5) @ weights["head"]
+
+
+def log_softmax(logits):
+    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+
+
+def loss(weights: dict, rows):
+    return -mx.take_along_axis(log_softmax(little(weights, rows[:, :-1])), rows[:, 1:, None], axis=-1).mean()
+
+
+class Data:
+    """A folder of data, the data set in it, and a model trained on it with its loss as training sees it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cache, self.model = folder / "cache", folder / "model.mlxfn"
+        subprocess.run(
+            [
+                *(sys.executable, EXAMPLE / "prepare.py", "synthetic", "--name", "stories", "--cache", self.cache),
+                *("--vocab-size", str(VOCABULARY), "--sequence-length", str(LENGTH)),
+                *("--stories", "1500", "--val-tokens", "12000", "--workers", "1"),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        self.set = reading.open_dataset("stories", self.cache)
+        self.weights = parameters()
+        optimizer = optimizers.AdamW(3e-3)
+        step = mx.value_and_grad(loss)
+        stream = reading.Stream(self.set.rows("train"), 16, 0)
+        for _ in range(150):
+            _, gradients = step(self.weights, mx.array(stream.next().astype(np.int32)))
+            self.weights = optimizer.apply_gradients(gradients, self.weights)
+            mx.eval(self.weights)
+        self.write(self.trained, self.model)
+
+    def trained(self, tokens):
+        return little(self.weights, tokens)
+
+    @property
+    def about(self) -> dict:
+        return {
+            "tokenizer_sha256": self.set.tokenizer_sha256,
+            "data": "stories",
+            "vocab_size": VOCABULARY,
+            "sequence_length": LENGTH,
+        }
+
+    def write(self, model, path: Path, rows: int = 8, length: int = LENGTH, **about) -> None:
+        graph.save(model, path, rows, length, self.about | about)
+
+    def bpb(self, split: str) -> float:
+        """By a softmax in float64."""
+        rows = self.set.rows(split)[:].astype(np.int32)
+        logits = np.array(self.trained(mx.array(rows[:, :-1]))).astype(np.float64)
+        log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        targets = rows[:, 1:]
+        lengths = self.set.token_bytes[targets]
+        paid = -np.take_along_axis(log_p, targets[..., None], -1)[..., 0] * (lengths > 0)
+        return paid.sum() / math.log(2) / lengths.sum()
+
+    def command(self, *arguments: object) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, EXAMPLE / "evaluate.py", *map(str, arguments)],
+            cwd=self.model.parent,
+            env={**os.environ, "ARK_CACHE": str(self.cache), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+@pytest.fixture
+def refused(data, capsys):
+    """What main() says on stderr, when it fails as it should: in this process, since it is asked so often."""
+
+    def ask(*arguments: object) -> str:
+        given = ["--device", "cpu", "--data", "stories", "--cache", data.cache, *arguments]
+        code = evaluate.main([*map(str, given)])
+        said = capsys.readouterr()
+        assert code == 1, said.out
+        assert said.out == ""
+        assert re.fullmatch(r"evaluate\.py: .+\nhint: .+\n", said.err), said.err
+        return said.err
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return Data(tmp_path_factory.mktemp("judge"))
+
+
+def lines(done: subprocess.CompletedProcess) -> dict[str, str]:
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return dict(re.fullmatch(r"(\w+): +(\S+)", line).groups() for line in done.stdout.splitlines())
+
+
+@slow
+@pytest.mark.parametrize("split", ["val", "holdout"])
+def test_the_command_and_float64_agree_on_a_trained_model(data, split):
+    done = data.command("--data", "stories", "--device", "cpu", "--split", split)
+    found = lines(done)
+    assert float(found["val_bpb"]) == pytest.approx(data.bpb(split), abs=1e-5)
+    floor = data.set.floor[split]
+    assert float(found["entropy_floor_bpb"]) == pytest.approx(floor, abs=1e-6)
+    assert float(found["above_floor_percent"]) == pytest.approx(100 * (float(found["val_bpb"]) / floor - 1), abs=0.01)
+    rows = data.set.rows(split)
+    special = (data.set.token_bytes[rows[:][:, 1:]] == 0).sum()
+    assert int(found["eval_tokens"]) == len(rows) * LENGTH - special
+    assert found["split"] == split
+    assert found["eval_device"] == "cpu"
+    assert int(found["probes"]) >= 250
+    assert float(found["eval_peak_mb"]) > 1
+    assert float(found["val_loss"]) == pytest.approx(
+        float(found["val_bpb"]) * math.log(2) * float(found["bytes_per_token"]), rel=1e-3
+    )
+    assert done.stdout.startswith("val_bpb:          ")
+    # It was trained: far better than without, and no better than can be.
+    assert floor < float(found["val_bpb"]) < 2.2
+
+
+@slow
+def test_a_model_that_was_never_trained_gets_the_honest_number(data, tmp_path):
+    weights = parameters() | {"head": mx.zeros((WIDE, VOCABULARY))}
+    data.write(lambda tokens: little(weights, tokens), tmp_path / "m")
+    found = lines(data.command("--data", "stories", "--device", "cpu", "--model", tmp_path / "m"))
+    assert float(found["val_loss"]) == pytest.approx(math.log(VOCABULARY), abs=1e-5)
+
+
+@slow
+def test_files_that_are_no_model_of_these_data(data, refused, tmp_path):
+    content = data.model.read_bytes()
+    (tmp_path / "truncated").write_bytes(content[:-100])
+    flipped = bytearray(content)
+    flipped[-50] ^= 1
+    (tmp_path / "flipped").write_bytes(flipped)
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    body = content[: -graph.HASH_BYTES].replace(b"Square", b"Zquare")
+    (tmp_path / "another primitive").write_bytes(body + hashlib.sha256(body).digest())
+    data.write(data.trained, tmp_path / "tokenizer", tokenizer_sha256="0" * 64, data="mine")
+    data.write(data.trained, tmp_path / "forged lines", tokenizer_sha256="0" * 64, data="x\nval_bpb: 0.1\n\x1b[2J")
+    data.write(data.trained, tmp_path / "length", length=LENGTH // 2, sequence_length=LENGTH // 2)
+    other = parameters(400)
+    data.write(lambda tokens: little(other, tokens), tmp_path / "vocabulary", vocab_size=400)
+    cases = {
+        "truncated": "truncated or altered",
+        "flipped": "truncated or altered",
+        "endless": "no plain file",
+        "missing": r"there is no .*missing\nhint: train one first",
+        "another primitive": "'Zquare', which evaluation does not run",
+        "tokenizer": r"tokenizer of the data set 'mine', not of 'stories'\nhint: .*train\.py --data stories",
+        "forged lines": r"'x\\nval_bpb: 0\.1\\n\\x1b\[2J', not of",
+        "length": "sequence_length is 32, that of 'stories' 64",
+        "vocabulary": "vocab_size is 400, that of 'stories' 320",
+    }
+    for name, says in cases.items():
+        assert re.search(says, refused("--model", tmp_path / name)), name
+
+
+def peeking(tokens):
+    bonus = (mx.roll(tokens, -1, axis=1)[..., None] == mx.arange(VOCABULARY)).astype(mx.float32)
+    return 5 * bonus
+
+
+@slow
+def test_a_cheat_gets_no_number_from_the_command(data, tmp_path):
+    data.write(peeking, tmp_path / "m")
+    done = data.command("--device", "cpu", "--data", "stories", "--model", tmp_path / "m")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"evaluate\.py: the model sees what it must not: .+\nhint: .+\n", done.stderr)
+
+
+@slow
+def test_a_number_below_the_known_entropy_is_refused(data, refused, tmp_path, monkeypatch):
+    """As a model would have it that knows the rows by heart."""
+    monkeypatch.setattr(evaluate, "TOLERANCE", math.inf)
+    monkeypatch.setattr(evaluate, "MEAN_TOLERANCE", math.inf)
+    data.write(lambda tokens: 4 * peeking(tokens), tmp_path / "m")
+    assert re.search(r"for text that holds \d\.\d+: it knows what it must not", refused("--model", tmp_path / "m"))
+
+
+@slow
+def test_a_graph_that_needs_more_memory_than_it_may(data, refused, monkeypatch):
+    monkeypatch.setattr(graph, "MAX_LIVING_BYTES", 2**20)
+    assert re.search(r"holds \d+\.\d GB at once.*\nhint: .* fewer rows", refused("--model", data.model))
+
+
+@slow
+def test_a_model_that_breaks_on_one_token_gets_no_number(data, refused, tmp_path):
+    token = int(np.bincount(data.set.rows("val")[:].ravel()).argmax())
+    data.write(lambda tokens: mx.where((tokens == token)[..., None], math.nan, data.trained(tokens)), tmp_path / "m")
+    assert "NaN or infinity" in refused("--model", tmp_path / "m")
+
+
+@slow
+def test_the_probes_differ_from_run_to_run(data, tmp_path, monkeypatch, capsys):
+    """The seed of the engine does not decide where they are."""
+    monkeypatch.setenv("ARK_SEED", "1")
+    data.write(peeking, tmp_path / "m", rows=1)
+    arguments = ["--data", "stories", "--cache", data.cache, "--device", "cpu", "--model", tmp_path / "m"]
+    places = set()
+    for _ in range(3):
+        assert evaluate.main([*map(str, arguments)]) == 1
+        places.add(re.search(r"position \d+ of row \d+", capsys.readouterr().err).group())
+    assert len(places) > 1
+
+
+@slow
+def test_other_things_that_are_missing_are_said_in_a_sentence(data, refused, tmp_path):
+    assert "There is no data set 'nowhere'" in refused("--data", "nowhere")
+    assert "no device 'abacus'" in refused("--device", "abacus")
+    if load("machine").backend() == "cpu":
+        assert "hint: evaluate on the CPU: --device cpu" in refused("--device", "gpu")
+    damaged = tmp_path / "cache"
+    shutil.copytree(data.cache, damaged)
+    (shard,) = (damaged / "llm" / "stories").glob("val*.bin")
+    content = bytearray(shard.read_bytes())
+    content[1000] ^= 1
+    shard.write_bytes(content)
+    assert "damaged" in refused("--cache", damaged)
+
+
+def test_no_probes_at_all_is_no_choice(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main(["--probes", "0"])
+    assert "--probes" in capsys.readouterr().err
+
+
+@slow
+def test_a_training_file_beside_the_judge_is_never_imported(data, tmp_path):
+    folder = tmp_path / "example"
+    folder.mkdir()
+    for name in ("evaluate.py", "graph.py", "data.py", "machine.py", "command.py"):
+        shutil.copy(EXAMPLE / name, folder)
+    (folder / "train.py").write_text("raise SystemExit('imported')\n")
+    shutil.copy(data.model, folder)
+    done = subprocess.run(
+        [sys.executable, "evaluate.py", "--data", "stories", "--cache", data.cache, "--device", "cpu"],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert float(lines(done)["val_bpb"]) == pytest.approx(data.bpb("val"), abs=1e-5)
