@@ -173,10 +173,22 @@ def test_attention_scores_depend_on_distance_alone():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "attend", spy)
         weights = {n.removeprefix("blocks.0."): p for n, p in parameters.items() if n.startswith("blocks.0.")}
-        mx.eval(model.block(same, weights, 12, None))
+        weights.pop("value_embedding")
+        mx.eval(model.block(same, weights, 12))
     (scores,) = seen
     assert scores[3, 1] == pytest.approx(scores[8, 6], abs=1e-5)
     assert abs(scores[3, 1] - scores[3, 2]) > 1e-3 and abs(scores[3, 1] - scores[1, 3]) > 1e-3
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_the_plain_model_is_the_same_and_can_be_exported(checkpoint):
+    s = settings(checkpoint=checkpoint)
+    model, parameters = model_of(s)
+    tokens = rows_of()[:, :-1]
+    found, expected = (np.array(m.logits(parameters, tokens)) for m in (model.plain(), model))
+    np.testing.assert_allclose(found, expected, atol=LOGITS_ATOL)
+    train.graph.check(train.exported(model, parameters), 2, 12, 50)
+    assert not model.is_plain
 
 
 # ---- checkpoints and types
@@ -204,11 +216,11 @@ def peak_of_a_pass(s, length, rows):
 
 
 def test_checkpoints_take_less_memory():
-    """Measured: 61 MB and 39 MB."""
+    """Measured: 39 MB and 21 MB."""
     s = settings(depth=6, width=64, head_dim=32, window_pattern="L", attention_chunk=64, loss_chunk=256)
     rows = rows_of(64, (8, 129))
     full, less = (peak_of_a_pass(replace(s, checkpoint=on), 128, rows) for on in (False, True))
-    assert less < 0.8 * full
+    assert less < 0.7 * full
 
 
 def test_chunks_of_queries_with_short_windows_take_less_memory():
@@ -236,6 +248,12 @@ def test_bfloat16_computes_nearly_the_same_and_keeps_weights_and_gradients_in_fl
 # ---- attention
 
 
+@pytest.fixture(params=["made here", "by mx.fast"])
+def branch(request, monkeypatch):
+    """Both ways to attend, whatever device there is."""
+    monkeypatch.setattr(train, "on_gpu", lambda: request.param == "by mx.fast")
+
+
 def np_attention(q, k, v, window, scale, slope):
     """(out, gradients of (out * slope).sum() by q, k, v) in float64, [B, H, T, D], one query after the other."""
     out, by_q, by_k, by_v = (np.zeros_like(x) for x in (q, q, k, v))
@@ -260,7 +278,7 @@ def qkv(length, count=3):
 
 @pytest.mark.parametrize("chunk", [1, 6, 7, 20, 100])
 @pytest.mark.parametrize("window", [0, 1, 7, 18, 19, 20])
-def test_attention_by_chunks_is_masked_softmax(window, chunk):
+def test_attention_by_chunks_is_masked_softmax(branch, window, chunk):
     *parts, slope = qkv(20, 4)
     out, *expected = np_attention(*parts, window, 0.3, slope)
     arrays = [mx.array(part.astype(np.float32)) for part in parts]
@@ -276,7 +294,7 @@ def test_attention_by_chunks_is_masked_softmax(window, chunk):
 
 @pytest.mark.parametrize("chunk", [5, 8, 32])
 @pytest.mark.parametrize("window", [0, 3, 9, 23])
-def test_a_key_reaches_its_window_and_no_further(window, chunk):
+def test_a_key_reaches_its_window_and_no_further(branch, window, chunk):
     """Another key and value at one position change the outputs from there to `window` after it, and no other bit."""
     q, k, v = (mx.array(part.astype(np.float32)) for part in qkv(24))
     before = np.array(train.attend(q, k, v, window, 0.3, chunk))
@@ -287,12 +305,30 @@ def test_a_key_reaches_its_window_and_no_further(window, chunk):
         assert changed.tolist() == list(range(at, min(at + window, 23) + 1))
 
 
-def test_attention_in_bfloat16_is_near():
+def test_attention_in_bfloat16_is_near(branch):
     parts = qkv(20)
     out, *_ = np_attention(*parts, 7, 0.3, parts[0])
     rough = train.attend(*(mx.array(part).astype(mx.bfloat16) for part in parts), 7, 0.3, 6)
     assert rough.dtype == mx.bfloat16
     np.testing.assert_allclose(np.array(rough.astype(mx.float32)), out, atol=0.05)
+
+
+def test_scores_that_are_far_apart_leave_no_trace_and_stay_finite(branch):
+    """Scores of plus and minus thousands: only the best key counts, and gradients of a settled choice vanish."""
+    q = mx.full((1, 1, 4, 2), 100.0)
+    k = mx.array([[-100.0, 0.0], [100.0, 0.0], [-100.0, 0.0], [50.0, 0.0]])[None, None]
+    v = mx.arange(8, dtype=mx.float32).reshape(1, 1, 4, 2)
+    out, by = mx.value_and_grad(lambda *qkv: train.attend(*qkv, 4, 1.0, 4)[..., 0].sum(), argnums=(0, 1, 2))(q, k, v)
+    assert out.item() == 0 + 2 + 2 + 2
+    np.testing.assert_allclose(np.array(by[2])[0, 0, :, 0], [1, 3, 0, 0], atol=1e-20)
+    assert max(np.abs(np.array(part)).max() for part in by[:2]) < 1e-20
+
+
+def test_what_is_no_number_does_not_get_lost(branch):
+    q, k, v = (mx.array(part.astype(np.float32)) for part in qkv(12))
+    broken = mx.where((mx.arange(12) == 5)[:, None], math.nan, q)
+    out = np.array(train.attend(broken, k, v, 3, 0.3, 12))
+    assert np.flatnonzero(np.isnan(out).any((0, 1, 3))).tolist() == [5]
 
 
 # ---- sizes and weights at the start
