@@ -924,8 +924,7 @@ class Trainer:
             losses, sizes = self.nats(part), token_bytes[part[:, 1:]]
             return float(losses[sizes > 0].sum(dtype=np.float64)), int(sizes.sum())
 
-        starts = range(0, len(rows), self.micro_rows)
-        found = self.surviving(lambda: self.workers.map(judged, starts))
+        found = self.surviving(lambda: self.workers.map(judged, range(0, len(rows), self.micro_rows)))
         if interrupt.signal:
             return None
         return data.bits_per_byte(sum(nats for nats, _ in found), sum(n_bytes for _, n_bytes in found))
