@@ -371,13 +371,11 @@ OPERATORS = {
         "i", lambda node, *x: mx.concatenate(x, axis=node.state[0]), None, lambda node, given, specs: _union(given)
     ),
     "Pad": Operator("nnn", _pad, 2, lambda node, given, specs: _union(given)),
-    # types, new arrays, the array itself
+    # types, new arrays, order
     "AsType": Operator("t", lambda node, x: x.astype(node.state[0]), 1, _same),
     "View": Operator("t", lambda node, x: x.view(node.state[0]), 1),
     "Arange": Operator("ddd", _arange, 0, _arange_bounds),
     "Full": _plain(lambda x: x, 1, _same),  # of a broadcast value
-    "Copy": _plain(lambda x: x, 1, _same),
-    "StopGradient": _plain(lambda x: x, 1, _same),
     "Depends": Operator(
         "", lambda node, *x: list(x[: len(node.outputs)]), None, lambda node, given, specs: given[: len(node.outputs)]
     ),
@@ -398,8 +396,6 @@ _VIEWS = {
     "Slice",
     "Split",
     "Full",
-    "Copy",
-    "StopGradient",
     "Depends",
 }
 
@@ -649,13 +645,16 @@ def load(path: str | os.PathLike) -> Graph:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise GraphError(f"cannot open {name}: {getattr(error, 'strerror', None) or error}") from None
-    with open(handle, "rb") as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise GraphError(f"{name} is no plain file")
         if status.st_size > MAX_FILE_BYTES:
             raise GraphError(f"{name} has {status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}")
-        content = file.read()
+        with open(handle, "rb", closefd=False) as file:
+            content = file.read()
+    finally:
+        os.close(handle)
     if hashlib.sha256(content[:-HASH_BYTES]).digest() != content[-HASH_BYTES:]:
         raise GraphError(f"{name} does not end with its hash: it was truncated or altered, or is no such file")
     graph = _parse(memoryview(content)[:-HASH_BYTES])
@@ -758,7 +757,7 @@ def _parse(content: bytes | memoryview) -> Graph:
     outputs = reader.numbers("Q")
     if functions != 1 or shapeless or names or not len(inputs) == len(specs) == 1 or len(outputs) != 1:
         raise GraphError("the file is not of one function of tokens that returns logits and nothing else")
-    if specs[0].dtype != mx.int32 or len(specs[0].shape) != 2:
+    if specs[0].dtype != mx.int32 or len(specs[0].shape) != 2 or 0 in specs[0].shape:
         raise GraphError(f"the function takes {specs[0]}, not tokens int32 [rows, length]")
     rows, length = specs[0].shape
     _check_about(about, length)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("mlx.core")
+pytest.importorskip("mlx")  # not mlx.core, which must come after the BLAS that `machine` loads
 
 from mlx_modules import EXAMPLE, load
 
@@ -476,7 +476,8 @@ def little(weights: dict, tokens):
     """A transformer of one layer."""
     x = weights["embedding"][tokens] + weights["position"][: tokens.shape[1]]
     b, t, _ = x.shape
-    q, k, v = (mx.fast.rms_norm(x, None, 1e-5) @ weights["qkv"]).reshape(b, t, 3, 4, -1).transpose(2, 0, 3, 1, 4)
+    parts = mx.split(mx.fast.rms_norm(x, None, 1e-5) @ weights["qkv"], 3, axis=-1)
+    q, k, v = (part.reshape(b, t, 4, -1).swapaxes(1, 2) for part in parts)
     y = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.25, mask="causal").swapaxes(1, 2).reshape(b, t, WIDE)
     x = x + y @ weights["out"]
     x = x + mx.square(mx.maximum(mx.fast.rms_norm(x, None, 1e-5) @ weights["up"], 0)) @ weights["down"]

@@ -1,0 +1,744 @@
+"""graph.py: what goes in comes out, and a file from a stranger is data or an error.
+
+pytest examples/llm_pretrain_mlx/tests/test_mlx_graph.py
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("mlx")  # not mlx.core, which must come after the BLAS that `machine` loads
+
+from mlx_modules import load
+
+graph = load("graph")
+GraphError = graph.GraphError
+mx = graph.mx
+nn = pytest.importorskip("mlx.nn")
+
+B, T, V, D = 3, 16, 32, 24
+ABOUT = {"tokenizer_sha256": "0" * 64, "data": "stories", "vocab_size": V, "sequence_length": T}
+
+
+def normal(*shape: int, seed: int = 0) -> mx.array:
+    return mx.array(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+TOKENS = np.random.default_rng(1).integers(0, V, (B, T)).astype(np.int32)
+EMBEDDING, HEAD = normal(V, D), normal(D, V, seed=1) / D**0.5
+SQUARE, EXPERTS, WEIGHT = normal(D, D, seed=2) / D**0.5, normal(4, D, D, seed=3) / D**0.5, normal(D, seed=4)
+KERNEL = normal(D, 4, 1, seed=5)
+HALF = normal(D, D, seed=6).astype(mx.bfloat16)
+
+
+def body(between):
+    """Embedding, something in between, head."""
+    return lambda tokens: between(EMBEDDING[tokens], tokens) @ HEAD
+
+
+def heads(x):
+    return x.reshape(B, T, 4, -1).swapaxes(1, 2)
+
+
+def attention(x, mask="causal"):
+    q, k, v = (heads(x @ (SQUARE * factor)) for factor in (1, 2, 3))
+    q = mx.fast.rope(q, 6, traditional=False, base=1e4, scale=1.0, offset=0)
+    y = mx.fast.scaled_dot_product_attention(q, k[:, :2], v[:, :2], scale=0.4, mask=mask)
+    return x + y.swapaxes(1, 2).reshape(B, T, D)
+
+
+def windows(x, tokens):
+    at = mx.arange(T)
+    return attention(x, (at[:, None] >= at) & (at[:, None] - at <= 4))
+
+
+def shifted(x, tokens):
+    moved = mx.zeros_like(x)
+    moved[:, 1:] = x[:, :-1]
+    return moved + x
+
+
+def update(x, tokens):
+    """Writing to a slice must not change what was there for others."""
+    y = x * 2
+    z = y + 0
+    z[:, 1:-1:2] = mx.zeros((B, (T - 1) // 2, D))
+    return y + z
+
+
+def mixture(x, tokens):
+    weight = mx.softmax(x[..., :4], axis=-1)
+    chosen = mx.argpartition(-weight, 1, axis=-1)[..., :2]
+    outputs = mx.einsum("btd,edf->btef", x, EXPERTS)
+    picked = mx.take_along_axis(outputs, chosen[..., None], axis=2)
+    return x + (mx.take_along_axis(weight, chosen, axis=-1)[..., None] * picked).sum(2)
+
+
+def experts(x, tokens):
+    chosen = mx.argmax(x[..., :4], axis=-1)
+    return mx.gather_mm(x[..., None, :], EXPERTS, rhs_indices=chosen)[..., 0, :]
+
+
+def bigrams(x, tokens):
+    before = mx.pad(tokens, [(0, 0), (1, 0)])[:, :-1]
+    return x + BIGRAMS[((36313 * tokens) ^ (27191 * before)) % 97] * mx.where(tokens > 3, 1.0, 0.5)[..., None]
+
+
+BIGRAMS = normal(97, D, seed=7)
+
+
+def bits(x, tokens):
+    """exp by the exponent bits, as train.py computes it on the CPU."""
+    z = mx.clip(x, -80, 80) * 1.442695
+    whole = mx.round(z)
+    scale = mx.view(mx.left_shift(whole.astype(mx.int32) + 127, 23), mx.float32)
+    low = mx.right_shift(mx.view(x, mx.int32), 8) & 255
+    return (z - whole) * scale + low.astype(mx.float32)
+
+
+def scans(x, tokens):
+    x = mx.cumsum(x, axis=1) / mx.arange(1, T + 1)[:, None] + mx.cummax(x, axis=1) + mx.cummin(x, axis=2, reverse=True)
+    return x + mx.cumprod(1 + x / 100, axis=1, inclusive=False) + mx.cumsum(x[..., ::-1], axis=-1)
+
+
+def ordering(x, tokens):
+    x = (
+        x
+        + mx.sort(x, axis=-1)
+        + mx.argsort(x, axis=1)
+        + mx.partition(x, 3, axis=1)
+        + mx.topk(x, 3, axis=-1).sum(-1, True)
+    )
+    return x + mx.argmin(x, axis=1, keepdims=True) + mx.argmax(x, axis=-1)[..., None]
+
+
+def shapes(x, tokens):
+    a, b, c = mx.split(x, [5, 9], axis=-1)
+    x = mx.concatenate([c, a, b], axis=-1)
+    x = mx.unflatten(x.flatten(1, 2), -1, (D, T)).transpose(0, 2, 1)
+    x = x[:, ::-1] + mx.roll(x, 3, axis=1) + mx.tile(x[:, :4], (1, 4, 1)) + mx.repeat(x[..., ::2], 2, axis=-1)
+    x = (
+        mx.stack([x, x + 1], axis=2)[:, :, 1]
+        + mx.broadcast_to(x[:, 3:4], x.shape)
+        + x[:, -2:-1]
+        + x[:, 12:3:-4].sum(1, True)
+    )
+    return (
+        mx.pad(x[:, 2:-1], [(0, 0), (1, 2), (0, 0)], constant_values=0.5)
+        + mx.tril(mx.ones((T, D)))
+        + mx.linspace(0, 1, D)
+    )
+
+
+def indexing(x, tokens):
+    x = x + x[:, 5:6] + x[2] + mx.take(x, mx.array([1, 0, 2]), axis=0) + mx.diagonal(x, axis1=1, axis2=2)[:, :1, None]
+    at = mx.arange(D)[::-1]
+    return (
+        mx.take(x, at, axis=2)
+        + EMBEDDING[tokens, tokens % D][..., None]
+        + mx.take_along_axis(x, tokens[..., None] % D, axis=-1)
+    )
+
+
+def reductions(x, tokens):
+    parts = [f(x, axis=-1, keepdims=True) for f in (mx.sum, mx.mean, mx.max, mx.min, mx.var, mx.std, mx.logsumexp)]
+    x = sum(parts, x) + mx.prod(1 + x / 100, axis=(0, 2), keepdims=True) + mx.logsumexp(x, axis=1, keepdims=True)
+    return x + mx.any(x > 1, axis=-1, keepdims=True) + mx.all(x > -1, axis=1, keepdims=True) + mx.softmax(x, axis=1)
+
+
+def elementwise(x, tokens):
+    small = mx.sigmoid(x)
+    for f in (mx.arccos, mx.arcsin, mx.arctanh, mx.erfinv, mx.log, mx.log2, mx.log10, mx.log1p, mx.sqrt, mx.rsqrt):
+        x = x + f(small * 0.9 + 0.05)
+    for f in (mx.arctan, mx.arcsinh, mx.sin, mx.cos, mx.tan, mx.sinh, mx.cosh, mx.tanh, mx.erf, mx.exp, mx.expm1):
+        x = x + f(small)
+    for f in (mx.abs, mx.ceil, mx.floor, mx.round, mx.sign, mx.square, mx.negative, mx.reciprocal, mx.nan_to_num):
+        x = x + f(small)
+    x = (
+        x
+        + mx.arccosh(1 + small)
+        + mx.arctan2(x, small)
+        + mx.logaddexp(x, small)
+        + mx.power(small, 1.5)
+        + x**2 / (1 + x**2)
+    )
+    q, r = mx.divmod(x, small)
+    x = x / (1 + mx.abs(x)) + mx.minimum(q, 3) + r + mx.floor_divide(x, 0.7) + mx.remainder(x, 0.7)
+    return mx.where(
+        mx.logical_and(x > 0, mx.logical_not(x >= 1)) | (x <= -1) & (x != 0) | (x < -5), x, mx.stop_gradient(x) * 2
+    )
+
+
+def integers(x, tokens):
+    t = tokens * 3 - 7
+    parts = [t // 5, t % 5, mx.abs(t), mx.maximum(t, 3), mx.minimum(t, 9), t & 6, t | 1, t ^ 5, t << 2, t >> 1, t**2]
+    parts += [t.astype(d) for d in (mx.int8, mx.uint8, mx.int16, mx.uint16, mx.uint32, mx.int64, mx.uint64, mx.bool_)]
+    return x + sum(part.astype(mx.float32) for part in parts)[..., None]
+
+
+def activations(x, tokens):
+    for f in (nn.gelu, nn.gelu_approx, nn.silu, nn.softplus, nn.mish, nn.leaky_relu, nn.elu, nn.relu6, nn.log_softmax):
+        x = f(x) + x / 2
+    return mx.concatenate([nn.glu(x), x[..., :12]], axis=-1)
+
+
+def norms(x, tokens):
+    x = mx.fast.rms_norm(x, WEIGHT, 1e-5) + mx.fast.rms_norm(x, None, 1e-5)
+    return mx.fast.layer_norm(x, WEIGHT, None, 1e-5) + x / mx.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def half(x, tokens):
+    y = (x.astype(mx.bfloat16) @ HALF).astype(mx.float16)
+    return mx.softmax(y, axis=-1, precise=True).astype(mx.float32) + x
+
+
+def convolution(x, tokens):
+    return nn.silu(mx.conv1d(mx.pad(x, [(0, 0), (3, 0), (0, 0)]), KERNEL, groups=D))
+
+
+def convolutions(x, tokens):
+    wide = mx.conv1d(x, EXPERTS.swapaxes(0, 1), padding=3, dilation=2)
+    square = mx.conv2d(x[..., None], WEIGHT.reshape(4, 2, 3, 1), padding=(1, 2)).sum(-1)
+    return mx.conv_transpose1d(wide, EXPERTS.swapaxes(0, 1), padding=1)[:, :T] + square[:, :T, :D]
+
+
+def fourier(x, tokens):
+    spectrum = mx.fft.rfft(x, 2 * T, axis=1) * mx.fft.rfft(SQUARE[:T], 2 * T, axis=0)
+    return mx.fft.irfft(spectrum, 2 * T, axis=1)[:, :T]
+
+
+def transforms(x, tokens):
+    z = mx.fft.ifft(mx.fft.fft(x, axis=1) * 2, axis=1)
+    odd = mx.fft.irfft(mx.fft.rfft(x, 2 * T - 1, axis=1), 2 * T - 1, axis=1)[:, :T]
+    both = mx.fft.irfft2(mx.fft.rfft2(x, axes=(1, 2)), axes=(1, 2))
+    return mx.real(z) + mx.imag(mx.conjugate(z)) + odd + both + mx.hadamard_transform(x[..., :8]).sum(-1, True)
+
+
+def linear(x, tokens):
+    return mx.addmm(WEIGHT, x, SQUARE.T, alpha=0.5, beta=2.0) + (x @ WEIGHT)[..., None] + mx.outer(WEIGHT, WEIGHT)[0]
+
+
+def ordered(x, tokens):
+    y = x * 2
+    return mx.depends(x, y) + sum(mx.depends([x, y], [x + 1]))
+
+
+BETWEEN = [
+    lambda x, tokens: attention(x), windows, shifted, update, mixture, experts, bigrams, bits, scans, ordering, shapes,
+    indexing, reductions, elementwise, integers, activations, norms, half, convolution, convolutions, fourier,
+    transforms, linear, ordered,
+]  # fmt: skip
+mx.eval(EMBEDDING, HEAD, SQUARE, EXPERTS, WEIGHT, KERNEL, HALF, BIGRAMS)
+
+
+@pytest.mark.parametrize("between", BETWEEN, ids=lambda between: between.__name__.replace("<lambda>", "attention"))
+def test_a_model_comes_back_as_it_was(between, tmp_path):
+    model = body(between)
+    graph.save(model, tmp_path / "model.mlxfn", B, T, ABOUT | {"seed": 3})
+    loaded = graph.load(tmp_path / "model.mlxfn")
+    assert (loaded.rows, loaded.length, loaded.vocab_size) == (B, T, V)
+    assert loaded.about == ABOUT | {"seed": 3}
+    expected = np.array(model(mx.array(TOKENS)))
+    for _ in range(2):
+        np.testing.assert_array_equal(np.array(loaded(TOKENS)), expected)
+    assert os.listdir(tmp_path) == ["model.mlxfn"]
+
+
+def test_every_operator_of_the_table_was_in_one_of_them(tmp_path):
+    names = set()
+    for between in [*BETWEEN, lambda x, tokens: x + mx.array_equal(x, x + 1, equal_nan=True)]:
+        graph.save(body(between), tmp_path / "m", B, T, ABOUT)
+        names |= {node.name for node in graph.load(tmp_path / "m").nodes}
+    assert graph.OPERATORS.keys() - names == set()
+
+
+def test_mlx_itself_reads_the_file_as_the_same_function(tmp_path):
+    graph.save(body(windows), tmp_path / "model.mlxfn", B, T, ABOUT)
+    imported = mx.import_function(str(tmp_path / "model.mlxfn"))
+    (logits,) = imported(mx.array(TOKENS))
+    np.testing.assert_array_equal(np.array(graph.load(tmp_path / "model.mlxfn")(TOKENS)), np.array(logits))
+
+
+def test_a_compiled_function_is_traced_as_what_it_computes(tmp_path):
+    inner = lambda x: mx.exp(-mx.square(x)) * 2  # noqa: E731
+    graph.save(body(lambda x, tokens: mx.compile(inner)(x)), tmp_path / "m", B, T, ABOUT)
+    expected = body(lambda x, tokens: inner(x))(mx.array(TOKENS))
+    np.testing.assert_allclose(np.array(graph.load(tmp_path / "m")(TOKENS)), np.array(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [str(dtype).removeprefix("mlx.core.") for dtype in graph.DTYPES.values()])
+def test_constants_of_every_type_come_back(dtype, tmp_path):
+    constant = mx.array(np.arange(D) % 2).astype(getattr(mx, "bool_" if dtype == "bool" else dtype))
+    mx.eval(constant)
+    model = body(lambda x, tokens: x + mx.real(constant).astype(mx.float32))
+    graph.save(model, tmp_path / "m", B, T, ABOUT)
+    np.testing.assert_array_equal(np.array(graph.load(tmp_path / "m")(TOKENS)), np.array(model(mx.array(TOKENS))))
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_logits_of_half_precision_come_back_in_single(half, tmp_path):
+    graph.save(lambda tokens: (EMBEDDING @ HEAD).astype(getattr(mx, half))[tokens], tmp_path / "m", B, T, ABOUT)
+    assert graph.load(tmp_path / "m")(TOKENS).dtype == mx.float32
+
+
+def test_results_are_let_go_after_their_last_use(tmp_path):
+    def deep(x, tokens):
+        for _ in range(40):
+            x = x @ SQUARE + 1
+        return x
+
+    graph.save(body(deep), tmp_path / "m", B, T, ABOUT)
+    loaded = graph.load(tmp_path / "m")
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    loaded(TOKENS)
+    # Of 40 products no more than a few at once, beside the logits.
+    assert mx.get_peak_memory() - before < 8 * B * T * D * 4 + 3 * B * T * V * 4
+
+
+# ---- what cannot be exported -----------------------------------------------------------------------------------------
+
+
+def draws(x, tokens):
+    return x + mx.random.normal((D,))
+
+
+def writes_by_index(x, tokens):
+    return x.at[mx.array([0]), tokens[0, :1] % T].add(1.0)
+
+
+def branches(x, tokens):
+    return x * 2 if x.sum() > 0 else x
+
+
+REFUSED = {
+    "random numbers": (body(draws), r"RandomBits.*evaluate the parameters"),
+    "scatter": (body(writes_by_index), "Scatter.*instead of writing by index"),
+    "a branch": (body(branches), "mx.export_function cannot trace the model: .*eval"),
+    "contiguous": (body(lambda x, tokens: mx.contiguous(x.swapaxes(0, 1)).swapaxes(0, 1)), "leave mx.contiguous out"),
+    "checkpoint": (body(lambda x, tokens: mx.checkpoint(mx.exp)(x)), "leave mx.checkpoint"),
+    "quantised": (
+        body(lambda x, tokens: x + mx.dequantize(*mx.quantize(mx.ones((64, 64))))[0, :D]), "graph.py lists the allowed"
+    ),
+    "two results": (lambda tokens: (body(attention)(tokens), tokens), "mx.export_function|one function of tokens"),
+    "integers": (lambda tokens: body(lambda x, tokens: x)(tokens).astype(mx.int32), "int32 .*not floating point"),
+    "flat": (lambda tokens: body(lambda x, tokens: x)(tokens).flatten(0, 1), r"logits are float32 \[48, 32\], not"),
+    "float64": (body(lambda x, tokens: x.astype(mx.float64).astype(mx.float32)), "a type .* cannot hold"),
+    "wild index": (body(lambda x, tokens: x + EMBEDDING[tokens * 2]), "one of 32 by a number from 0 to 62"),
+    "negative index": (body(lambda x, tokens: x + EMBEDDING[tokens - 1]), "by a number from -1 to 30"),
+    "index from floats": (body(lambda x, tokens: x + EMBEDDING[x[..., 0].astype(mx.int32)]), "remainder by 32"),
+    "division by tokens": (body(lambda x, tokens: x + (9 // tokens)[..., None]), "divides integers"),
+    "power of tokens": (body(lambda x, tokens: x + (2 ** (tokens - 5))[..., None]), "a power that may be negative"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_evaluation_would_refuse_is_named_before_training(name, tmp_path):
+    model, says = REFUSED[name]
+    with pytest.raises(GraphError, match=says) as error:
+        graph.check(model, B, T, V)
+    assert "\n" not in str(error.value)
+    with pytest.raises(GraphError, match=says):
+        graph.save(model, tmp_path / "m", B, T, ABOUT)
+    assert os.listdir(tmp_path) == []
+
+
+PROVEN = {
+    "remainder": lambda t: (t * 31 - 7) % V,
+    "clip": lambda t: mx.clip(t - 5, 0, V - 1),
+    "quotient": lambda t: t // 2 + 3,
+    "choice": lambda t: mx.where(t > 3, t, 31 - t),
+    "bits": lambda t: ((t * 77) >> 3) & 31,
+    "shift": lambda t: (t << 2) >> 2,
+    "another type": lambda t: t.astype(mx.uint8).astype(mx.int64),
+    "truth": lambda t: (t > 3).astype(mx.int32),
+    "place": lambda t: mx.argmax(EMBEDDING[t], axis=-1),
+    "count": lambda t: mx.cumsum((t > 3).astype(mx.int32), axis=1),
+    "largest": lambda t: mx.broadcast_to(t.max(axis=1, keepdims=True), t.shape),
+    "padded": lambda t: mx.pad(t, [(0, 0), (1, 0)], constant_values=V - 1)[:, :-1],
+    "range": lambda t: mx.broadcast_to(mx.arange(2, 2 + T, dtype=mx.int32) - 2, t.shape),
+}
+
+
+@pytest.mark.parametrize("name", PROVEN)
+def test_indices_that_cannot_lie_outside_are_let_through(name, tmp_path):
+    model = body(lambda x, tokens: x + EMBEDDING[PROVEN[name](tokens)])
+    graph.save(model, tmp_path / "m", B, T, ABOUT)
+    np.testing.assert_array_equal(np.array(graph.load(tmp_path / "m")(TOKENS)), np.array(model(mx.array(TOKENS))))
+
+
+BELIEVED = [
+    lambda t: t + 5, lambda t: t - 40, lambda t: t * -3, lambda t: t * t, lambda t: t // 3, lambda t: (t - 16) // 5,
+    lambda t: (t - 16) % 7, lambda t: t % 64, lambda t: t & 12, lambda t: (t - 9) & 12, lambda t: t | 40,
+    lambda t: t ^ 13, lambda t: t << 3, lambda t: t >> 1, lambda t: (t - 9) >> 1, lambda t: mx.maximum(t, 7),
+    lambda t: mx.minimum(t, 7),
+    lambda t: t.sum(axis=0), lambda t: (t - 9).sum(axis=1), lambda t: (t - 9).min(axis=0), lambda t: t.max(),
+    lambda t: mx.cumsum(t - 9, axis=1), lambda t: mx.cummax(t, axis=1), lambda t: mx.cumprod(t, axis=1),
+    lambda t: mx.cumsum(t, axis=0, inclusive=False, reverse=True), lambda t: mx.cummin(t, axis=1, inclusive=False),
+    lambda t: mx.argsort(t, axis=1), lambda t: mx.argpartition(t, 1, axis=0), lambda t: mx.sort(t, axis=1),
+    lambda t: (t * 2**27) * 2, lambda t: (t + 250).astype(mx.uint8), lambda t: (t - 9).astype(mx.uint32), abs,
+    lambda t: mx.arange(5, -7, -3), lambda t: mx.concatenate([t, t - 99]), lambda t: mx.divmod(t - 9, 7)[0],
+    lambda t: mx.divmod(t - 9, 7)[1], lambda t: mx.where(t > 3, t - 60, t), lambda t: mx.view(t, mx.uint8),
+    lambda t: mx.pad(t, 1, constant_values=-3), lambda t: mx.repeat(t, 2, axis=1)[:, ::-3], lambda t: t[..., None] > 3,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(BELIEVED)))
+def test_the_bounds_of_integers_hold(number, tmp_path, monkeypatch):
+    """What the prover says of a value is true of the value."""
+    found = {}
+    within = graph._within
+    monkeypatch.setattr(graph, "_within", lambda pair, dtype: found.setdefault(len(found), within(pair, dtype)))
+
+    def model(tokens):
+        return mx.broadcast_to(BELIEVED[number](tokens).astype(mx.float32).sum(), (B, T, V))
+
+    path = str(tmp_path / "m")
+    tokens = np.array([[0, V - 1] * (T // 2), TOKENS[0], TOKENS[1]], np.int32)
+    graph._parse(graph._traced(model, path, B, T, ABOUT)).check()
+    loaded = graph._parse(Path(path).read_bytes())
+    values, count = {0: mx.array(tokens), **loaded.constants}, 0
+    for node in loaded.nodes:
+        results = graph.OPERATORS[node.name].run(node, *[values[i] for i in node.inputs])
+        results = results if isinstance(results, list | tuple) else [results]
+        for place, result in zip(node.outputs, results, strict=True):
+            values[place] = result
+            if result.dtype in graph.INTEGERS:
+                low, high = found[count]
+                assert low <= result.min().item() <= result.max().item() <= high
+            count += 1
+    assert count == len(found)
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {},
+        {**ABOUT, "sequence_length": T + 1},
+        {**ABOUT, "vocab_size": True},
+        {**ABOUT, "vocab_size": 0},
+        {**ABOUT, "tokenizer_sha256": None},
+        {**ABOUT, "extra": float("nan")},
+        {**ABOUT, "extra": object()},
+        {**ABOUT, "extra": "x" * 200_000},
+    ],
+    ids=["empty", "length", "truth", "nothing", "no hash", "NaN", "object", "long"],
+)
+def test_an_about_that_would_be_refused_later_is_refused_now(about, tmp_path):
+    target = tmp_path / "model.mlxfn"
+    target.write_text("as it was")
+    with pytest.raises(GraphError, match="`about`"):
+        graph.save(body(lambda x, tokens: x), target, B, T, about)
+    assert target.read_text() == "as it was"
+    assert len(os.listdir(tmp_path)) == 1
+
+
+def test_a_vocabulary_that_is_not_that_of_the_logits_is_refused(tmp_path):
+    with pytest.raises(GraphError, match=r"looks up one of 32 by a number from 0 to 39"):
+        graph.save(body(lambda x, tokens: x), tmp_path / "m", B, T, {**ABOUT, "vocab_size": 40})
+    with pytest.raises(GraphError, match=r"logits are float32 \[3, 16, 32\], not \[3, 16, 20\]"):
+        graph.save(body(lambda x, tokens: x), tmp_path / "m", B, T, {**ABOUT, "vocab_size": 20})
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
+    with pytest.raises(GraphError, match=r"cannot write .*missing/model"):
+        graph.save(body(lambda x, tokens: x), tmp_path / "missing" / "model.mlxfn", B, T, ABOUT)
+
+
+def test_a_target_that_cannot_be_replaced_leaves_nothing_behind(tmp_path):
+    (tmp_path / "model.mlxfn").mkdir()
+    with pytest.raises(GraphError, match="cannot write"):
+        graph.save(body(lambda x, tokens: x), tmp_path / "model.mlxfn", B, T, ABOUT)
+    assert os.listdir(tmp_path) == ["model.mlxfn"]
+
+
+def test_a_batch_with_too_many_logits_is_refused(monkeypatch):
+    monkeypatch.setattr(graph, "MAX_LOGITS", B * T * V - 1)
+    with pytest.raises(GraphError, match=r"a batch of 3 rows gives 1,536 logits, more than 1,535: .*fewer rows"):
+        graph.check(body(lambda x, tokens: x), B, T, V)
+
+
+# ---- running ---------------------------------------------------------------------------------------------------------
+
+
+def test_other_tokens_are_refused(tmp_path):
+    graph.save(body(lambda x, tokens: x), tmp_path / "m", B, T, ABOUT)
+    loaded = graph.load(tmp_path / "m")
+    for tokens in (TOKENS[:1], TOKENS.astype(np.int64), TOKENS[:, :-1], TOKENS.astype(np.float32)):
+        with pytest.raises(GraphError, match=r"tokens are .*, not int32"):
+            loaded(tokens)
+    for tokens in (TOKENS + V, TOKENS - V):
+        with pytest.raises(GraphError, match="a token is not one of 0 to 31"):
+            loaded(tokens)
+
+
+# ---- files from strangers --------------------------------------------------------------------------------------------
+
+FLOAT, INT, BOOL = (10, 4), (7, 4), (0, 1)
+
+
+def packed(code: str, value) -> bytes:
+    """A value as mx.export_function writes it: a number, a list of numbers, or a text."""
+    if isinstance(value, str):
+        value = value.encode()
+        return struct.pack("<Q", len(value)) + value
+    if isinstance(value, list | tuple):
+        return struct.pack(f"<Q{len(value)}{code}", len(value), *value)
+    return struct.pack(f"<{code}", value)
+
+
+def spec(shape, dtype) -> bytes:
+    return packed("i", shape) + struct.pack("<iB", *dtype)
+
+
+def call(name: str, state: bytes, inputs: list[int], number: int, *outputs) -> bytes:
+    head = struct.pack("<QB", number, 1) + packed("Q", inputs) + bytes(12) + packed("", name) + state
+    if len(outputs) == 1:
+        return head + struct.pack("<Q", 0) + spec(*outputs[0])
+    names, shapes, dtypes = range(number, number + len(outputs)), *zip(*outputs, strict=True)
+    listed = b"".join(packed("i", shape) for shape in shapes)
+    typed = b"".join(struct.pack("<iB", *dtype) for dtype in dtypes)
+    size = struct.pack("<Q", len(outputs))
+    return head + struct.pack("<Q", len(outputs) - 1) + packed("Q", list(names)) + size + listed + size + typed
+
+
+def constant(number: int, array: np.ndarray, dtype) -> bytes:
+    return struct.pack("<QBB", number, 0, 1) + spec(array.shape, dtype) + array.tobytes()
+
+
+def forge(path, entries: list[bytes], output: int = 5, about=ABOUT, tokens=((B, T), INT), start: bytes | None = None):
+    """A file as a hostile train.py would write it: whatever graph it likes, and the hash that belongs to it."""
+    text = about if isinstance(about, str) else json.dumps(about)
+    start = packed("", mx.__version__) + struct.pack("<iB", 1, 0) if start is None else start
+    head = packed("", text) + struct.pack("<Q", 0) + packed("Q", [1]) + struct.pack("<Q", 1) + spec(*tokens)
+    content = start + head + packed("Q", [output]) + struct.pack("<Q", len(entries)) + b"".join(entries)
+    path.write_bytes(content + hashlib.sha256(content).digest())
+
+
+TABLE = constant(2, np.zeros((V, V), np.float32), FLOAT)
+FIVE = constant(3, np.array(5, np.int32), INT)
+LOGITS = ((B, T, V), FLOAT)
+ROWS = [TABLE, call("Gather", packed("i", [0]) + packed("i", [1, V]), [2, 1], 4, ((B, T, 1, V), FLOAT))]
+GOOD = [*ROWS, call("Squeeze", packed("i", [2]), [4], 5, LOGITS)]
+
+
+def test_a_forged_file_of_a_good_graph_is_read(tmp_path):
+    forge(tmp_path / "m", GOOD)
+    assert graph.load(tmp_path / "m")(TOKENS).shape == (B, T, V)
+
+
+def squeezed(*entries: bytes) -> list[bytes]:
+    return [*GOOD, FIVE, *entries]
+
+
+def convolved(stride: int = 1, dilation: int = 1, groups: int = 1) -> bytes:
+    return b"".join(packed("i", [n]) for n in (stride, 0, 0, dilation, 1)) + struct.pack("<iB", groups, 0)
+
+
+HOSTILE = {
+    "a kernel": (call("CustomKernel", b"", [5], 6, LOGITS), "'CustomKernel', which evaluation does not run"),
+    "a file": (call("Load", b"", [], 6, LOGITS), "'Load', which evaluation does not run"),
+    "beyond an array": (call("AsStrided", b"", [5], 6, LOGITS), "'AsStrided', which"),
+    "a scatter": (call("Scatter", b"", [5], 6, LOGITS), "'Scatter', which .*writing by index"),
+    "random": (call("RandomBits", b"", [5], 6, LOGITS), "'RandomBits', which"),
+    "compiled": (call("Compiled", b"", [5], 6, LOGITS), "'Compiled', which"),
+    "no name": (call("", b"", [5], 6, LOGITS), "'', which evaluation does not run"),
+    "control characters": (call("x\n\x1b[2J", b"", [5], 6, LOGITS), r"'x\\n\\x1b\[2J', which"),
+    "larger than it is": (call("Exp", b"", [5], 6, ((B, T, 2 * V), FLOAT)), "float32 .*32.* where the file says"),
+    "smaller than it is": (call("Exp", b"", [5], 6, ((B, T, 1), FLOAT)), "where the file says float32 .*1"),
+    "of another type": (call("Exp", b"", [5], 6, ((B, T, V), INT)), "returns float32 .* where the file says int32"),
+    "later": (call("Exp", b"", [99], 6, LOGITS), "uses a value that does not come before it"),
+    "itself": (call("Exp", b"", [6], 6, LOGITS), "uses a value that does not come before it"),
+    "twice": (call("Exp", b"", [5], 5, LOGITS), "two values of one name"),
+    "no input": (call("Exp", b"", [], 6, LOGITS), "has 0 inputs"),
+    "three inputs": (call("Add", b"", [5, 5, 5], 6, LOGITS), "has 3 inputs"),
+    "two results of one": (call("Exp", b"", [5], 6, LOGITS, LOGITS), "where the file says"),
+    "one result of two": (call("Depends", b"", [5], 6, LOGITS, LOGITS), "failed|the file says"),
+    "index 5 of 5": (
+        call("GatherAxis", packed("i", 2), [5, 3], 6, LOGITS), "failed|where the file says|looks up"
+    ),
+    "axis": (call("GatherAxis", packed("i", 9), [5, 1], 6, LOGITS), "failed"),
+    "negative axis": (call("Gather", packed("i", [-1]) + packed("i", [V, 1]), [2, 1], 6, LOGITS), "axes|where"),
+    "parts of rows": (
+        call("Gather", packed("i", [0]) + packed("i", [1, 40]), [2, 1], 6, ((B, T, 1, 40), FLOAT)), "parts of rows"
+    ),
+    "an axis twice": (
+        call("Gather", packed("i", [0, 0]) + packed("i", [1, V]), [2, 1, 1], 6, LOGITS), "one index for each"
+    ),
+    "slice beyond": (
+        call("Slice", packed("i", [0, 0, V]) + packed("i", [B, T, 2 * V]) + packed("i", [1, 1, 1]), [5], 6, LOGITS),
+        "slice beyond its array",
+    ),
+    "slice before": (
+        call("Slice", packed("i", [0, 0, -99]) + packed("i", [B, T, V]) + packed("i", [1, 1, 1]), [5], 6, LOGITS),
+        "slice beyond its array",
+    ),
+    "slice without stride": (
+        call("Slice", packed("i", [0, 0, 0]) + packed("i", [B, T, V]) + packed("i", [0, 0, 0]), [5], 6, LOGITS),
+        "slice beyond its array",
+    ),
+    "slice of one dimension": (
+        call("Slice", packed("i", [0]) + packed("i", [B]) + packed("i", [1]), [5], 6, LOGITS), "for each dimension"
+    ),
+    "negative padding": (
+        call("Pad", packed("i", [0]) + packed("i", [-1]) + packed("i", [1]), [5, 3], 6, LOGITS), "a negative width"
+    ),
+    "a terabyte": (
+        call("Broadcast", packed("i", [10**6, 10**6]), [3], 6, ((10**6, 10**6), INT)), "needs more|too large"
+    ),
+    "overflowing sizes": (
+        call("Broadcast", packed("i", [2**31 - 1] * 4), [3], 6, ((2**31 - 1,) * 4, INT)), "too large"
+    ),
+    "negative size": (call("Broadcast", packed("i", [-5]), [3], 6, ((-5,), INT)), r"of shape \[-5\]"),
+    "nothing": (call("Broadcast", packed("i", [0]), [3], 6, ((0,), INT)), "holds nothing"),
+    "dimensions": (call("Broadcast", packed("i", [1]), [3], 6, ((1,) * 17, INT)), "17 entries, more than 16"),
+    "another variant": (call("Reduce", packed("i", 9) + packed("i", [0]), [5], 6, LOGITS), "has no variant 9"),
+    "negative variant": (call("Log", packed("i", -1), [5], 6, LOGITS), "has no variant -1"),
+    "truth 7": (call("Sqrt", b"\x07", [5], 6, LOGITS), "neither 0 nor 1"),
+    "type 99": (call("AsType", struct.pack("<iB", 99, 4), [5], 6, LOGITS), "a type .number 99."),
+    "float64": (call("AsType", struct.pack("<iB", 11, 8), [5], 6, LOGITS), "a type .number 11."),
+    "arange of NaN": (call("Arange", struct.pack("<ddd", 0, float("nan"), 1), [], 6, ((4,), INT)), "no numbers"),
+    "endless arange": (call("Arange", struct.pack("<ddd", 0, 1e18, 1), [], 6, ((4,), INT)), "failed|the file says"),
+    "still arange": (call("Arange", struct.pack("<ddd", 0, 4, 0), [], 6, ((4,), INT)), "failed|the file says"),
+    "convolution without stride": (call("Convolution", convolved(stride=0), [5, 5], 6, LOGITS), "too small"),
+    "no groups": (call("Convolution", convolved(groups=0), [5, 5], 6, LOGITS), "too small"),
+    "huge dilation": (call("Convolution", convolved(dilation=2**31 - 1), [5, 5], 6, LOGITS), "too large"),
+    "matrices that do not fit": (call("Matmul", b"", [5, 2], 6, ((B, T, 7), FLOAT)), "where the file says"),
+    "split beyond": (call("Split", packed("i", [40]) + packed("i", 2), [5], 6, LOGITS, LOGITS), "into parts"),
+    "sum over axis 9": (call("Reduce", packed("i", 2) + packed("i", [9]), [5], 6, LOGITS), "failed"),
+    "FFT over axis 9": (call("FFT", packed("Q", [9]) + b"\0\0\0", [5], 6, ((B, T, V), (13, 8))), "no axes of its"),
+    "no value": (struct.pack("<QBB", 77, 0, 0), "neither the tokens, nor a constant"),
+    "constant without bytes": (struct.pack("<QBB", 6, 0, 1) + spec((2**20,), FLOAT), "ends in the middle"),
+    "rubbish": (b"\xff" * 40, "two values|entries|middle|truth"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_call_is_one_sentence(name, tmp_path):
+    entry, says = HOSTILE[name]
+    forge(tmp_path / "m", squeezed(entry))
+    with pytest.raises(GraphError, match=says) as error:
+        graph.load(tmp_path / "m")
+    assert "\n" not in str(error.value)
+
+
+VERSION = packed("", mx.__version__)
+CHANGES = {
+    "another version": ({"start": packed("", "0.1.2") + struct.pack("<iB", 1, 0)}, "written by MLX '0.1.2'.*again"),
+    "two functions": ({"start": VERSION + struct.pack("<iB", 2, 0)}, "not of one function"),
+    "shapeless": ({"start": VERSION + struct.pack("<iB", 1, 1)}, "not of one function"),
+    "float tokens": ({"tokens": ((B, T), FLOAT)}, "takes float32"),
+    "flat tokens": ({"tokens": ((B * T,), INT)}, "not tokens int32"),
+    "no rows": ({"tokens": ((0, T), INT)}, "not tokens int32"),
+    "many rows": ({"tokens": ((2**20, T), INT)}, "fewer rows"),
+    "another length": ({"tokens": ((B, T + 1), INT)}, "says sequence_length 16, the graph has 17"),
+    "output nowhere": ({"output": 77}, "a value that the file does not hold"),
+    "output the tokens": ({"output": 1}, "logits are int32"),
+    "output the table": ({"output": 2}, "logits are float32"),
+    "about no JSON": ({"about": "{"}, "no JSON"),
+    "about deep": ({"about": "[" * 100_000}, "no JSON"),
+    "about a list": ({"about": "[]"}, "no object"),
+    "about empty": ({"about": "{}"}, "lacks tokenizer_sha256"),
+    "about another vocabulary": ({"about": {**ABOUT, "vocab_size": V - 1}}, "logits are"),
+    "about more tokens": ({"about": {**ABOUT, "vocab_size": V + 1}}, "looks up one of 32"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_hostile_head_is_one_sentence(name, tmp_path):
+    forge(tmp_path / "m", GOOD, **CHANGES[name][0])
+    with pytest.raises(GraphError, match=CHANGES[name][1]) as error:
+        graph.load(tmp_path / "m")
+    assert "\n" not in str(error.value)
+
+
+def test_what_stands_behind_the_graph_is_refused(tmp_path):
+    forge(tmp_path / "m", GOOD)
+    content = (tmp_path / "m").read_bytes()[: -graph.HASH_BYTES] + b"\0"
+    (tmp_path / "m").write_bytes(content + hashlib.sha256(content).digest())
+    with pytest.raises(GraphError, match="goes on behind the graph"):
+        graph.load(tmp_path / "m")
+
+
+def test_too_many_calls_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "MAX_NODES", 2)
+    forge(tmp_path / "m", GOOD)
+    with pytest.raises(GraphError, match="3 entries, more than 2"):
+        graph.load(tmp_path / "m")
+
+
+def test_what_is_no_such_file(tmp_path):
+    forge(tmp_path / "good", GOOD)
+    content = (tmp_path / "good").read_bytes()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "text").write_text("val_bpb: 0.5\n")
+    (tmp_path / "zeros").write_bytes(bytes(1000))
+    (tmp_path / "longer").write_bytes(content + b"\0")
+    with open(tmp_path / "too large", "wb") as file:  # a file of holes
+        file.truncate(graph.MAX_FILE_BYTES + 1)
+    for name in (*sorted(set(os.listdir(tmp_path)) - {"good"}), "missing", "nul\0byte"):
+        with pytest.raises(GraphError) as error:
+            graph.load(tmp_path / name)
+        assert "\n" not in str(error.value)
+        assert name == "nul\0byte" or name in str(error.value)
+
+
+def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
+    forge(tmp_path / "m", GOOD)
+    content = (tmp_path / "m").read_bytes()
+    for end in (*range(40), *range(40, len(content), 101), len(content) - 1):
+        (tmp_path / "m").write_bytes(content[:end])
+        with pytest.raises(GraphError, match="truncated"):
+            graph.load(tmp_path / "m")
+        cut = content[:end]  # and with a hash that fits
+        (tmp_path / "m").write_bytes(cut + hashlib.sha256(cut).digest())
+        with pytest.raises(GraphError):
+            graph.load(tmp_path / "m")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """The bytes of a graph of each kind, without their hash."""
+    path = tmp_path_factory.mktemp("sources") / "m"
+    found = []
+    for between in BETWEEN:
+        graph.save(body(between), path, B, T, ABOUT)
+        found.append(path.read_bytes()[: -graph.HASH_BYTES])
+    return found
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_bytes_with_their_hash_are_a_graph_or_refused(sources, tmp_path, data):
+    """The process goes on, whatever the file says."""
+    content = bytearray(data.draw(st.sampled_from(range(len(BETWEEN))).map(sources.__getitem__)))
+    # Not the weights: the first constant comes early, and is the largest.
+    places = st.one_of(st.integers(0, 600), st.integers(1, 6000).map(lambda back: max(0, len(content) - back)))
+    for at in data.draw(st.lists(places, min_size=1, max_size=3)):
+        content[min(at, len(content) - 1)] = data.draw(st.sampled_from([0, 1, 2, 3, 4, 127, 128, 255]))
+    (tmp_path / "m").write_bytes(bytes(content) + hashlib.sha256(content).digest())
+    try:
+        with pytest.MonkeyPatch.context() as small:
+            small.setattr(graph, "MAX_LIVING_BYTES", 2**26)
+            logits = graph.load(tmp_path / "m")(TOKENS)
+    except GraphError:
+        return
+    assert logits.shape == (B, T, V)
