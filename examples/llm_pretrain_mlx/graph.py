@@ -380,6 +380,38 @@ OPERATORS = {
         "", lambda node, *x: list(x[: len(node.outputs)]), None, lambda node, given, specs: given[: len(node.outputs)]
     ),
 }
+
+
+def _numbers(array: mx.array) -> np.ndarray:
+    """An array as NumPy sees it, in the same memory where that is possible."""
+    return np.ascontiguousarray(np.array(array, copy=False))
+
+
+@np.errstate(all="ignore")
+def _softmax_by_numpy(node: Node, array: mx.array) -> mx.array:
+    rows = _numbers(array).reshape(-1, array.shape[-1])
+    result = np.empty_like(rows)
+    step = max(1, 2**16 // rows.shape[1])  # what fits the cache of a core
+    for start in range(0, len(rows), step):
+        given, part = rows[start : start + step], result[start : start + step]
+        np.subtract(given, given.max(-1, keepdims=True), out=part)
+        np.exp(part, out=part)
+        np.divide(part, part.sum(-1, keepdims=True), out=part)
+    return mx.array(result.reshape(array.shape))
+
+
+@np.errstate(all="ignore")
+def _exp_by_numpy(node: Node, array: mx.array) -> mx.array:
+    return mx.array(np.exp(_numbers(array)))
+
+
+@np.errstate(all="ignore")
+def _tanh_by_numpy(node: Node, array: mx.array) -> mx.array:
+    return mx.array(np.tanh(_numbers(array)))
+
+
+# In float32 on the CPU, where MLX takes 12 ns for each exp and NumPy one.
+_BY_NUMPY = {"Softmax": _softmax_by_numpy, "Exp": _exp_by_numpy, "Tanh": _tanh_by_numpy}
 # Computed as soon as the graph is at them: left to itself, MLX begins with all that it can, and holds it all.
 _PRODUCTS = {"Matmul", "AddMM", "GatherMM", "Convolution", "FFT"}
 _OF_NOTHING = {
@@ -472,9 +504,11 @@ class Graph:
     def _run(self, tokens: mx.array, rehearsal: bool) -> mx.array:
         """Makes the calls in order; a rehearsal computes nothing."""
         values = {0: tokens, **self.constants}
+        faster = {} if rehearsal or mx.default_device() != mx.cpu else _BY_NUMPY
         for i, node in enumerate(self.nodes):
             with _faults(f"call {i} ({node.name})"):
-                results = OPERATORS[node.name].run(node, *[values[number] for number in node.inputs])
+                run = faster.get(node.name) if node.specs[0].dtype == mx.float32 else None
+                results = (run or OPERATORS[node.name].run)(node, *[values[number] for number in node.inputs])
                 results = [results] if isinstance(results, mx.array) else results
                 if [_spec(result) for result in results] != node.specs:
                     got, written = (", ".join(map(str, specs)) for specs in (map(_spec, results), node.specs))
