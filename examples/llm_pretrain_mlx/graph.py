@@ -38,7 +38,7 @@ from machine import mx, out_of_memory
 
 MAX_FILE_BYTES = 4 * 10**9
 MAX_NODES = 100_000
-MAX_LIST = 64  # numbers in one argument of a call
+MAX_LIST = 4096  # inputs of a call, or numbers in one of its arguments
 MAX_DIMENSIONS = 16
 MAX_ABOUT_BYTES = 100_000
 MAX_LOGITS = 2**27  # of one batch: 0.5 GB in float32
@@ -259,6 +259,12 @@ def _pad(node: Node, array: mx.array, value: mx.array) -> mx.array:
     return mx.pad(array, [widths.get(axis, (0, 0)) for axis in range(array.ndim)], constant_values=value)
 
 
+def _view(node: Node, array: mx.array) -> mx.array:
+    if node.state[0] == mx.bool_:
+        raise GraphError("makes truth values that may be neither 0 nor 1")
+    return array.view(node.state[0])
+
+
 def _gather(node: Node, table: mx.array, *indices: mx.array) -> mx.array:
     axes, sizes = node.state
     rest = [axis for axis in range(table.ndim) if axis not in axes]
@@ -373,7 +379,7 @@ OPERATORS = {
     "Pad": Operator("nnn", _pad, 2, lambda node, given, specs: _union(given)),
     # types, new arrays, order
     "AsType": Operator("t", lambda node, x: x.astype(node.state[0]), 1, _same),
-    "View": Operator("t", lambda node, x: x.view(node.state[0]), 1),
+    "View": Operator("t", _view, 1),
     "Arange": Operator("ddd", _arange, 0, _arange_bounds),
     "Full": _plain(lambda x: x, 1, _same),  # of a broadcast value
     "Depends": Operator(
@@ -785,11 +791,11 @@ def _parse(content: bytes | memoryview) -> Graph:
         about = json.loads(reader.text(2 * MAX_ABOUT_BYTES))
     except (ValueError, RecursionError) as error:
         raise GraphError(f"`about` in the file is no JSON: {_sentence(error)}") from None
-    names, inputs, specs, outputs = reader.count(0), reader.numbers("Q"), [], []
-    for _ in range(reader.count(MAX_LIST)):
-        specs.append(reader.spec())
+    reader.count(0)  # of inputs by name
+    inputs = reader.numbers("Q")
+    specs = [reader.spec() for _ in range(reader.count(MAX_LIST))]
     outputs = reader.numbers("Q")
-    if functions != 1 or shapeless or names or not len(inputs) == len(specs) == 1 or len(outputs) != 1:
+    if functions != 1 or shapeless or not len(inputs) == len(specs) == 1 or len(outputs) != 1:
         raise GraphError("the file is not of one function of tokens that returns logits and nothing else")
     if specs[0].dtype != mx.int32 or len(specs[0].shape) != 2 or 0 in specs[0].shape:
         raise GraphError(f"the function takes {specs[0]}, not tokens int32 [rows, length]")

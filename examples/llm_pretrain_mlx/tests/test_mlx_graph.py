@@ -227,6 +227,10 @@ def linear(x, tokens):
     return mx.addmm(WEIGHT, x, SQUARE.T, alpha=0.5, beta=2.0) + (x @ WEIGHT)[..., None] + mx.outer(WEIGHT, WEIGHT)[0]
 
 
+def many(x, tokens):
+    return mx.concatenate([x[:, i // 9 % T : i // 9 % T + 1] for i in range(9 * T)], axis=1)[:, ::9] + x
+
+
 def ordered(x, tokens):
     y = x * 2
     return mx.depends(x, y) + sum(mx.depends([x, y], [x + 1]))
@@ -235,7 +239,7 @@ def ordered(x, tokens):
 BETWEEN = [
     lambda x, tokens: attention(x), windows, shifted, update, mixture, experts, bigrams, bits, scans, ordering, shapes,
     indexing, reductions, elementwise, integers, activations, norms, half, convolution, convolutions, fourier,
-    transforms, linear, ordered,
+    transforms, linear, many, ordered,
 ]  # fmt: skip
 mx.eval(EMBEDDING, HEAD, SQUARE, EXPERTS, WEIGHT, KERNEL, HALF, BIGRAMS)
 
@@ -612,6 +616,7 @@ HOSTILE = {
     "negative variant": (call("Log", packed("i", -1), [5], 6, LOGITS), "has no variant -1"),
     "truth 7": (call("Sqrt", b"\x07", [5], 6, LOGITS), "neither 0 nor 1"),
     "type 99": (call("AsType", struct.pack("<iB", 99, 4), [5], 6, LOGITS), "a type .number 99."),
+    "truth 77": (call("View", struct.pack("<iB", *BOOL), [5], 6, ((B, T, 4 * V), BOOL)), "neither 0 nor 1"),
     "float64": (call("AsType", struct.pack("<iB", 11, 8), [5], 6, LOGITS), "a type .number 11."),
     "arange of NaN": (call("Arange", struct.pack("<ddd", 0, float("nan"), 1), [], 6, ((4,), INT)), "no numbers"),
     "endless arange": (call("Arange", struct.pack("<ddd", 0, 1e18, 1), [], 6, ((4,), INT)), "failed|the file says"),
