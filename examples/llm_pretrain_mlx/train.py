@@ -1159,4 +1159,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Not sys.exit: it waits for threads, also where a signal has left one without work, and with compiled functions in
+    # threads MLX aborts at an ordinary end (seen in 0.32.4). All that is printed has been flushed.
+    os._exit(main())
