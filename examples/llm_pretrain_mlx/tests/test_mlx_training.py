@@ -110,11 +110,11 @@ class Copy:
         )
 
     def run(self, *flags, **how):
-        process = self.start(*flags, **how)
-        try:
-            out, err = process.communicate(timeout=120)
-        finally:
-            process.kill()
+        with self.start(*flags, **how) as process:
+            try:
+                out, err = process.communicate(timeout=120)
+            finally:
+                process.kill()  # where it hangs
         return types.SimpleNamespace(code=process.returncode, out=out, err=err, block=block_of(out))
 
 
@@ -651,3 +651,216 @@ def test_a_damaged_data_set_is_named(here, cache, tmp_path, capsys, damage):
     assert here("--cache", str(tmp_path / "cache")) == 1
     streams = capsys.readouterr()
     assert file.name in streams.err and "step" not in streams.out
+
+
+# ---- the command as a process
+
+
+def log_of(run):
+    """(step, progress, loss) of each line of the log."""
+    return re.findall(r"^step (\d+) \| progress: ([\d.]+) \| loss: ([\d.]+)", run.out, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_a_budget_is_kept_within_two_percent(tmp_path, cache):
+    """Other processes may take the cores away at the very end, so there are three tries."""
+    copy = Copy(tmp_path, cache)
+    for _ in range(3):
+        run = copy.run(ARK_BUDGET_SECONDS="5", ARK_SEED="9")
+        assert run.code == 0, run.err
+        log = log_of(run)
+        progress = [float(share) for _, share, _ in log]
+        assert progress == sorted(progress) and progress[0] < 0.01 and progress[-1] < 1
+        assert (run.block["status"], run.block["seed"], int(run.block["num_steps"])) == ("ok", "9", len(log))
+        seconds = float(run.block["training_seconds"])
+        assert seconds < float(run.block["total_seconds"])
+        if 0.98 * 5 <= seconds <= 1.02 * 5:
+            return
+    pytest.fail(f"5 seconds have become {seconds}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_seed_and_a_number_of_steps_give_the_same_bits(tmp_path, cache, threads):
+    weights, logs = [], []
+    for number, seed in enumerate(("4", "4", "5")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        run = Copy(folder, cache).run("--max-steps", "8", "--threads", threads, "--seed", seed)
+        assert run.code == 0, run.err
+        weights.append([np.array(array) for array in graph.load(folder / "model.mlxfn").constants.values()])
+        logs.append((log_of(run), run.block["train_loss"], run.block["val_bpb"]))
+    assert len(logs[0][0]) == 8
+    assert logs[0] == logs[1] != logs[2]
+    assert same(weights[0], weights[1]) and not same(weights[0], weights[2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"])
+def test_a_signal_leaves_a_model_and_a_block(tmp_path, cache, number, code):
+    with Copy(tmp_path, cache).start("--time-budget", "100") as process:
+        for line in process.stdout:
+            if line.startswith("step 00003"):
+                break
+        process.send_signal(number)
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (code, "")
+    block = block_of("\n" + out)
+    assert block["status"] == "interrupted" and "val_bpb" not in block and int(block["num_steps"]) > 3
+    assert graph.load(tmp_path / "model.mlxfn").about["data"] == "tiny"
+
+
+WAITING = """
+import os, threading, train
+
+def export(*args):
+    print("exporting", flush=True)
+    threading.Event().wait(100)
+
+train.export = export
+os._exit(train.main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -15), (signal.SIGINT, 130)], ids=["TERM", "INT"])
+def test_a_second_signal_ends_the_run_at_once(tmp_path, cache, number, code):
+    (tmp_path / "waiting.py").write_text(WAITING)
+    with Copy(tmp_path, cache).start("--time-budget", "100", program="waiting.py") as process:
+        for line in process.stdout:
+            if line.startswith("step 00001"):
+                process.send_signal(number)
+            if line.startswith("exporting"):
+                break
+        process.send_signal(number)
+        out, err = process.communicate(timeout=50)
+    assert process.returncode == code
+    assert "---" not in out and "Traceback" not in err
+
+
+STRUCK = """
+import os, train
+
+def strike(*args, **kwargs):
+    HOW
+    return honest(*args, **kwargs)
+
+place, name = PLACE
+honest = getattr(place, name)
+setattr(place, name, strike)
+os._exit(train.main())
+"""
+STRIKE = "os.kill(os.getpid(), NUMBER)"
+# Where an exception goes unnoticed: Python drops it in a destructor, so only the note of the signal is left.
+STRIKE_UNHEARD = "type('Unheard', (), {'__del__': lambda self: (os.kill(os.getpid(), NUMBER), sum([]))})()"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "how", "number", "code"),
+    [
+        ("(train.data, 'open_dataset')", STRIKE, signal.SIGINT, 130),
+        ("(train.graph, 'check')", STRIKE, signal.SIGTERM, 143),
+        ("(train.Workers, '_on_stream')", STRIKE, signal.SIGINT, 130),
+        ("(train.Trainer, 'warm_up')", STRIKE_UNHEARD, signal.SIGTERM, 143),
+        ("(train, 'train')", STRIKE, signal.SIGTERM, 143),
+    ],
+    ids=["data", "trace", "a-thread-of-the-warm-up", "unheard", "last-moment"],
+)
+def test_a_signal_before_the_first_step_is_a_sentence_and_leaves_nothing(tmp_path, cache, place, how, number, code):
+    (tmp_path / "model.mlxfn").write_text("of an earlier run")
+    text = STRUCK.replace("HOW", how).replace("PLACE", place).replace("NUMBER", str(int(number)))
+    (tmp_path / "struck.py").write_text(text)
+    run = Copy(tmp_path, cache).run("--max-steps", "3", "--threads", "2", program="struck.py")
+    assert run.code == code, run.err
+    assert run.err.splitlines()[-1] == "train.py: interrupted before the first step"
+    assert (len(run.err.splitlines()) == 1) if how == STRIKE else ("Exception ignored in" in run.err)
+    assert "\n---\n" not in run.out and "\nstep " not in run.out
+    assert not (tmp_path / "model.mlxfn").exists()
+
+
+LATE = """
+import os, signal, train
+
+def say(line):
+    honest(line)
+    if line.startswith("---"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+
+honest, train.say = train.say, say
+os._exit(train.main())
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_after_the_block_changes_nothing(tmp_path, cache):
+    (tmp_path / "late.py").write_text(LATE)
+    run = Copy(tmp_path, cache).run("--max-steps", "2", program="late.py")
+    assert (run.code, run.err) == (0, "")
+    assert run.block["status"] == "ok" and (tmp_path / "model.mlxfn").exists()
+
+
+def assert_diverged(run, folder):
+    assert (run.code, run.block["status"]) == (1, "diverged")
+    assert "val_bpb" not in run.out and not (folder / "model.mlxfn").exists()
+    assert len(run.err.splitlines()) == 2 and run.err.endswith("hint: lower MATRIX_LR or EMBEDDING_LR\n")
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path, cache):
+    hack = ("nats + loss.item()", 'nats + loss.item() * (float("nan") if self.optimizer.steps == 3 else 1)')
+    run = Copy(tmp_path, cache, hack).run("--max-steps", "8")
+    assert_diverged(run, tmp_path)
+    assert "the loss is nan at step 3" in run.err and run.block["num_steps"] == "3"
+
+
+@pytest.mark.slow
+def test_learning_rates_far_too_high_end_the_run(tmp_path, cache):
+    run = Copy(tmp_path, cache, MATRIX_LR=1e4, EMBEDDING_LR=1e4, HEAD_LR=1e4).run("--max-steps", "50")
+    assert_diverged(run, tmp_path)
+    assert re.search(r"the loss is \S+ at step \d+, and a uniform guess has 5\.70", run.err)
+
+
+LIMITED = """
+import os, resource, train
+
+def limit(*args, **kwargs):
+    size = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (size + 40 * 2**20, resource.RLIM_INFINITY))
+    return honest(*args, **kwargs)
+
+honest, train.train = train.train, limit
+os._exit(train.main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and /proc")
+def test_real_memory_that_runs_out_never_gives_a_number(tmp_path, cache):
+    """MLX 0.32.4 crashes in a thread of its own where the CPU has no memory, so there may be no sentence."""
+    big = {"SMALL_BATCH_TOKENS": 32768, "SMALL_MICRO_BATCH_ROWS": 1024, "SMALL_LOSS_CHUNK": 32768, "SMALL_DEPTH": 1}
+    (tmp_path / "limited.py").write_text(LIMITED)
+    run = Copy(tmp_path, cache, **big).run("--max-steps", "1", program="limited.py")
+    if run.code == 0:
+        assert "out of memory: going on with" in run.out and run.block["status"] == "ok"
+    else:
+        assert "---" not in run.out and "Traceback" not in run.err and not (tmp_path / "model.mlxfn").exists()
+
+
+@pytest.mark.slow
+def test_bfloat16_runs_from_end_to_end(tmp_path, cache):
+    run = Copy(tmp_path, cache).run("--max-steps", "4", "--dtype", "bf16")
+    assert run.code == 0, run.err
+    assert "dtype: bfloat16" in run.out and run.block["status"] == "ok"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="mx.compile needs a C++ compiler on the CPU")
+def test_the_compiled_run_is_the_same_run(tmp_path, cache):
+    copy = Copy(tmp_path, cache, SMALL_DEPTH=1)
+    plain, compiled = (copy.run("--max-steps", "4", flag) for flag in ("--no-compile", "--compile"))
+    assert compiled.code == 0, compiled.err
+    assert "compiled: True" in compiled.out and "compiled: False" in plain.out
+    for key in ("val_bpb", "train_loss"):
+        assert float(compiled.block[key]) == pytest.approx(float(plain.block[key]), abs=0.02)
