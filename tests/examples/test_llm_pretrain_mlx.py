@@ -1,0 +1,122 @@
+"""examples/llm_pretrain_mlx through the engine, on a CPU, at toy size.
+
+    pytest tests/examples/test_llm_pretrain_mlx.py -m ''
+
+Its own tests are beside it, in examples/llm_pretrain_mlx/tests; what needs a GPU is in tests/gpu.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from autoresearch_kit.lab.cache import data_root
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE, SISTER = EXAMPLES / "llm_pretrain_mlx", EXAMPLES / "llm_pretrain_cuda"
+CPU_SPEC = "autoresearch-config.cpu.yaml"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The example in a repository of its own, with caches of its own; one thread, since other tests run beside it."""
+    folder = tmp_path / "project"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "*.mlxfn", "run.log"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("ARK_CACHE", str(tmp_path / "data"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    git(folder, "init", "-q")
+    git(folder, "config", "user.name", "tester")
+    git(folder, "config", "user.email", "tester@localhost")
+    commit(folder)
+    return folder
+
+
+def git(folder: Path, *words: str) -> None:
+    subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True)
+
+
+def commit(folder: Path) -> None:
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "change")
+
+
+def ark(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    order = [sys.executable, "-c", "from autoresearch_kit.cli import main; main(prog_name='ark')", *words]
+    return subprocess.run(order, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["data.py", "download.py", "prepare.py", "stories.py", "command.py"])
+def test_both_language_models_have_the_same_files(name):
+    """So that both train on the same rows; each folder stands alone, hence two copies."""
+    assert (EXAMPLE / name).read_bytes() == (SISTER / name).read_bytes()
+
+
+def keys_of_the_block(program: Path) -> list[str]:
+    """The keys of the dictionary called `block` in a train.py."""
+    for node in ast.walk(ast.parse(program.read_text())):
+        match node:
+            case ast.Assign(targets=[ast.Name(id="block")], value=ast.Dict(keys=keys)):
+                return [ast.literal_eval(key) for key in keys]
+    raise AssertionError(f"{program} has no block")
+
+
+def test_both_language_models_print_the_same_keys():
+    keys = keys_of_the_block(EXAMPLE / "train.py")
+    assert keys[0] == "val_bpb" and keys == keys_of_the_block(SISTER / "train.py")
+
+
+@pytest.mark.parametrize("spec", [".", CPU_SPEC])
+def test_no_mutable_code_is_executed_by_the_evaluation(project, spec):
+    checked = ark(project, "check", spec)
+    assert "level 3 of 3" in checked.stdout + checked.stderr
+    assert "fail" not in checked.stdout.split(), checked.stdout + checked.stderr
+
+
+def test_both_language_models_pin_the_same_small_data():
+    specs = [yaml.safe_load((folder / CPU_SPEC).read_text()) for folder in (EXAMPLE, SISTER)]
+    for key in ("inputs", "setup_command"):
+        assert specs[0][key] == specs[1][key]
+
+
+@pytest.mark.slow
+def test_the_small_data_are_pinned_by_the_hash_of_what_prepare_makes(project):
+    """So the stories, their tokenizer and their packing are the same here as where the spec was written."""
+    spec = yaml.safe_load((project / CPU_SPEC).read_text())
+    subprocess.run(["sh", "-c", spec["setup_command"]], cwd=project, check=True, capture_output=True)
+    names = {item["path"].removeprefix("$ARK_CACHE/llm/stories/") for item in spec["inputs"]}
+    assert names == {path.name for path in (data_root() / "llm" / "stories").iterdir()}
+    assert "not the pinned one" not in ark(project, "check", CPU_SPEC).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_six_attempts_with_the_search_agent(project):
+    """The spec as it is but for the time: three seconds of training instead of thirty, and one run for each attempt."""
+    pytest.importorskip("mlx.core", reason="needs MLX with a backend")
+    path = project / CPU_SPEC
+    text, changed = re.subn(r"^budget_minutes: .*$", "budget_minutes: 0.05", path.read_text(), flags=re.M)
+    assert changed == 1
+    path.write_text(f"{text}decision: first_better\n")
+    commit(project)
+    run = ark(project, "run", CPU_SPEC, "--tag", "t", "--attempts", "6")
+    assert run.returncode == 0, run.stdout + run.stderr
+    attempts = json.loads(ark(project, "log", CPU_SPEC, "--tag", "t", "--json").stdout)
+    assert len(attempts) == 7
+    assert {attempt["outcome"] for attempt in attempts} <= {"keep", "discard", "crash"}
+    measured = [attempt for attempt in attempts if attempt["value"] is not None]
+    assert len(measured) >= 5, [attempt["problem"] for attempt in attempts]
+    for attempt in measured:
+        assert attempt["value"] > attempt["also"]["entropy_floor_bpb"] > 0
+        assert attempt["also"]["peak_vram_mb"] > 0
+    assert len({attempt["value"] for attempt in measured}) == len(measured)  # each was trained, none was copied
