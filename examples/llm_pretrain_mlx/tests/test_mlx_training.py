@@ -393,9 +393,9 @@ class Quiet:
 
 @pytest.mark.parametrize(("micro", "threads"), [(1, 1), (7, 2), (64, 1)])
 def test_evaluation_is_bits_per_byte_of_all_rows_without_specials(dataset, micro, threads):
-    trainer = trainer_of(batch_tokens=64 * LENGTH, micro_batch_rows=16, threads=threads)
+    trainer = trainer_of(threads=threads)
     for step in range(3):
-        trainer.step(rows_of(64, seed=step), 0.0, step)
+        trainer.step(rows_of(seed=step), 0.0, step)
     trainer.micro_rows = micro
     rows = dataset.rows("val")[:].astype(np.int32)
     logits = np.array(trainer.model.logits(trainer.parameters, mx.array(rows[:, :-1])), np.float64)
