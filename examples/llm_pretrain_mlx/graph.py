@@ -1,17 +1,19 @@
 """A trained model as data: `save` writes what it computes, `load` reads it back and runs none of its code.
 
-The file is what mx.export_function writes, a list of calls of MLX's primitives with their constants, followed by the
-SHA-256 of all that. mx.import_function would read it too, but believes it: the shapes it records decide how much memory
-kernels get, indices are looked up unchecked, and a primitive may be the source of a kernel, or a file to read (seen in
-mlx 0.32.4). So `load` parses the bytes itself, in Python, and runs each call anew by MLX's public operators, which
-compute shapes and types again; they must be those recorded. It knows the primitives listed in OPERATORS and no others.
-They are functions of arrays: none draws random numbers, writes by index, or looks beyond its arguments. Kernels do not
-check indices, so `load` proves them: whatever looks something up must have bounds that follow from the constants and
-from the number of tokens. A hostile file can compute wrong numbers, take long, or ask for more memory than there is,
-which ends the process on Linux, where MLX does not look whether it got any; faults inside MLX's own operators are the
-risk left.
+mx.export_function traces the model and lists its calls of MLX's primitives, with their constants. The file has the
+calls as JSON and the constants as safetensors, in one file of that format, and behind it the SHA-256 of all before.
+It is not what mx.export_function writes itself: those bytes are undocumented and change with MLX, and
+mx.import_function hands out no list of their calls, but runs them, and believes them (seen in mlx 0.32.4): shapes
+decide how much memory kernels get, indices are looked up unchecked, a primitive may be a kernel's source.
 
-Tracing happens on the CPU, where MLX writes its fast kernels (norms, attention, rotary embeddings) as plain primitives.
+`load` parses in Python, and a graph runs each call anew by MLX's public operators, which compute shapes and types
+again; they must be those in the file. It knows the primitives in OPERATORS and no others: functions of arrays, none
+draws random numbers, writes by index, or looks beyond its arguments. Kernels do not check indices, so `load` proves
+them: whatever looks something up must have bounds that follow from the constants and from the number of tokens. A
+hostile file can compute wrong numbers, take long, or ask for more memory than there is, which ends the process on
+Linux, where MLX does not look whether it got any; faults inside MLX's own operators are the risk left.
+
+Tracing happens on the CPU, where MLX lists its fast kernels (norms, attention, rotary embeddings) as plain primitives.
 Any device can run those.
 
     save(function, "model.mlxfn", rows=16, length=2048, about={"tokenizer_sha256": ..., "vocab_size": 8192, ...})
@@ -27,29 +29,32 @@ import math
 import os
 import re
 import stat
-import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from machine import mx, out_of_memory
 
 MAX_FILE_BYTES = 4 * 10**9
-MAX_NODES = 100_000
-MAX_LIST = 4096  # inputs of a call, or numbers in one of its arguments
+MAX_HEADER_BYTES = 20 * 2**20  # JSON of the calls, of the places of the constants and of `about`
+MAX_LIST = 4096  # numbers in an argument of a call
 MAX_DIMENSIONS = 16
 MAX_ABOUT_BYTES = 100_000
 MAX_LOGITS = 2**27  # of one batch: 0.5 GB in float32
 MAX_LIVING_BYTES = 8 * 2**30  # of constants and results that a call of the graph holds at once
 HASH_BYTES = 32
 ABOUT = {"tokenizer_sha256": str, "data": str, "vocab_size": int, "sequence_length": int}
-# float64 is left out: a GPU has none.
+TOKENS = "tokens"
+# By their names in safetensors. float64 is left out: a GPU has none.
 DTYPES = {
-    0: mx.bool_, 1: mx.uint8, 2: mx.uint16, 3: mx.uint32, 4: mx.uint64, 5: mx.int8, 6: mx.int16, 7: mx.int32,
-    8: mx.int64, 9: mx.float16, 10: mx.float32, 12: mx.bfloat16, 13: mx.complex64,
+    "BOOL": mx.bool_, "U8": mx.uint8, "U16": mx.uint16, "U32": mx.uint32, "U64": mx.uint64, "I8": mx.int8,
+    "I16": mx.int16, "I32": mx.int32, "I64": mx.int64, "F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32,
+    "C64": mx.complex64,
 }  # fmt: skip
+CODES = {dtype: code for code, dtype in DTYPES.items()}
 INTEGERS = {
     mx.bool_: (0, 1),
     **{dtype: (0, 2**bits - 1) for dtype, bits in ((mx.uint8, 8), (mx.uint16, 16), (mx.uint32, 32), (mx.uint64, 64))},
@@ -101,12 +106,13 @@ def _spec(array: mx.array) -> Spec:
 
 @dataclass(frozen=True)
 class Node:
-    """One call. Inputs and outputs are numbers of values; number 0 is the tokens."""
+    """One call. Inputs and outputs are names of values; TOKENS is that of the tokens."""
 
     name: str
     state: list[Any]
-    inputs: list[int]
-    outputs: list[int]
+    """The primitive's own arguments, which are no arrays."""
+    inputs: list[str]
+    outputs: list[str]
     specs: list[Spec]
     """Of the outputs."""
 
@@ -121,7 +127,7 @@ class Operator:
     """How a primitive is read and run."""
 
     layout: str
-    """Arguments in the file: i int32, n a list of them, z a list of uint64, b bool, f float32, d float64, t dtype."""
+    """Kinds of its arguments, a letter each: keys of KINDS."""
     run: Callable[..., Any]
     """(node, *inputs) -> an array or a list of arrays."""
     arity: int | None = None
@@ -289,7 +295,7 @@ def _convolution(node: Node, array: mx.array, weight: mx.array) -> mx.array:
 def _fft(node: Node, array: mx.array) -> mx.array:
     axes, inverse, real, _ = node.state
     function = ((mx.fft.fftn, mx.fft.rfftn), (mx.fft.ifftn, mx.fft.irfftn))[inverse][real]
-    if not axes or len(set(axes)) != len(axes) or max(axes) >= array.ndim:
+    if not axes or len(set(axes)) != len(axes) or min(axes) < 0 or max(axes) >= array.ndim:
         raise GraphError("has no axes of its array")
     return function(array, [node.specs[0].shape[axis] for axis in axes] if inverse and real else None, axes)
 
@@ -335,7 +341,7 @@ OPERATORS = {
     "AddMM": Operator("ff", lambda node, x, y, z: mx.addmm(z, x, y, *node.state), 3),
     "GatherMM": Operator("bb", lambda node, x, y, i, j: mx.gather_mm(x, y, i, j), 4),
     "Convolution": Operator("nnnnnib", _convolution, 2),
-    "FFT": Operator("zbbb", _fft, 1),
+    "FFT": Operator("nbbb", _fft, 1),
     "Hadamard": Operator("f", lambda node, x: mx.hadamard_transform(x, node.state[0]), 1),
     # reductions, scans, sorting
     "Reduce": Operator(
@@ -380,7 +386,7 @@ OPERATORS = {
     # types, new arrays, order
     "AsType": Operator("t", lambda node, x: x.astype(node.state[0]), 1, _same),
     "View": Operator("t", _view, 1),
-    "Arange": Operator("ddd", _arange, 0, _arange_bounds),
+    "Arange": Operator("fff", _arange, 0, _arange_bounds),
     "Full": _plain(lambda x: x, 1, _same),  # of a broadcast value
     "Depends": Operator(
         "", lambda node, *x: list(x[: len(node.outputs)]), None, lambda node, given, specs: given[: len(node.outputs)]
@@ -469,8 +475,8 @@ class Graph:
     """What a model computes: tokens int32 [rows, length] -> logits float32 [rows, length, vocab_size]."""
 
     nodes: list[Node]
-    output: int
-    constants: dict[int, mx.array]
+    output: str
+    constants: dict[str, mx.array]
     rows: int
     length: int
     about: dict
@@ -479,13 +485,13 @@ class Graph:
 
     def __post_init__(self) -> None:
         self.frees = [[] for _ in self.nodes]
-        last: dict[int, int] = {}
+        last: dict[str, int] = {}
         for i, node in enumerate(self.nodes):
             last.update(dict.fromkeys([*node.inputs, *node.outputs], i))
-        for number in {0, self.output, *self.constants}:
-            last.pop(number, None)
-        for number, user in last.items():
-            self.frees[user].append(number)
+        for name in {TOKENS, self.output, *self.constants}:
+            last.pop(name, None)
+        for name, user in last.items():
+            self.frees[user].append(name)
 
     @property
     def vocab_size(self) -> int:
@@ -509,19 +515,19 @@ class Graph:
 
     def _run(self, tokens: mx.array, rehearsal: bool) -> mx.array:
         """Makes the calls in order; a rehearsal computes nothing."""
-        values = {0: tokens, **self.constants}
+        values = {TOKENS: tokens, **self.constants}
         faster = {} if rehearsal or mx.default_device() != mx.cpu else _BY_NUMPY
         for i, node in enumerate(self.nodes):
             with _faults(f"call {i} ({node.name})"):
                 run = faster.get(node.name) if node.specs[0].dtype == mx.float32 else None
-                results = (run or OPERATORS[node.name].run)(node, *[values[number] for number in node.inputs])
+                results = (run or OPERATORS[node.name].run)(node, *[values[name] for name in node.inputs])
                 results = [results] if isinstance(results, mx.array) else results
                 if [_spec(result) for result in results] != node.specs:
                     got, written = (", ".join(map(str, specs)) for specs in (map(_spec, results), node.specs))
                     raise GraphError(f"returns {got} where the file says {written}")
                 values.update(zip(node.outputs, results, strict=True))
-                for number in self.frees[i]:
-                    values.pop(number, None)
+                for name in self.frees[i]:
+                    values.pop(name, None)
                 if node.name in _PRODUCTS and not rehearsal:
                     mx.eval(results)
         return values[self.output]
@@ -529,13 +535,13 @@ class Graph:
     def check(self) -> None:
         """Rehearses the calls without computing them. Raises GraphError for what may not be run."""
         tokens = Spec((self.rows, self.length), mx.int32)
-        specs = {0: tokens, **{number: _spec(array) for number, array in self.constants.items()}}
-        bounds = {0: (0, self.vocab_size - 1), **{n: _constant_bounds(a) for n, a in self.constants.items()}}
-        living = held = sum(specs[number].nbytes for number in self.constants)
-        sizes: dict[int, int] = {}
+        specs = {TOKENS: tokens, **{name: _spec(array) for name, array in self.constants.items()}}
+        bounds = {TOKENS: (0, self.vocab_size - 1), **{n: _constant_bounds(a) for n, a in self.constants.items()}}
+        living = held = sum(specs[name].nbytes for name in self.constants)
+        sizes: dict[str, int] = {}
         for i, node in enumerate(self.nodes):
-            given = [bounds[number] for number in node.inputs]
-            taken = [specs[number] for number in node.inputs]
+            given = [bounds[name] for name in node.inputs]
+            taken = [specs[name] for name in node.inputs]
             specs.update(zip(node.outputs, node.specs, strict=True))
             with _faults(f"call {i} ({node.name})"):
                 if node.name not in _OF_NOTHING and any(0 in spec.shape for spec in [*taken, *node.specs]):
@@ -546,12 +552,12 @@ class Graph:
                 known = rule and (node.name in _PLACES or all(b is not None for b in given))
                 found = rule(node, given, taken) if known else None
             found = found if isinstance(found, list) else [found] * len(node.outputs)
-            for number, spec, pair in zip(node.outputs, node.specs, found, strict=True):
-                bounds[number] = _within(pair, spec.dtype)
-                sizes[number] = 0 if node.name in _VIEWS else spec.nbytes
-                held += sizes[number]
+            for name, spec, pair in zip(node.outputs, node.specs, found, strict=True):
+                bounds[name] = _within(pair, spec.dtype)
+                sizes[name] = 0 if node.name in _VIEWS else spec.nbytes
+                held += sizes[name]
             living = max(living, held)
-            held -= sum(sizes.get(number, 0) for number in self.frees[i])
+            held -= sum(sizes.get(name, 0) for name in self.frees[i])
         if living > MAX_LIVING_BYTES:
             raise GraphMemoryError(
                 f"the graph holds {living / 2**30:.1f} GB at once, more than {MAX_LIVING_BYTES / 2**30:.1f}"
@@ -604,8 +610,7 @@ def _sentence(error: BaseException) -> str:
 def check(function: Callable[[mx.array], mx.array], rows: int, length: int, vocab_size: int) -> None:
     """Raises GraphError, a sentence, where `save` would: before training, so that nothing is trained in vain."""
     about = {"tokenizer_sha256": "", "data": "", "vocab_size": vocab_size, "sequence_length": length}
-    with tempfile.TemporaryDirectory() as folder:
-        _parse(_traced(function, os.path.join(folder, "model.mlxfn"), rows, length, about)).check()
+    _graph(*_traced(function, rows, length), about).check()
 
 
 def save(
@@ -617,15 +622,21 @@ def save(
     Raises GraphError for a function or an `about` that `load` would refuse, and where the file cannot be written.
     """
     path = os.path.abspath(path)
+    _check_about(about)
+    if about["sequence_length"] != length:
+        raise GraphError(f"`about` says sequence_length {about['sequence_length']}, the graph has {length}")
+    text, constants = _traced(function, rows, length)
+    _graph(text, constants, about).check()
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(prefix=".model-", suffix=".mlxfn", dir=os.path.dirname(path))
-        os.close(handle)
-        content = _traced(function, temporary, rows, length, about)
-        # Through the reader, so that what is written is what will be read.
-        _parse(content).check()
-        with open(temporary, "ab") as file:
-            file.write(hashlib.sha256(content).digest())
+        with open(handle, "w+b") as file:
+            mx.save_safetensors(file, constants, {"about": json.dumps(about), "graph": text})
+            file.seek(0)
+            if int.from_bytes(file.read(8), "little") > MAX_HEADER_BYTES:
+                raise GraphError(f"the graph has too many calls: more than {MAX_HEADER_BYTES:,} bytes of JSON")
+            file.seek(0)
+            file.write(hashlib.file_digest(file, "sha256").digest())  # which has read up to the end
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
@@ -639,36 +650,54 @@ def save(
             os.unlink(temporary)
 
 
-def _traced(function: Callable[[mx.array], mx.array], path: str, rows: int, length: int, about: dict) -> bytes:
-    """What mx.export_function writes to that path."""
-    _check_about(about, length)
+def _traced(function: Callable[[mx.array], mx.array], rows: int, length: int) -> tuple[str, dict[str, mx.array]]:
+    """The calls that mx.export_function lists, as JSON that `_graph` reads, and the constants."""
+    parts: list[dict] = []
     try:
         with mx.stream(mx.cpu):
-            mx.export_function(path, function, mx.zeros((rows, length), mx.int32), metadata=json.dumps(about))
+            mx.export_function(parts.append, function, mx.zeros((rows, length), mx.int32))
     except Exception as error:
         named = re.search(r"primitive (\w+)", str(error))
         hint = f"; {INSTEAD[named.group(1)]}" if named and named.group(1) in INSTEAD else ""
         raise GraphError(f"mx.export_function cannot trace the model: {_sentence(error)}{hint}") from error
-    with open(path, "rb") as file:
-        return file.read()
+    lists = {part["type"]: part for part in parts}
+    ((tokens, _, _),) = lists["inputs"]["inputs"]
+    if len(outputs := lists["outputs"]["outputs"]) != 1:
+        raise GraphError(f"the function returns {len(outputs)} arrays, not logits and nothing else")
+
+    def known_as(name: str) -> str:
+        return TOKENS if name == tokens else name
+
+    calls = [
+        {
+            "name": part["name"],
+            "arguments": part["arguments"],
+            "inputs": [known_as(name) for name, _, _ in part["inputs"]],
+            "outputs": part["outputs"],
+        }
+        for part in parts
+        if part["type"] == "primitive"
+    ]
+    graph = {"rows": rows, "output": known_as(outputs[0][0]), "calls": calls}
+    # Types get their names; what else is no JSON belongs to primitives that evaluation does not run.
+    text = json.dumps(graph, default=lambda value: CODES.get(value) or str(value))
+    return text, dict(lists["constants"]["constants"])
 
 
-def _check_about(about: Any, length: int) -> None:
+def _check_about(about: Any) -> None:
     if not isinstance(about, dict):
         raise GraphError("`about` is no object")
     for key, kind in ABOUT.items():
         if type(about.get(key)) is not kind:
             raise GraphError(f"`about` lacks {key} ({kind.__name__})")
+        if kind is int and about[key] < 1:
+            raise GraphError(f"`about` says {key} {about[key]}, which is no count")
     try:
         size = len(json.dumps(about, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise GraphError(f"`about` is no JSON: {error}") from None
     if size > MAX_ABOUT_BYTES:
         raise GraphError(f"`about` has more than {MAX_ABOUT_BYTES:,} bytes")
-    if about["sequence_length"] != length:
-        raise GraphError(f"`about` says sequence_length {about['sequence_length']}, the graph has {length}")
-    if about["vocab_size"] < 1:
-        raise GraphError(f"`about` says vocab_size {about['vocab_size']}, which is no count")
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -692,168 +721,127 @@ def load(path: str | os.PathLike) -> Graph:
         if status.st_size > MAX_FILE_BYTES:
             raise GraphError(f"{name} has {status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}")
         with open(handle, "rb", closefd=False) as file:
-            content = file.read()
+            content = memoryview(file.read())
     finally:
         os.close(handle)
-    if hashlib.sha256(content[:-HASH_BYTES]).digest() != content[-HASH_BYTES:]:
+    content, written = content[:-HASH_BYTES], content[-HASH_BYTES:]
+    if hashlib.sha256(content).digest() != written:
         raise GraphError(f"{name} does not end with its hash: it was truncated or altered, or is no such file")
-    graph = _parse(memoryview(content)[:-HASH_BYTES])
+    size = int.from_bytes(content[:8], "little")
+    if not size <= min(len(content) - 8, MAX_HEADER_BYTES):
+        raise GraphError(f"{name} has no header, or one of more than {MAX_HEADER_BYTES:,} bytes")
+    with _faults("the header"):
+        places = _json(bytes(content[8 : 8 + size]), "as written")
+        about, text = itemgetter("about", "graph")(places.pop("__metadata__"))
+    about = _json(about, "`about` in the file")
+    _check_about(about)
+    graph = _graph(text, _constants(places, content[8 + size :]), about)
     graph.check()
     return graph
 
 
-class _Reader:
-    """Reads the bytes from the left. Raises GraphError where they end too early, or say what is out of all bounds."""
-
-    def __init__(self, content: bytes | memoryview) -> None:
-        self.content, self.at = content, 0
-
-    def take(self, size: int) -> memoryview:
-        if size > len(self.content) - self.at:
-            raise GraphError("the file ends in the middle of the graph")
-        self.at += size
-        return memoryview(self.content)[self.at - size : self.at]
-
-    def number(self, code: str) -> int | float:
-        return struct.unpack("<" + code, self.take(struct.calcsize(code)))[0]
-
-    def flag(self) -> bool:
-        value = self.number("B")
-        if value > 1:
-            raise GraphError("a truth value in the file is neither 0 nor 1")
-        return value == 1
-
-    def count(self, most: int) -> int:
-        value = self.number("Q")
-        if value > most:
-            raise GraphError(f"a list in the file has {value:,} entries, more than {most:,}")
-        return value
-
-    def numbers(self, code: str, most: int = MAX_LIST) -> list[int]:
-        count = self.count(most)
-        return list(struct.unpack(f"<{count}{code}", self.take(count * struct.calcsize(code))))
-
-    def text(self, most: int) -> str:
-        try:
-            return bytes(self.take(self.count(most))).decode()
-        except UnicodeDecodeError:
-            raise GraphError("a text in the file is not UTF-8") from None
-
-    def dtype(self) -> mx.Dtype:
-        code, size = self.number("i"), self.number("B")
-        if code not in DTYPES or DTYPES[code].size != size:
-            raise GraphError(f"the file has an array of a type (number {code}) that the graph cannot hold")
-        return DTYPES[code]
-
-    def shape(self) -> tuple[int, ...]:
-        shape = tuple(self.numbers("i", MAX_DIMENSIONS))
-        if any(size < 0 for size in shape):
-            raise GraphError(f"the file has an array of shape {list(shape)}")
-        if math.prod(shape) > MAX_LIVING_BYTES:
-            raise GraphMemoryError(f"the file has an array of shape {list(shape)}, too large")
-        return shape
-
-    def spec(self) -> Spec:
-        return Spec(self.shape(), self.dtype())
-
-    def state(self, layout: str) -> list[Any]:
-        read = {
-            "i": lambda: self.number("i"),
-            "n": lambda: self.numbers("i"),
-            "z": lambda: self.numbers("Q"),
-            "b": self.flag,
-            "f": lambda: self.number("f"),
-            "d": lambda: self.number("d"),
-            "t": self.dtype,
-        }
-        return [read[letter]() for letter in layout]
-
-    def constant(self) -> mx.array:
-        spec = self.spec()
-        content = self.take(spec.nbytes)
-        kind = str(spec.dtype).removeprefix("mlx.core.")
-        if spec.dtype == mx.bool_:
-            # Any other byte than 0 and 1 would be a bool that is neither.
-            return mx.array(np.frombuffer(content, np.uint8).reshape(spec.shape) != 0)
-        if spec.dtype == mx.bfloat16:  # which NumPy has not
-            return mx.array(np.frombuffer(content, np.uint16).reshape(spec.shape)).view(mx.bfloat16)
-        return mx.array(np.frombuffer(content, kind).reshape(spec.shape))
-
-
-def _parse(content: bytes | memoryview) -> Graph:
-    """The Graph of what mx.export_function wrote; `check` still has to look at what its calls mean."""
-    reader = _Reader(content)
-    version = reader.text(100)
-    if version != mx.__version__:
-        raise GraphError(f"the file was written by MLX {version!r}, and this is MLX {mx.__version__}: export it again")
-    functions, shapeless = reader.number("i"), reader.flag()
+def _json(text: str | bytes, what: str) -> Any:
     try:
-        about = json.loads(reader.text(2 * MAX_ABOUT_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise GraphError(f"`about` in the file is no JSON: {_sentence(error)}") from None
-    reader.count(0)  # of inputs by name
-    inputs = reader.numbers("Q")
-    specs = [reader.spec() for _ in range(reader.count(MAX_LIST))]
-    outputs = reader.numbers("Q")
-    if functions != 1 or shapeless or not len(inputs) == len(specs) == 1 or len(outputs) != 1:
-        raise GraphError("the file is not of one function of tokens that returns logits and nothing else")
-    if specs[0].dtype != mx.int32 or len(specs[0].shape) != 2 or 0 in specs[0].shape:
-        raise GraphError(f"the function takes {specs[0]}, not tokens int32 [rows, length]")
-    rows, length = specs[0].shape
-    _check_about(about, length)
-    if rows * length * about["vocab_size"] > MAX_LOGITS:
-        raise GraphError(
-            f"a batch of {rows} rows gives {rows * length * about['vocab_size']:,} logits, more than {MAX_LOGITS:,}: "
-            "export the model with fewer rows"
-        )
-    known = {inputs[0]: 0}  # the number of a value by its name in the file
-    nodes: list[Node] = []
-    constants: dict[int, mx.array] = {}
-    for _ in range(reader.count(MAX_NODES)):
-        name = reader.number("Q")
-        if reader.flag():
-            nodes.append(_parse_call(reader, name, known, len(nodes)))
-        elif reader.flag():
-            constants[_new(name, known)] = reader.constant()
-        elif known.get(name) != 0:
-            raise GraphError("the file has a value that is neither the tokens, nor a constant, nor a result")
-    if reader.at != len(content):
-        raise GraphError("the file goes on behind the graph")
-    if outputs[0] not in known:
-        raise GraphError("the function returns a value that the file does not hold")
-    with _faults("the file's constants"):
+        return json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise GraphError(f"{what} is no JSON: {_sentence(error)}") from None
+
+
+def _constants(places: dict[str, Any], content: memoryview) -> dict[str, mx.array]:
+    """The arrays of a safetensors file; `places` is its header, content what follows that."""
+    constants, at = {}, 0
+    # As they lie in the file, where none may share the bytes of another.
+    with _faults("the list of constants"):
+        for name, place in sorted(places.items(), key=lambda item: item[1]["data_offsets"]):
+            spec = _read_spec(place["shape"], place["dtype"])
+            if place["data_offsets"] != [at, at + spec.nbytes] or at + spec.nbytes > len(content):
+                raise GraphError(f"has {spec} where its bytes are not")
+            constants[name] = _constant(content[at : at + spec.nbytes], spec)
+            at += spec.nbytes
+        if at != len(content):
+            raise GraphError(f"leaves out {len(content) - at:,} bytes")
         mx.eval(constants)  # here, since the threads of an evaluation share them
-    return Graph(nodes, known[outputs[0]], constants, rows, length, about)
+    return constants
 
 
-def _new(name: int, known: dict[int, int]) -> int:
-    """The number for a value that the file calls `name`."""
-    if name in known:
-        raise GraphError("the file has two values of one name")
-    known[name] = len(known)
-    return known[name]
+def _constant(content: memoryview, spec: Spec) -> mx.array:
+    if spec.dtype == mx.bool_:
+        # Any other byte than 0 and 1 would be a bool that is neither.
+        return mx.array(np.frombuffer(content, np.uint8).reshape(spec.shape) != 0)
+    if spec.dtype == mx.bfloat16:  # which NumPy has not
+        return mx.array(np.frombuffer(content, np.uint16).reshape(spec.shape)).view(mx.bfloat16)
+    kind = str(spec.dtype).removeprefix("mlx.core.")
+    return mx.array(np.frombuffer(content, kind).reshape(spec.shape))
 
 
-def _parse_call(reader: _Reader, name: int, known: dict[int, int], i: int) -> Node:
-    inputs = reader.numbers("Q")
-    reader.take(12)  # on which stream and device: the reader decides that
-    primitive = reader.text(200)
-    where = f"call {i} ({primitive})" if primitive in OPERATORS else f"call {i}"
-    if primitive not in OPERATORS:
-        hint = INSTEAD.get(primitive)
-        raise GraphError(f"{where} is of {primitive!r}, which evaluation does not run; {hint or WHERE}")
-    if any(number not in known for number in inputs):
-        raise GraphError(f"{where} uses a value that does not come before it")
-    operator = OPERATORS[primitive]
+def _is_int(value: Any) -> bool:
+    return type(value) is int and -(2**31) <= value < 2**31
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "i": _is_int,
+    "n": lambda value: isinstance(value, list) and len(value) <= MAX_LIST and all(map(_is_int, value)),
+    "b": lambda value: isinstance(value, bool),
+    "f": lambda value: isinstance(value, float),
+    "t": lambda value: isinstance(value, str) and value in DTYPES,
+}
+
+
+def _read_spec(shape: Any, code: Any) -> Spec:
+    if not KINDS["t"](code):
+        raise GraphError(f"has an array of a type ({str(code)[:50]!r}) that the graph cannot hold")
+    if not KINDS["n"](shape) or len(shape) > MAX_DIMENSIONS or min(shape, default=0) < 0:
+        raise GraphError(f"has an array of shape {str(shape)[:50]!r}")
+    if math.prod(shape) > MAX_LIVING_BYTES:
+        raise GraphMemoryError(f"an array of shape {shape} is too large")
+    return Spec(tuple(shape), DTYPES[code])
+
+
+def _graph(text: str, constants: dict[str, mx.array], about: dict) -> Graph:
+    """The Graph of what `_traced` returned; `check` still has to look at what its calls mean."""
+    known, nodes = {TOKENS}, []
+    with _faults("the graph"):
+        rows, output, calls = itemgetter("rows", "output", "calls")(_json(text, "as written"))
+        if not (_is_int(rows) and rows > 0 and isinstance(output, str) and isinstance(calls, list)):
+            raise GraphError("has not the rows, the output and the calls of a function of tokens")
+        logits = rows * about["sequence_length"] * about["vocab_size"]
+        if logits > MAX_LOGITS:
+            raise GraphError(
+                f"gives {logits:,} logits for a batch of {rows} rows, more than {MAX_LOGITS:,}: "
+                "export the model with fewer rows"
+            )
+        for name, array in constants.items():
+            _new(name, known)
+            if array.dtype not in CODES:
+                raise GraphError(f"has a constant of a type ({_spec(array)}) that it cannot hold")
+    for i, call in enumerate(calls):
+        with _faults(f"call {i}"):
+            nodes.append(_node(call, known))
+    if output not in known:
+        raise GraphError("the function returns a value that the graph does not hold")
+    return Graph(nodes, output, constants, rows, about["sequence_length"], about)
+
+
+def _new(name: str, known: set[str]) -> str:
+    if not isinstance(name, str) or name in known:
+        raise GraphError(f"has a value of the name {str(name)[:50]!r}, which is taken or no name")
+    known.add(name)
+    return name
+
+
+def _node(call: dict, known: set[str]) -> Node:
+    """A call that uses values of the names in `known`, and adds its own."""
+    name, state, inputs, outputs = itemgetter("name", "arguments", "inputs", "outputs")(call)
+    if name not in OPERATORS:
+        raise GraphError(f"is of {name[:200]!r}, which evaluation does not run; {INSTEAD.get(name, WHERE)}")
+    if not known.issuperset(inputs):
+        raise GraphError(f"({name}) uses a value that does not come before it")
+    operator = OPERATORS[name]
     if operator.arity not in (None, len(inputs)) or (operator.arity is None and not inputs):
-        raise GraphError(f"{where} has {len(inputs)} inputs")
-    given = [known[number] for number in inputs]
-    state = reader.state(operator.layout)
-    if reader.count(MAX_LIST) == 0:  # how many results come with the first
-        return Node(primitive, state, given, [_new(name, known)], [reader.spec()])
-    names = reader.numbers("Q")
-    shapes = [reader.shape() for _ in range(reader.count(MAX_LIST))]
-    dtypes = [reader.dtype() for _ in range(reader.count(MAX_LIST))]
-    if not len(names) == len(shapes) == len(dtypes) or name not in names:
-        raise GraphError(f"{where} does not say what its results are")
-    return Node(primitive, state, given, [_new(n, known) for n in names], list(map(Spec, shapes, dtypes)))
+        raise GraphError(f"({name}) has {len(inputs)} inputs")
+    specs = [_read_spec(shape, code) for _, shape, code in outputs]
+    names = [_new(value, known) for value, _, _ in outputs]
+    if len(state) != len(operator.layout) or not all(KINDS[k](x) for k, x in zip(operator.layout, state, strict=True)):
+        raise GraphError(f"({name}) has arguments of other kinds")
+    state = [DTYPES[x] if kind == "t" else x for kind, x in zip(operator.layout, state, strict=True)]
+    return Node(name, state, inputs, names, specs)

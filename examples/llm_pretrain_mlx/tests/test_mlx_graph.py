@@ -1,20 +1,15 @@
-"""graph.py: what goes in comes out, and a file from a stranger is data or an error.
+"""graph.py: what goes in comes out, and what evaluation would refuse is refused before training.
 
 pytest examples/llm_pretrain_mlx/tests/test_mlx_graph.py
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 pytest.importorskip("mlx")  # not mlx.core, which must come after the BLAS that `machine` loads
 
@@ -267,12 +262,14 @@ def test_every_operator_of_the_table_was_in_one_of_them(tmp_path):
     assert graph.OPERATORS.keys() - names == set()
 
 
-def test_mlx_itself_reads_the_file_as_the_same_function(tmp_path):
-    graph.save(body(windows), tmp_path / "model.mlxfn", B, T, ABOUT)
-    imported = mx.import_function(str(tmp_path / "model.mlxfn"))
-    (logits,) = imported(mx.array(TOKENS))
-    logits_here = graph.load(tmp_path / "model.mlxfn")(TOKENS)
-    np.testing.assert_allclose(np.array(logits_here), np.array(logits), rtol=1e-5, atol=1e-5)
+def test_mlx_itself_reads_the_constants(tmp_path):
+    graph.save(body(convolution), tmp_path / "model.mlxfn", B, T, ABOUT)
+    arrays, metadata = mx.load(str(tmp_path / "model.mlxfn"), format="safetensors", return_metadata=True)
+    ours = graph.load(tmp_path / "model.mlxfn").constants
+    assert arrays.keys() == ours.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(np.array(ours[name]), np.array(array))
+    assert json.loads(metadata["about"]) == ABOUT
 
 
 def test_a_compiled_function_is_traced_as_what_it_computes(tmp_path):
@@ -282,9 +279,9 @@ def test_a_compiled_function_is_traced_as_what_it_computes(tmp_path):
     np.testing.assert_allclose(np.array(graph.load(tmp_path / "m")(TOKENS)), np.array(expected), atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [str(dtype).removeprefix("mlx.core.") for dtype in graph.DTYPES.values()])
+@pytest.mark.parametrize("dtype", graph.DTYPES)
 def test_constants_of_every_type_come_back(dtype, tmp_path):
-    constant = mx.array(np.arange(D) % 2).astype(getattr(mx, "bool_" if dtype == "bool" else dtype))
+    constant = mx.array(np.arange(D) % 2).astype(graph.DTYPES[dtype])
     mx.eval(constant)
     model = body(lambda x, tokens: x + mx.real(constant).astype(mx.float32))
     graph.save(model, tmp_path / "m", B, T, ABOUT)
@@ -337,7 +334,7 @@ REFUSED = {
     "quantised": (
         body(lambda x, tokens: x + mx.dequantize(*mx.quantize(mx.ones((64, 64))))[0, :D]), "graph.py lists the allowed"
     ),
-    "two results": (lambda tokens: (body(attention)(tokens), tokens), "mx.export_function|one function of tokens"),
+    "two results": (lambda tokens: (body(windows)(tokens), tokens), "returns 2 arrays, not logits"),
     "integers": (lambda tokens: body(lambda x, tokens: x)(tokens).astype(mx.int32), "int32 .*not floating point"),
     "flat": (lambda tokens: body(lambda x, tokens: x)(tokens).flatten(0, 1), r"logits are float32 \[48, 32\], not"),
     "float64": (body(lambda x, tokens: x.astype(mx.float64).astype(mx.float32)), "a type .* cannot hold"),
@@ -401,7 +398,7 @@ BELIEVED = [
 
 
 @pytest.mark.parametrize("number", range(len(BELIEVED)))
-def test_the_bounds_of_integers_hold(number, tmp_path, monkeypatch):
+def test_the_bounds_of_integers_hold(number, monkeypatch):
     """What the prover says of a value is true of the value."""
     found = {}
     within = graph._within
@@ -410,11 +407,10 @@ def test_the_bounds_of_integers_hold(number, tmp_path, monkeypatch):
     def model(tokens):
         return mx.broadcast_to(BELIEVED[number](tokens).astype(mx.float32).sum(), (B, T, V))
 
-    path = str(tmp_path / "m")
     tokens = np.array([[0, V - 1] * (T // 2), TOKENS[0], TOKENS[1]], np.int32)
-    graph._parse(graph._traced(model, path, B, T, ABOUT)).check()
-    loaded = graph._parse(Path(path).read_bytes())
-    values, count = {0: mx.array(tokens), **loaded.constants}, 0
+    loaded = graph._graph(*graph._traced(model, B, T), ABOUT)
+    loaded.check()
+    values, count = {graph.TOKENS: mx.array(tokens), **loaded.constants}, 0
     for node in loaded.nodes:
         results = graph.OPERATORS[node.name].run(node, *[values[i] for i in node.inputs])
         results = results if isinstance(results, list | tuple) else [results]
@@ -474,7 +470,7 @@ def test_a_target_that_cannot_be_replaced_leaves_nothing_behind(tmp_path):
 
 def test_a_batch_with_too_many_logits_is_refused(monkeypatch):
     monkeypatch.setattr(graph, "MAX_LOGITS", B * T * V - 1)
-    with pytest.raises(GraphError, match=r"a batch of 3 rows gives 1,536 logits, more than 1,535: .*fewer rows"):
+    with pytest.raises(GraphError, match=r"gives 1,536 logits for a batch of 3 rows, more than 1,535: .*fewer rows"):
         graph.check(body(lambda x, tokens: x), B, T, V)
 
 
@@ -490,263 +486,3 @@ def test_other_tokens_are_refused(tmp_path):
     for tokens in (TOKENS + V, TOKENS - V):
         with pytest.raises(GraphError, match="a token is not one of 0 to 31"):
             loaded(tokens)
-
-
-# ---- files from strangers --------------------------------------------------------------------------------------------
-
-FLOAT, INT, BOOL = (10, 4), (7, 4), (0, 1)
-
-
-def packed(code: str, value) -> bytes:
-    """A value as mx.export_function writes it: a number, a list of numbers, or a text."""
-    if isinstance(value, str):
-        value = value.encode()
-        return struct.pack("<Q", len(value)) + value
-    if isinstance(value, list | tuple):
-        return struct.pack(f"<Q{len(value)}{code}", len(value), *value)
-    return struct.pack(f"<{code}", value)
-
-
-def spec(shape, dtype) -> bytes:
-    return packed("i", shape) + struct.pack("<iB", *dtype)
-
-
-def call(name: str, state: bytes, inputs: list[int], number: int, *outputs) -> bytes:
-    head = struct.pack("<QB", number, 1) + packed("Q", inputs) + bytes(12) + packed("", name) + state
-    if len(outputs) == 1:
-        return head + struct.pack("<Q", 0) + spec(*outputs[0])
-    names, shapes, dtypes = range(number, number + len(outputs)), *zip(*outputs, strict=True)
-    listed = b"".join(packed("i", shape) for shape in shapes)
-    typed = b"".join(struct.pack("<iB", *dtype) for dtype in dtypes)
-    size = struct.pack("<Q", len(outputs))
-    return head + struct.pack("<Q", len(outputs) - 1) + packed("Q", list(names)) + size + listed + size + typed
-
-
-def constant(number: int, array: np.ndarray, dtype) -> bytes:
-    return struct.pack("<QBB", number, 0, 1) + spec(array.shape, dtype) + array.tobytes()
-
-
-def forge(path, entries: list[bytes], output: int = 5, about=ABOUT, tokens=((B, T), INT), start: bytes | None = None):
-    """A file as a hostile train.py would write it: whatever graph it likes, and the hash that belongs to it."""
-    text = about if isinstance(about, str) else json.dumps(about)
-    start = packed("", mx.__version__) + struct.pack("<iB", 1, 0) if start is None else start
-    head = packed("", text) + struct.pack("<Q", 0) + packed("Q", [1]) + struct.pack("<Q", 1) + spec(*tokens)
-    content = start + head + packed("Q", [output]) + struct.pack("<Q", len(entries)) + b"".join(entries)
-    path.write_bytes(content + hashlib.sha256(content).digest())
-
-
-TABLE = constant(2, np.zeros((V, V), np.float32), FLOAT)
-FIVE = constant(3, np.array(5, np.int32), INT)
-LOGITS = ((B, T, V), FLOAT)
-ROWS = [TABLE, call("Gather", packed("i", [0]) + packed("i", [1, V]), [2, 1], 4, ((B, T, 1, V), FLOAT))]
-GOOD = [*ROWS, call("Squeeze", packed("i", [2]), [4], 5, LOGITS)]
-
-
-def test_a_forged_file_of_a_good_graph_is_read(tmp_path):
-    forge(tmp_path / "m", GOOD)
-    assert graph.load(tmp_path / "m")(TOKENS).shape == (B, T, V)
-
-
-def squeezed(*entries: bytes) -> list[bytes]:
-    return [*GOOD, FIVE, *entries]
-
-
-def convolved(stride: int = 1, dilation: int = 1, groups: int = 1) -> bytes:
-    return b"".join(packed("i", [n]) for n in (stride, 0, 0, dilation, 1)) + struct.pack("<iB", groups, 0)
-
-
-HOSTILE = {
-    "a kernel": (call("CustomKernel", b"", [5], 6, LOGITS), "'CustomKernel', which evaluation does not run"),
-    "a file": (call("Load", b"", [], 6, LOGITS), "'Load', which evaluation does not run"),
-    "beyond an array": (call("AsStrided", b"", [5], 6, LOGITS), "'AsStrided', which"),
-    "a scatter": (call("Scatter", b"", [5], 6, LOGITS), "'Scatter', which .*writing by index"),
-    "random": (call("RandomBits", b"", [5], 6, LOGITS), "'RandomBits', which"),
-    "compiled": (call("Compiled", b"", [5], 6, LOGITS), "'Compiled', which"),
-    "no name": (call("", b"", [5], 6, LOGITS), "'', which evaluation does not run"),
-    "control characters": (call("x\n\x1b[2J", b"", [5], 6, LOGITS), r"'x\\n\\x1b\[2J', which"),
-    "larger than it is": (call("Exp", b"", [5], 6, ((B, T, 2 * V), FLOAT)), "float32 .*32.* where the file says"),
-    "smaller than it is": (call("Exp", b"", [5], 6, ((B, T, 1), FLOAT)), "where the file says float32 .*1"),
-    "of another type": (call("Exp", b"", [5], 6, ((B, T, V), INT)), "returns float32 .* where the file says int32"),
-    "later": (call("Exp", b"", [99], 6, LOGITS), "uses a value that does not come before it"),
-    "itself": (call("Exp", b"", [6], 6, LOGITS), "uses a value that does not come before it"),
-    "twice": (call("Exp", b"", [5], 5, LOGITS), "two values of one name"),
-    "no input": (call("Exp", b"", [], 6, LOGITS), "has 0 inputs"),
-    "three inputs": (call("Add", b"", [5, 5, 5], 6, LOGITS), "has 3 inputs"),
-    "two results of one": (call("Exp", b"", [5], 6, LOGITS, LOGITS), "where the file says"),
-    "one result of two": (call("Depends", b"", [5], 6, LOGITS, LOGITS), "failed|the file says"),
-    "index 5 of 5": (
-        call("GatherAxis", packed("i", 2), [5, 3], 6, LOGITS), "failed|where the file says|looks up"
-    ),
-    "axis": (call("GatherAxis", packed("i", 9), [5, 1], 6, LOGITS), "failed"),
-    "negative axis": (call("Gather", packed("i", [-1]) + packed("i", [V, 1]), [2, 1], 6, LOGITS), "axes|where"),
-    "parts of rows": (
-        call("Gather", packed("i", [0]) + packed("i", [1, 40]), [2, 1], 6, ((B, T, 1, 40), FLOAT)), "parts of rows"
-    ),
-    "an axis twice": (
-        call("Gather", packed("i", [0, 0]) + packed("i", [1, V]), [2, 1, 1], 6, LOGITS), "one index for each"
-    ),
-    "slice beyond": (
-        call("Slice", packed("i", [0, 0, V]) + packed("i", [B, T, 2 * V]) + packed("i", [1, 1, 1]), [5], 6, LOGITS),
-        "slice beyond its array",
-    ),
-    "slice before": (
-        call("Slice", packed("i", [0, 0, -99]) + packed("i", [B, T, V]) + packed("i", [1, 1, 1]), [5], 6, LOGITS),
-        "slice beyond its array",
-    ),
-    "slice without stride": (
-        call("Slice", packed("i", [0, 0, 0]) + packed("i", [B, T, V]) + packed("i", [0, 0, 0]), [5], 6, LOGITS),
-        "slice beyond its array",
-    ),
-    "slice of one dimension": (
-        call("Slice", packed("i", [0]) + packed("i", [B]) + packed("i", [1]), [5], 6, LOGITS), "for each dimension"
-    ),
-    "negative padding": (
-        call("Pad", packed("i", [0]) + packed("i", [-1]) + packed("i", [1]), [5, 3], 6, LOGITS), "a negative width"
-    ),
-    "a terabyte": (
-        call("Broadcast", packed("i", [10**6, 10**6]), [3], 6, ((10**6, 10**6), INT)), "needs more|too large"
-    ),
-    "overflowing sizes": (
-        call("Broadcast", packed("i", [2**31 - 1] * 4), [3], 6, ((2**31 - 1,) * 4, INT)), "too large"
-    ),
-    "negative size": (call("Broadcast", packed("i", [-5]), [3], 6, ((-5,), INT)), r"of shape \[-5\]"),
-    "nothing": (call("Broadcast", packed("i", [0]), [3], 6, ((0,), INT)), "holds nothing"),
-    "dimensions": (call("Broadcast", packed("i", [1]), [3], 6, ((1,) * 17, INT)), "17 entries, more than 16"),
-    "another variant": (call("Reduce", packed("i", 9) + packed("i", [0]), [5], 6, LOGITS), "has no variant 9"),
-    "negative variant": (call("Log", packed("i", -1), [5], 6, LOGITS), "has no variant -1"),
-    "truth 7": (call("Sqrt", b"\x07", [5], 6, LOGITS), "neither 0 nor 1"),
-    "type 99": (call("AsType", struct.pack("<iB", 99, 4), [5], 6, LOGITS), "a type .number 99."),
-    "truth 77": (call("View", struct.pack("<iB", *BOOL), [5], 6, ((B, T, 4 * V), BOOL)), "neither 0 nor 1"),
-    "float64": (call("AsType", struct.pack("<iB", 11, 8), [5], 6, LOGITS), "a type .number 11."),
-    "arange of NaN": (call("Arange", struct.pack("<ddd", 0, float("nan"), 1), [], 6, ((4,), INT)), "no numbers"),
-    "endless arange": (call("Arange", struct.pack("<ddd", 0, 1e18, 1), [], 6, ((4,), INT)), "failed|the file says"),
-    "still arange": (call("Arange", struct.pack("<ddd", 0, 4, 0), [], 6, ((4,), INT)), "failed|the file says"),
-    "convolution without stride": (call("Convolution", convolved(stride=0), [5, 5], 6, LOGITS), "too small"),
-    "no groups": (call("Convolution", convolved(groups=0), [5, 5], 6, LOGITS), "too small"),
-    "huge dilation": (call("Convolution", convolved(dilation=2**31 - 1), [5, 5], 6, LOGITS), "too large"),
-    "matrices that do not fit": (call("Matmul", b"", [5, 2], 6, ((B, T, 7), FLOAT)), "where the file says"),
-    "split beyond": (call("Split", packed("i", [40]) + packed("i", 2), [5], 6, LOGITS, LOGITS), "into parts"),
-    "sum over axis 9": (call("Reduce", packed("i", 2) + packed("i", [9]), [5], 6, LOGITS), "failed"),
-    "FFT over axis 9": (call("FFT", packed("Q", [9]) + b"\0\0\0", [5], 6, ((B, T, V), (13, 8))), "no axes of its"),
-    "no value": (struct.pack("<QBB", 77, 0, 0), "neither the tokens, nor a constant"),
-    "constant without bytes": (struct.pack("<QBB", 6, 0, 1) + spec((2**20,), FLOAT), "ends in the middle"),
-    "rubbish": (b"\xff" * 40, "two values|entries|middle|truth"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_call_is_one_sentence(name, tmp_path):
-    entry, says = HOSTILE[name]
-    forge(tmp_path / "m", squeezed(entry))
-    with pytest.raises(GraphError, match=says) as error:
-        graph.load(tmp_path / "m")
-    assert "\n" not in str(error.value)
-
-
-VERSION = packed("", mx.__version__)
-CHANGES = {
-    "another version": ({"start": packed("", "0.1.2") + struct.pack("<iB", 1, 0)}, "written by MLX '0.1.2'.*again"),
-    "two functions": ({"start": VERSION + struct.pack("<iB", 2, 0)}, "not of one function"),
-    "shapeless": ({"start": VERSION + struct.pack("<iB", 1, 1)}, "not of one function"),
-    "float tokens": ({"tokens": ((B, T), FLOAT)}, "takes float32"),
-    "flat tokens": ({"tokens": ((B * T,), INT)}, "not tokens int32"),
-    "no rows": ({"tokens": ((0, T), INT)}, "not tokens int32"),
-    "many rows": ({"tokens": ((2**20, T), INT)}, "fewer rows"),
-    "another length": ({"tokens": ((B, T + 1), INT)}, "says sequence_length 16, the graph has 17"),
-    "output nowhere": ({"output": 77}, "a value that the file does not hold"),
-    "output the tokens": ({"output": 1}, "logits are int32"),
-    "output the table": ({"output": 2}, "logits are float32"),
-    "about no JSON": ({"about": "{"}, "no JSON"),
-    "about deep": ({"about": "[" * 100_000}, "no JSON"),
-    "about a list": ({"about": "[]"}, "no object"),
-    "about empty": ({"about": "{}"}, "lacks tokenizer_sha256"),
-    "about another vocabulary": ({"about": {**ABOUT, "vocab_size": V - 1}}, "logits are"),
-    "about more tokens": ({"about": {**ABOUT, "vocab_size": V + 1}}, "looks up one of 32"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_hostile_head_is_one_sentence(name, tmp_path):
-    forge(tmp_path / "m", GOOD, **CHANGES[name][0])
-    with pytest.raises(GraphError, match=CHANGES[name][1]) as error:
-        graph.load(tmp_path / "m")
-    assert "\n" not in str(error.value)
-
-
-def test_what_stands_behind_the_graph_is_refused(tmp_path):
-    forge(tmp_path / "m", GOOD)
-    content = (tmp_path / "m").read_bytes()[: -graph.HASH_BYTES] + b"\0"
-    (tmp_path / "m").write_bytes(content + hashlib.sha256(content).digest())
-    with pytest.raises(GraphError, match="goes on behind the graph"):
-        graph.load(tmp_path / "m")
-
-
-def test_too_many_calls_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(graph, "MAX_NODES", 2)
-    forge(tmp_path / "m", GOOD)
-    with pytest.raises(GraphError, match="3 entries, more than 2"):
-        graph.load(tmp_path / "m")
-
-
-def test_what_is_no_such_file(tmp_path):
-    forge(tmp_path / "good", GOOD)
-    content = (tmp_path / "good").read_bytes()
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "zero").symlink_to("/dev/zero")
-    (tmp_path / "dangling").symlink_to("nowhere")
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "empty").write_bytes(b"")
-    (tmp_path / "text").write_text("val_bpb: 0.5\n")
-    (tmp_path / "zeros").write_bytes(bytes(1000))
-    (tmp_path / "longer").write_bytes(content + b"\0")
-    with open(tmp_path / "too large", "wb") as file:  # a file of holes
-        file.truncate(graph.MAX_FILE_BYTES + 1)
-    for name in (*sorted(set(os.listdir(tmp_path)) - {"good"}), "missing", "nul\0byte"):
-        with pytest.raises(GraphError) as error:
-            graph.load(tmp_path / name)
-        assert "\n" not in str(error.value)
-        assert name == "nul\0byte" or name in str(error.value)
-
-
-def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
-    forge(tmp_path / "m", GOOD)
-    content = (tmp_path / "m").read_bytes()
-    for end in (*range(40), *range(40, len(content), 101), len(content) - 1):
-        (tmp_path / "m").write_bytes(content[:end])
-        with pytest.raises(GraphError, match="truncated"):
-            graph.load(tmp_path / "m")
-        cut = content[:end]  # and with a hash that fits
-        (tmp_path / "m").write_bytes(cut + hashlib.sha256(cut).digest())
-        with pytest.raises(GraphError):
-            graph.load(tmp_path / "m")
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    """The bytes of a graph of each kind, without their hash."""
-    path = tmp_path_factory.mktemp("sources") / "m"
-    found = []
-    for between in BETWEEN:
-        graph.save(body(between), path, B, T, ABOUT)
-        found.append(path.read_bytes()[: -graph.HASH_BYTES])
-    return found
-
-
-@pytest.mark.slow
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_any_bytes_with_their_hash_are_a_graph_or_refused(sources, tmp_path, data):
-    """The process goes on, whatever the file says."""
-    content = bytearray(data.draw(st.sampled_from(range(len(BETWEEN))).map(sources.__getitem__)))
-    # Not the weights: the first constant comes early, and is the largest.
-    places = st.one_of(st.integers(0, 600), st.integers(1, 6000).map(lambda back: max(0, len(content) - back)))
-    for at in data.draw(st.lists(places, min_size=1, max_size=3)):
-        content[min(at, len(content) - 1)] = data.draw(st.sampled_from([0, 1, 2, 3, 4, 127, 128, 255]))
-    (tmp_path / "m").write_bytes(bytes(content) + hashlib.sha256(content).digest())
-    try:
-        with pytest.MonkeyPatch.context() as small:
-            small.setattr(graph, "MAX_LIVING_BYTES", 2**26)
-            logits = graph.load(tmp_path / "m")(TOKENS)
-    except GraphError:
-        return
-    assert logits.shape == (B, T, V)
