@@ -6,13 +6,17 @@ already takes its place. OpenBLAS, or MKL, multiplies 7 to 16 times as fast.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import importlib.util
+import math
 import os
+import pathlib
+import resource
 import sys
 
-from command import TrainError
+from command import TrainError, number_from
 
 BLAS_LIBRARIES = (
     "libopenblas.so.0",
@@ -52,6 +56,7 @@ def load_blas() -> str | None:
 
 
 BLAS = load_blas()
+BLAS_BUFFER = 128 * 2**20  # bytes of address space that OpenBLAS takes for each thread
 
 
 def import_mlx():
@@ -104,16 +109,31 @@ def limit_memory(kind: str) -> None:
 
 def peak_flops(kind: str) -> float | None:
     """FLOP/s: $PEAK_FLOPS_TFLOPS if that is set, else by the name of the GPU; None if unknown."""
-    text = os.environ.get("PEAK_FLOPS_TFLOPS", "")
-    if text:
-        try:
-            value = float(text)
-        except ValueError:
-            value = 0.0
-        if not 0 < value < 1e6:
-            raise TrainError(f"PEAK_FLOPS_TFLOPS = {text!r} is not a positive number", "unset PEAK_FLOPS_TFLOPS")
-        return value * 1e12
+    if os.environ.get("PEAK_FLOPS_TFLOPS"):
+        return 1e12 * number_from(None, "", "PEAK_FLOPS_TFLOPS", 0.0, 0.001)
     return PEAK_FLOPS.get(device_name(kind)) if kind == "metal" else None
+
+
+def free_memory() -> float:
+    """Bytes that this process may still take on Linux: of the machine, of its control group, of its own limit.
+
+    MLX's CPU backend does not look whether it got what it asked for (seen in 0.32.4), and OpenBLAS waits for its
+    buffers for ever; so whoever computes on a CPU has to ask first. Infinite elsewhere.
+    """
+    if sys.platform != "linux":
+        return math.inf
+    free = [math.inf]
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+        free.append(1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))))
+    with contextlib.suppress(OSError, ValueError):
+        group = pathlib.Path("/sys/fs/cgroup")
+        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+        free.append(limit - pages * resource.getpagesize())
+    return min(free)
 
 
 def peak_memory_mb() -> float:

@@ -817,6 +817,21 @@ class Trainer:
             self.loss_and_gradients, self.token_nats = mx.compile(self.loss_and_gradients), mx.compile(self.token_nats)
         self.pass_pace, self.update_pace = Pace(), Pace()
 
+    def check_memory(self) -> None:
+        """On a CPU: raises MemoryError if passes of micro_rows would not fit, by the measure of a pass of one row."""
+        if on_gpu():
+            return
+        threads = self.workers.count
+        if machine.free_memory() < 2 * machine.BLAS_BUFFER * threads:
+            raise MemoryError
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        row = np.zeros((1, self.model.sequence_length + 1), np.int32)
+        mx.eval(self.loss_and_gradients(self.parameters, mx.array(row)))
+        needed = (mx.get_peak_memory() - before) * self.micro_rows * threads
+        if machine.free_memory() < needed:
+            raise MemoryError
+
     def halve(self, error: Exception) -> None:
         """After out-of-memory: micro-batches of the next smaller size that divides. At one row, TrainError."""
         if self.micro_rows == 1:
@@ -896,6 +911,7 @@ class Trainer:
     def warm_up(self, rows: np.ndarray) -> None:
         """Compiles and tries everything on dummy rows [B, T + 1], then puts all state back. Leaves paces behind."""
         state = self.optimizer.state()
+        self.surviving(self.check_memory)
         for _ in range(2):
             self.pass_pace, self.update_pace = Pace(), Pace()
             _, sums, _ = self.surviving(lambda: self.gradients(rows))
@@ -1023,6 +1039,7 @@ def export(trainer: Trainer, dataset: data.Dataset, path: str, seed: int) -> Non
     here = float(trainer.surviving(lambda: trainer.nats(rows)).mean())
     tolerance = 1e-3 if model.dtype == mx.float32 else 3e-2  # kernels of 16-bit types differ between devices
     if not abs(there - here) <= tolerance:
+        os.remove(path)
         raise TrainError(f"The exported model has a loss of {there:.5f} on a row where training has {here:.5f}")
 
 
@@ -1061,6 +1078,8 @@ def run(args: argparse.Namespace, interrupt: Interrupt) -> int:
         if value is not None and value < 1:
             raise TrainError(f"{name} must be at least 1")
     device = machine.choose_device(args.device)
+    if device != "cpu" and args.threads:
+        raise TrainError("--threads is for a CPU", "--device cpu")
     on_cpu, device_name, peak_flops = device == "cpu", machine.device_name(device), machine.peak_flops(device)
     machine.limit_memory(device)
     dtype = mx.float32 if args.dtype == "fp32" or (on_cpu and not args.dtype) else mx.bfloat16
@@ -1129,7 +1148,7 @@ def run(args: argparse.Namespace, interrupt: Interrupt) -> int:
         "tok_per_sec": f"{rate:.0f}",
         "compile_seconds": f"{compile_seconds:.1f}",
         "eval_seconds": f"{eval_seconds:.1f}",
-        "train_loss": f"{done.train_loss:.6f}",
+        "train_loss": None if math.isnan(done.train_loss) else f"{done.train_loss:.6f}",
         "epochs": done.epoch,
         "status": status,
     }
