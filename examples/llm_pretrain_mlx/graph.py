@@ -1,12 +1,12 @@
 """A trained model as data: `save` writes what it computes, `load` reads it back and runs none of its code.
 
-mx.export_function traces the model and lists its calls of MLX's primitives, with their constants. The file has the
-calls as JSON and the constants as safetensors, in one file of that format, and behind it the SHA-256 of all before.
-It is not what mx.export_function writes itself: those bytes are undocumented and change with MLX, and
-mx.import_function hands out no list of their calls, but runs them, and believes them (seen in mlx 0.32.4): shapes
-decide how much memory kernels get, indices are looked up unchecked, a primitive may be a kernel's source.
+mx.export_function traces the model and lists its calls of MLX's primitives. The file is a safetensors of the constants
+with the calls as JSON in its metadata, and behind that the SHA-256 of it all. It is not what mx.export_function writes
+itself, which is undocumented and changes with MLX. And mx.import_function believes what it reads (seen in mlx 0.32.4):
+shapes decide how much memory kernels get, indices are looked up unchecked, a primitive may be the source of a kernel.
+Nor does it say which calls there are: its constants are lazy, so they can be listed only after they were run.
 
-`load` parses in Python, and a graph runs each call anew by MLX's public operators, which compute shapes and types
+`load` parses in Python, and a graph makes each call anew by MLX's public operators, which compute shapes and types
 again; they must be those in the file. It knows the primitives in OPERATORS and no others: functions of arrays, none
 draws random numbers, writes by index, or looks beyond its arguments. Kernels do not check indices, so `load` proves
 them: whatever looks something up must have bounds that follow from the constants and from the number of tokens. A
@@ -39,7 +39,7 @@ import numpy as np
 from machine import mx, out_of_memory
 
 MAX_FILE_BYTES = 4 * 10**9
-MAX_HEADER_BYTES = 20 * 2**20  # JSON of the calls, of the places of the constants and of `about`
+MAX_GRAPH_BYTES = 10 * 2**20  # as JSON; the file's header, which has it and `about` as texts, may have twice as many
 MAX_LIST = 4096  # numbers in an argument of a call
 MAX_DIMENSIONS = 16
 MAX_ABOUT_BYTES = 100_000
@@ -412,36 +412,18 @@ def _softmax_by_numpy(node: Node, array: mx.array) -> mx.array:
     return mx.array(result.reshape(array.shape))
 
 
-@np.errstate(all="ignore")
-def _exp_by_numpy(node: Node, array: mx.array) -> mx.array:
-    return mx.array(np.exp(_numbers(array)))
-
-
-@np.errstate(all="ignore")
-def _tanh_by_numpy(node: Node, array: mx.array) -> mx.array:
-    return mx.array(np.tanh(_numbers(array)))
+def _by_numpy(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Node, mx.array], mx.array]:
+    return np.errstate(all="ignore")(lambda node, array: mx.array(function(_numbers(array))))
 
 
 # In float32 on the CPU, where MLX takes 12 ns for each exp and NumPy one.
-_BY_NUMPY = {"Softmax": _softmax_by_numpy, "Exp": _exp_by_numpy, "Tanh": _tanh_by_numpy}
+_BY_NUMPY = {"Softmax": _softmax_by_numpy, "Exp": _by_numpy(np.exp), "Tanh": _by_numpy(np.tanh)}
 # Computed as soon as the graph is at them: left to itself, MLX begins with all that it can, and holds it all.
 _PRODUCTS = {"Matmul", "AddMM", "GatherMM", "Convolution", "FFT"}
-_OF_NOTHING = {
-    "Split",
-    "Slice",
-    "Concatenate",
-}  # what mx.roll by 0 is made of; sizes of 0 are no business of the others
+# What mx.roll by 0 is made of; sizes of 0 are no business of the others.
+_OF_NOTHING = {"Split", "Slice", "Concatenate"}
 _PLACES = {"ArgReduce", "ArgSort", "ArgPartition"}
-_VIEWS = {
-    "Broadcast",
-    "Squeeze",
-    "ExpandDims",
-    "Transpose",
-    "Slice",
-    "Split",
-    "Full",
-    "Depends",
-}
+_VIEWS = {"Broadcast", "Squeeze", "ExpandDims", "Transpose", "Slice", "Split", "Full", "Depends"}
 
 
 def _check_arguments(node: Node, given: list[Bounds], specs: list[Spec]) -> None:
@@ -551,11 +533,11 @@ class Graph:
                 # Other results of floats are floats too, or nothing is known of them.
                 known = rule and (node.name in _PLACES or all(b is not None for b in given))
                 found = rule(node, given, taken) if known else None
-            found = found if isinstance(found, list) else [found] * len(node.outputs)
-            for name, spec, pair in zip(node.outputs, node.specs, found, strict=True):
-                bounds[name] = _within(pair, spec.dtype)
-                sizes[name] = 0 if node.name in _VIEWS else spec.nbytes
-                held += sizes[name]
+                found = found if isinstance(found, list) else [found] * len(node.outputs)
+                for name, spec, pair in zip(node.outputs, node.specs, found, strict=True):
+                    bounds[name] = _within(pair, spec.dtype)
+                    sizes[name] = 0 if node.name in _VIEWS else spec.nbytes
+                    held += sizes[name]
             living = max(living, held)
             held -= sum(sizes.get(name, 0) for name in self.frees[i])
         if living > MAX_LIVING_BYTES:
@@ -633,9 +615,6 @@ def save(
         with open(handle, "w+b") as file:
             mx.save_safetensors(file, constants, {"about": json.dumps(about), "graph": text})
             file.seek(0)
-            if int.from_bytes(file.read(8), "little") > MAX_HEADER_BYTES:
-                raise GraphError(f"the graph has too many calls: more than {MAX_HEADER_BYTES:,} bytes of JSON")
-            file.seek(0)
             file.write(hashlib.file_digest(file, "sha256").digest())  # which has read up to the end
             file.flush()
             os.fsync(file.fileno())
@@ -665,20 +644,18 @@ def _traced(function: Callable[[mx.array], mx.array], rows: int, length: int) ->
     if len(outputs := lists["outputs"]["outputs"]) != 1:
         raise GraphError(f"the function returns {len(outputs)} arrays, not logits and nothing else")
 
-    def known_as(name: str) -> str:
-        return TOKENS if name == tokens else name
-
+    ours = {tokens: TOKENS}
     calls = [
         {
             "name": part["name"],
             "arguments": part["arguments"],
-            "inputs": [known_as(name) for name, _, _ in part["inputs"]],
+            "inputs": [ours.get(name, name) for name, _, _ in part["inputs"]],
             "outputs": part["outputs"],
         }
         for part in parts
         if part["type"] == "primitive"
     ]
-    graph = {"rows": rows, "output": known_as(outputs[0][0]), "calls": calls}
+    graph = {"rows": rows, "output": ours.get(outputs[0][0], outputs[0][0]), "calls": calls}
     # Types get their names; what else is no JSON belongs to primitives that evaluation does not run.
     text = json.dumps(graph, default=lambda value: CODES.get(value) or str(value))
     return text, dict(lists["constants"]["constants"])
@@ -728,8 +705,8 @@ def load(path: str | os.PathLike) -> Graph:
     if hashlib.sha256(content).digest() != written:
         raise GraphError(f"{name} does not end with its hash: it was truncated or altered, or is no such file")
     size = int.from_bytes(content[:8], "little")
-    if not size <= min(len(content) - 8, MAX_HEADER_BYTES):
-        raise GraphError(f"{name} has no header, or one of more than {MAX_HEADER_BYTES:,} bytes")
+    if size > min(len(content) - 8, 2 * MAX_GRAPH_BYTES):
+        raise GraphError(f"the header of {name} has {size:,} bytes, too many")
     with _faults("the header"):
         places = _json(bytes(content[8 : 8 + size]), "as written")
         about, text = itemgetter("about", "graph")(places.pop("__metadata__"))
@@ -801,6 +778,8 @@ def _graph(text: str, constants: dict[str, mx.array], about: dict) -> Graph:
     """The Graph of what `_traced` returned; `check` still has to look at what its calls mean."""
     known, nodes = {TOKENS}, []
     with _faults("the graph"):
+        if len(text) > MAX_GRAPH_BYTES:
+            raise GraphError(f"has more than {MAX_GRAPH_BYTES:,} bytes as JSON")
         rows, output, calls = itemgetter("rows", "output", "calls")(_json(text, "as written"))
         if not (_is_int(rows) and rows > 0 and isinstance(output, str) and isinstance(calls, list)):
             raise GraphError("has not the rows, the output and the calls of a function of tokens")

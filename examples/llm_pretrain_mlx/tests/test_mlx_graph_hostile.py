@@ -99,6 +99,7 @@ HOSTILE = {
     "no result": (call("Exp", [], ["logits"]), "failed"),
     "two results of one": (call("Exp", [], ["logits"], ["x", *LOGITS], ["y", *LOGITS]), "where the file says"),
     "one result of two": (call("Depends", [], ["logits"], ["x", *LOGITS], ["y", *LOGITS]), "failed|the file says"),
+    "two numbers of one": (call("Depends", [], ["five"], ["x", [], "I32"], ["y", [], "I32"]), "failed"),
     "index 5 of 5": (after("GatherAxis", [2], ["logits", "five"]), "failed|where the file says|looks up"),
     "axis": (after("GatherAxis", [9], ["logits", "tokens"]), "failed"),
     "negative axis": (after("Gather", [[-1], [V, 1]], ["table", "tokens"]), "one index for each of its axes"),
@@ -166,7 +167,7 @@ CHANGES = {
     "output the table": ({"output": "table"}, "logits are float32"),
     "graph no JSON": ({"text": "{"}, "no JSON"),
     "graph a list": ({"text": "[]"}, "the graph failed"),
-    "graph a number": ({"text": 7}, "no JSON"),
+    "graph a number": ({"text": 7}, "the graph failed"),
     "about no JSON": ({"about": "{"}, "no JSON"),
     "about deep": ({"about": "[" * 100_000}, "no JSON"),
     "about a list": ({"about": "[]"}, "no object"),
@@ -213,12 +214,13 @@ def test_truth_values_of_any_byte_are_0_or_1(tmp_path):
 
 
 def test_too_long_a_list_of_calls_is_refused(tmp_path, monkeypatch):
-    forge(tmp_path / "m")
-    monkeypatch.setattr(graph, "MAX_HEADER_BYTES", 100)
-    refused(tmp_path / "m", "no header, or one of more than 100 bytes")
-    with pytest.raises(GraphError, match="too many calls: more than 100 bytes"):
-        graph.save(body(lambda x, tokens: x), tmp_path / "new", B, T, ABOUT)
-    assert os.listdir(tmp_path) == ["m"]
+    forge(tmp_path / "m", [after("Exp", value=f"x{i}") for i in range(50)])
+    monkeypatch.setattr(graph, "MAX_GRAPH_BYTES", 4000)
+    refused(tmp_path / "m", "the graph has more than 4,000 bytes as JSON")
+    with pytest.raises(GraphError, match="the graph has more than 4,000 bytes as JSON"):
+        graph.check(body(lambda x, tokens: sum([x] * 50)), B, T, V)
+    monkeypatch.setattr(graph, "MAX_GRAPH_BYTES", 100)
+    refused(tmp_path / "m", r"the header of m has [\d,]+ bytes, too many")
 
 
 def test_what_is_no_such_file(tmp_path):
@@ -255,7 +257,7 @@ def test_what_mlx_exports_by_itself_is_refused(tmp_path):
     """Its calls are not those that were looked at, whatever a later MLX writes there."""
     mx.export_function(str(tmp_path / "m"), body(lambda x, tokens: x), mx.array(TOKENS))
     (tmp_path / "m").write_bytes(hashed((tmp_path / "m").read_bytes()))
-    refused(tmp_path / "m", "no header|no JSON")
+    refused(tmp_path / "m", "the header .*too many|no JSON")
 
 
 def test_threads_with_streams_of_their_own_share_a_graph(tmp_path):
