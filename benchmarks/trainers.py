@@ -45,7 +45,7 @@ def gathered(folder: Path, megabytes: float) -> Path:
 
 def copied(example: Path, folder: Path) -> Path:
     shutil.copytree(
-        example, folder, ignore=shutil.ignore_patterns("tests", "__pycache__", "*.safetensors", "*.mlxfn", "run.log")
+        example, folder, ignore=shutil.ignore_patterns("tests", "__pycache__", "*.safetensors", "*.graph", "run.log")
     )
     return folder
 

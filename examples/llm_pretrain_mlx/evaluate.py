@@ -1,6 +1,6 @@
 """Judge a trained model by the file that train.py left: bits per byte, and whether it predicts from the past alone.
 
-    python evaluate.py --data climbmix                   # val_bpb of model.mlxfn on the validation rows
+    python evaluate.py --data climbmix                   # val_bpb of model.graph on the validation rows
     python evaluate.py --data climbmix --split holdout   # rows that no attempt was judged by: for `ark verify`
 
 Nothing of train.py is executed: graph.py reads the model as data, and the rest is computed here from its logits, with
@@ -405,7 +405,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", default="climbmix", help="name of the data set (%(default)s)")
     parser.add_argument("--cache", help="folder of the data sets (prepare.py says where that is)")
     parser.add_argument("--split", default="val", choices=("val", "holdout"))
-    parser.add_argument("--model", default="model.mlxfn", help="what train.py wrote (%(default)s)")
+    parser.add_argument("--model", default="model.graph", help="what train.py wrote (%(default)s)")
     parser.add_argument("--device", default="auto", help="gpu or cpu; auto takes a GPU where there is one")
     parser.add_argument("--probes", type=positive, metavar="N", help="compare about so many cuts")
     options = parser.parse_args(arguments)

@@ -16,8 +16,8 @@ Linux, where MLX does not look whether it got any; faults inside MLX's own opera
 Tracing happens on the CPU, where MLX lists its fast kernels (norms, attention, rotary embeddings) as plain primitives.
 Any device can run those.
 
-    save(function, "model.mlxfn", rows=16, length=2048, about={"tokenizer_sha256": ..., "vocab_size": 8192, ...})
-    logits = load("model.mlxfn")(tokens)
+    save(function, "model.graph", rows=16, length=2048, about={"tokenizer_sha256": ..., "vocab_size": 8192, ...})
+    logits = load("model.graph")(tokens)
 """
 
 from __future__ import annotations
@@ -611,7 +611,7 @@ def save(
     _graph(text, constants, about).check()
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=".model-", suffix=".mlxfn", dir=os.path.dirname(path))
+        handle, temporary = tempfile.mkstemp(prefix=".model-", suffix=".tmp", dir=os.path.dirname(path))
         with open(handle, "w+b") as file:
             mx.save_safetensors(file, constants, {"about": json.dumps(about), "graph": text})
             file.seek(0)

@@ -5,7 +5,7 @@
 
 The settings come first, each with its remedy; then model, attention, loss, optimizer, schedules, steps, loop, export.
 The clock starts at step 0 and stops for nothing: compilation happens before it, on dummy data, and leaves no trace.
-Written: log lines on stdout with `progress` and `loss`, the trained model as data in model.mlxfn (see graph.py), and a
+Written: log lines on stdout with `progress` and `loss`, the trained model as data in model.graph (see graph.py), and a
 final block of `key: value` lines. `val_bpb` there is this process's own number; evaluate.py is the judge.
 """
 
@@ -1063,7 +1063,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", help="weights and order of the data (default: $ARK_SEED, else 1)")
     parser.add_argument("--time-budget", metavar="SECONDS", help="default: $ARK_BUDGET_SECONDS, else 300")
     parser.add_argument("--max-steps", type=int, help="so many steps instead of a budget: the same run every time")
-    parser.add_argument("--model", default="model.mlxfn", help="where the model goes (default: %(default)s)")
+    parser.add_argument("--model", default="model.graph", help="where the model goes (default: %(default)s)")
     return parser.parse_args(arguments)
 
 

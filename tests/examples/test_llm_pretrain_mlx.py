@@ -30,7 +30,7 @@ CPU_SPEC = "autoresearch-config.cpu.yaml"
 def project(tmp_path, monkeypatch):
     """The example in a repository of its own, with caches of its own; one thread, since other tests run beside it."""
     folder = tmp_path / "project"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "*.mlxfn", "run.log"))
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "*.graph", "run.log"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("ARK_CACHE", str(tmp_path / "data"))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")

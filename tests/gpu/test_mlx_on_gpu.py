@@ -110,7 +110,7 @@ def test_the_exported_model_says_the_same_on_cpu_and_gpu(tmp_path, dtype):
     trainer = trainer_of(dtype, True)
     steps(trainer)
     about = {"tokenizer_sha256": "", "data": "none", "vocab_size": VOCAB, "sequence_length": LENGTH}
-    path = tmp_path / "model.mlxfn"
+    path = tmp_path / "model.graph"
     graph.save(train.exported(trainer.model, trainer.parameters), path, 8, LENGTH, about)
     tokens = rows_of(8, seed=3).astype(np.int32)[:, :-1]
     there = np.array(trainer.model.logits(trainer.parameters, mx.array(tokens)))
@@ -122,7 +122,7 @@ def test_the_exported_model_says_the_same_on_cpu_and_gpu(tmp_path, dtype):
 
 def test_ten_seconds_of_training_and_the_judge_agrees_on_both_devices(tmp_path):
     folder = tmp_path / "project"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "*.mlxfn"))
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "*.graph"))
     env = {**os.environ, "ARK_CACHE": str(tmp_path / "cache"), "ARK_SEED": "1", "ARK_BUDGET_SECONDS": "10"}
 
     def run(*words: str) -> str:

@@ -71,8 +71,8 @@ def judged(tmp_path):
     def judge(model, rows=ROWS, batch_rows=B, seed=0, probes=None, kind="cpu"):
         length = rows.shape[1] - 1
         about = {"tokenizer_sha256": "", "data": "", "vocab_size": V, "sequence_length": length}
-        graph.save(model, tmp_path / "model.mlxfn", batch_rows, length, about)
-        loaded = graph.load(tmp_path / "model.mlxfn")
+        graph.save(model, tmp_path / "model.graph", batch_rows, length, about)
+        loaded = graph.load(tmp_path / "model.graph")
         return evaluate.judge(loaded, reading.Rows([rows]), BYTES, np.random.default_rng(seed), probes, kind)
 
     return judge
@@ -505,7 +505,7 @@ class Data:
     """A folder of data, the data set in it, and a model trained on it with its loss as training sees it."""
 
     def __init__(self, folder: Path) -> None:
-        self.cache, self.model = folder / "cache", folder / "model.mlxfn"
+        self.cache, self.model = folder / "cache", folder / "model.graph"
         subprocess.run(
             [
                 *(sys.executable, EXAMPLE / "prepare.py", "synthetic", "--name", "stories", "--cache", self.cache),

@@ -242,8 +242,8 @@ mx.eval(EMBEDDING, HEAD, SQUARE, EXPERTS, WEIGHT, KERNEL, HALF, BIGRAMS)
 @pytest.mark.parametrize("between", BETWEEN, ids=lambda between: between.__name__.replace("<lambda>", "attention"))
 def test_a_model_comes_back_as_it_was(between, tmp_path):
     model = body(between)
-    graph.save(model, tmp_path / "model.mlxfn", B, T, ABOUT | {"seed": 3})
-    loaded = graph.load(tmp_path / "model.mlxfn")
+    graph.save(model, tmp_path / "model.graph", B, T, ABOUT | {"seed": 3})
+    loaded = graph.load(tmp_path / "model.graph")
     assert (loaded.rows, loaded.length, loaded.vocab_size) == (B, T, V)
     assert loaded.about == ABOUT | {"seed": 3}
     expected = np.array(model(mx.array(TOKENS)))
@@ -251,7 +251,7 @@ def test_a_model_comes_back_as_it_was(between, tmp_path):
     tolerance = {"rtol": 1e-5, "atol": 1e-5} if by_numpy else {"rtol": 0, "atol": 0}
     for _ in range(2):
         np.testing.assert_allclose(np.array(loaded(TOKENS)), expected, **tolerance)
-    assert os.listdir(tmp_path) == ["model.mlxfn"]
+    assert os.listdir(tmp_path) == ["model.graph"]
 
 
 def test_every_operator_of_the_table_was_in_one_of_them(tmp_path):
@@ -263,9 +263,9 @@ def test_every_operator_of_the_table_was_in_one_of_them(tmp_path):
 
 
 def test_mlx_itself_reads_the_constants(tmp_path):
-    graph.save(body(convolution), tmp_path / "model.mlxfn", B, T, ABOUT)
-    arrays, metadata = mx.load(str(tmp_path / "model.mlxfn"), format="safetensors", return_metadata=True)
-    ours = graph.load(tmp_path / "model.mlxfn").constants
+    graph.save(body(convolution), tmp_path / "model.graph", B, T, ABOUT)
+    arrays, metadata = mx.load(str(tmp_path / "model.graph"), format="safetensors", return_metadata=True)
+    ours = graph.load(tmp_path / "model.graph").constants
     assert arrays.keys() == ours.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(np.array(ours[name]), np.array(array))
@@ -441,7 +441,7 @@ def test_the_bounds_of_integers_hold(number, monkeypatch):
     ids=["empty", "length", "truth", "nothing", "no hash", "NaN", "object", "long"],
 )
 def test_an_about_that_would_be_refused_later_is_refused_now(about, tmp_path):
-    target = tmp_path / "model.mlxfn"
+    target = tmp_path / "model.graph"
     target.write_text("as it was")
     with pytest.raises(GraphError, match="`about`"):
         graph.save(body(lambda x, tokens: x), target, B, T, about)
@@ -458,14 +458,14 @@ def test_a_vocabulary_that_is_not_that_of_the_logits_is_refused(tmp_path):
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(GraphError, match=r"cannot write .*missing/model"):
-        graph.save(body(lambda x, tokens: x), tmp_path / "missing" / "model.mlxfn", B, T, ABOUT)
+        graph.save(body(lambda x, tokens: x), tmp_path / "missing" / "model.graph", B, T, ABOUT)
 
 
 def test_a_target_that_cannot_be_replaced_leaves_nothing_behind(tmp_path):
-    (tmp_path / "model.mlxfn").mkdir()
+    (tmp_path / "model.graph").mkdir()
     with pytest.raises(GraphError, match="cannot write"):
-        graph.save(body(lambda x, tokens: x), tmp_path / "model.mlxfn", B, T, ABOUT)
-    assert os.listdir(tmp_path) == ["model.mlxfn"]
+        graph.save(body(lambda x, tokens: x), tmp_path / "model.graph", B, T, ABOUT)
+    assert os.listdir(tmp_path) == ["model.graph"]
 
 
 def test_a_batch_with_too_many_logits_is_refused(monkeypatch):

@@ -501,8 +501,8 @@ def test_the_exported_model_is_the_trained_one(tmp_path, dataset, dtype):
     trainer = trainer_of(dtype, threads=2)
     for step in range(3):
         trainer.step(rows_of(seed=step), 0.0, step)
-    train.export(trainer, dataset, str(tmp_path / "model.mlxfn"), 3)
-    written = graph.load(tmp_path / "model.mlxfn")
+    train.export(trainer, dataset, str(tmp_path / "model.graph"), 3)
+    written = graph.load(tmp_path / "model.graph")
     about = {"data": "tiny", "vocab_size": VOCAB, "sequence_length": LENGTH, "seed": 3}
     assert {key: written.about[key] for key in about} == about
     assert written.about["tokenizer_sha256"] == dataset.tokenizer_sha256
@@ -544,7 +544,7 @@ def test_a_run_writes_log_block_and_model(here, monkeypatch, tmp_path, capsys, d
         r" \| mfu: \d+\.\d \| epoch: 1 \| remaining: \d+s"
     )
     assert len(steps) == 5 and all(re.fullmatch(pattern, line) for line in steps)
-    assert graph.load(tmp_path / "model.mlxfn").about["seed"] == 3
+    assert graph.load(tmp_path / "model.graph").about["seed"] == 3
 
 
 def test_a_data_set_smaller_than_a_batch_is_read_again(here, monkeypatch, capsys):
@@ -579,8 +579,8 @@ MISTAKES = [
     (["--max-steps", "0"], {}, "--max-steps must be at least 1"),
     (["--max-steps", "-3"], {}, "--max-steps must be at least 1"),
     (["--threads", "0"], {}, "--threads must be at least 1"),
-    (["--model", "nowhere/model.mlxfn"], {}, "nowhere/model.mlxfn"),
-    ([], {"PEAK_FLOPS_TFLOPS": "fast"}, "PEAK_FLOPS_TFLOPS = 'fast' is not a positive number"),
+    (["--model", "nowhere/model.graph"], {}, "nowhere/model.graph"),
+    ([], {"PEAK_FLOPS_TFLOPS": "fast"}, "PEAK_FLOPS_TFLOPS = 'fast' is not a number of at least 0.001"),
     ([], {"PEAK_FLOPS_TFLOPS": "0"}, "PEAK_FLOPS_TFLOPS = '0'"),
     ([], {"PEAK_FLOPS_TFLOPS": "nan"}, "PEAK_FLOPS_TFLOPS = 'nan'"),
 ]
@@ -633,9 +633,9 @@ def test_a_model_that_cannot_be_exported_ends_before_training(here, monkeypatch,
 
 
 def test_a_model_of_an_earlier_run_is_gone_at_once(here, tmp_path):
-    (tmp_path / "model.mlxfn").write_text("old")
+    (tmp_path / "model.graph").write_text("old")
     assert here("--data", "nothing") == 1
-    assert not (tmp_path / "model.mlxfn").exists()
+    assert not (tmp_path / "model.graph").exists()
 
 
 @pytest.mark.parametrize("damage", ["shard", "tokenizer"])
@@ -690,7 +690,7 @@ def test_a_seed_and_a_number_of_steps_give_the_same_bits(tmp_path, cache, thread
         folder.mkdir()
         run = Copy(folder, cache).run("--max-steps", "8", "--threads", threads, "--seed", seed)
         assert run.code == 0, run.err
-        weights.append([np.array(array) for array in graph.load(folder / "model.mlxfn").constants.values()])
+        weights.append([np.array(array) for array in graph.load(folder / "model.graph").constants.values()])
         logs.append((log_of(run), run.block["train_loss"], run.block["val_bpb"]))
     assert len(logs[0][0]) == 8
     assert logs[0] == logs[1] != logs[2]
@@ -709,7 +709,7 @@ def test_a_signal_leaves_a_model_and_a_block(tmp_path, cache, number, code):
     assert (process.returncode, err) == (code, "")
     block = block_of("\n" + out)
     assert block["status"] == "interrupted" and "val_bpb" not in block and int(block["num_steps"]) > 3
-    assert graph.load(tmp_path / "model.mlxfn").about["data"] == "tiny"
+    assert graph.load(tmp_path / "model.graph").about["data"] == "tiny"
 
 
 WAITING = """
@@ -770,7 +770,7 @@ STRIKE_UNHEARD = "type('Unheard', (), {'__del__': lambda self: (os.kill(os.getpi
     ids=["data", "trace", "a-thread-of-the-warm-up", "unheard", "last-moment"],
 )
 def test_a_signal_before_the_first_step_is_a_sentence_and_leaves_nothing(tmp_path, cache, place, how, number, code):
-    (tmp_path / "model.mlxfn").write_text("of an earlier run")
+    (tmp_path / "model.graph").write_text("of an earlier run")
     text = STRUCK.replace("HOW", how).replace("PLACE", place).replace("NUMBER", str(int(number)))
     (tmp_path / "struck.py").write_text(text)
     run = Copy(tmp_path, cache).run("--max-steps", "3", "--threads", "2", program="struck.py")
@@ -778,7 +778,7 @@ def test_a_signal_before_the_first_step_is_a_sentence_and_leaves_nothing(tmp_pat
     assert run.err.splitlines()[-1] == "train.py: interrupted before the first step"
     assert (len(run.err.splitlines()) == 1) if how == STRIKE else ("Exception ignored in" in run.err)
     assert "\n---\n" not in run.out and "\nstep " not in run.out
-    assert not (tmp_path / "model.mlxfn").exists()
+    assert not (tmp_path / "model.graph").exists()
 
 
 LATE = """
@@ -800,12 +800,12 @@ def test_a_signal_after_the_block_changes_nothing(tmp_path, cache):
     (tmp_path / "late.py").write_text(LATE)
     run = Copy(tmp_path, cache).run("--max-steps", "2", program="late.py")
     assert (run.code, run.err) == (0, "")
-    assert run.block["status"] == "ok" and (tmp_path / "model.mlxfn").exists()
+    assert run.block["status"] == "ok" and (tmp_path / "model.graph").exists()
 
 
 def assert_diverged(run, folder):
     assert (run.code, run.block["status"]) == (1, "diverged")
-    assert "val_bpb" not in run.out and not (folder / "model.mlxfn").exists()
+    assert "val_bpb" not in run.out and not (folder / "model.graph").exists()
     assert len(run.err.splitlines()) == 2 and run.err.endswith("hint: lower MATRIX_LR or EMBEDDING_LR\n")
 
 
@@ -847,7 +847,7 @@ def test_real_memory_that_runs_out_never_gives_a_number(tmp_path, cache):
     if run.code == 0:
         assert "out of memory: going on with" in run.out and run.block["status"] == "ok"
     else:
-        assert "---" not in run.out and "Traceback" not in run.err and not (tmp_path / "model.mlxfn").exists()
+        assert "---" not in run.out and "Traceback" not in run.err and not (tmp_path / "model.graph").exists()
 
 
 @pytest.mark.slow
