@@ -36,7 +36,7 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
-from machine import mx, out_of_memory
+from machine import BLAS_BUFFER, free_memory, mx, out_of_memory
 
 MAX_FILE_BYTES = 4 * 10**9
 MAX_GRAPH_BYTES = 10 * 2**20  # as JSON; the file's header, which has it and `about` as texts, may have twice as many
@@ -543,6 +543,12 @@ class Graph:
         if living > MAX_LIVING_BYTES:
             raise GraphMemoryError(
                 f"the graph holds {living / 2**30:.1f} GB at once, more than {MAX_LIVING_BYTES / 2**30:.1f}"
+            )
+        # Two threads evaluate. On a CPU nothing else would find out before the process breaks.
+        needed = 2 * (living + BLAS_BUFFER)
+        if mx.default_device() == mx.cpu and (free := free_memory()) < needed:
+            raise GraphMemoryError(
+                f"the graph needs {needed / 2**20:.0f} MB in two threads, and {free / 2**20:.0f} are free"
             )
         logits = self._run(mx.zeros(tokens.shape, tokens.dtype), rehearsal=True)
         if tuple(logits.shape) != (*tokens.shape, self.vocab_size):
