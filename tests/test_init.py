@@ -108,6 +108,7 @@ def test_list_tells_each_template_in_one_line(tmp_path):
     assert [line.split()[0] for line in lines] == list(starter.templates())
     assert all(len(line.split()) > 4 for line in lines)
     assert {"blank", "python-speed", "prompt", "compile-flags", "toy", "kernel-tuning"} <= set(starter.templates())
+    assert starter.find_template("kernel_tuning") == starter.templates()["kernel-tuning"]  # as the folder is called
     assert everything(tmp_path) == []
 
 

@@ -27,10 +27,10 @@ def templates() -> dict[str, Path]:
 
 
 def find_template(name: str) -> Path:
-    """The folder of a template; UsageError with the nearest name, or all of them."""
-    known = templates()
+    """The folder of a template, called as its name or its folder; UsageError with the nearest name, or all of them."""
+    known, name = templates(), name.replace("_", "-")
     if name not in known:
-        near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1)
+        near = difflib.get_close_matches(name.lower(), known, n=1)
         meant = f"did you mean `{near[0]}`? " if near else ""
         raise UsageError(f"there is no template `{name}`", f"{meant}known: {', '.join(known)}")
     return known[name]

@@ -43,8 +43,8 @@ WIDTH = 256  # channels; a multiple of HEAD_DIM, never rounded
 HEAD_DIM = 128  # channels of a head; 64 when a narrow model needs more heads, which costs memory
 WINDOW_PATTERN = "SSSL"  # S short, L full; repeated over the layers, the last layer is always full
 SHORT_WINDOW = 256  # previous tokens that an S layer sees; longer when the text refers further back
-BATCH_TOKENS = 32768  # tokens of an update; halve it when there are few steps, double it when the loss is noisy
-MICRO_BATCH_ROWS = 16  # rows in one pass; must divide the rows of a batch; no effect on the loss, only on memory
+BATCH_TOKENS = 16384  # tokens of an update; halve it when there are few steps, double it when there are over 1,000
+MICRO_BATCH_ROWS = 8  # rows in one pass; must divide the rows of a batch; no effect on the loss, only on memory
 EXPORT_ROWS = 4  # rows in one pass of the exported model
 CHECKPOINT = False  # True: a block makes its activations again in the backward pass; slower, less memory
 ATTENTION_CHUNK = 256  # queries whose scores exist at once; smaller for memory, and where windows are short
@@ -111,6 +111,14 @@ SMALL_ROPE_BASE = 10000.0
 class Diverged(Exception):
     """The loss is not finite or far above that of a uniform guess; the weights have not seen that step."""
 
+    def __init__(self, sentence: str, step: int):
+        hint = (
+            "lower MATRIX_LR or EMBEDDING_LR"
+            if step
+            else "no rate has acted yet: look at the model and its first weights"
+        )
+        super().__init__(f"{sentence}\nhint: {hint}")
+
 
 class SettingsMethods:
     """What can be computed from settings alone."""
@@ -143,6 +151,11 @@ class SettingsMethods:
             raise self.refusal(f"MUON_ITERATIONS must be 1 to {len(POLAR_EXPRESS)}, not {self.muon_iterations}")
         if not 0 < self.softcap <= 40:
             raise self.refusal(f"SOFTCAP = {self.softcap} is not above 0 and at most 40: float32 underflows beyond")
+        for name in ("warmdown", "final_lr", "momentum_ramp"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise self.refusal(f"{name.upper()} = {getattr(self, name)} is no share from 0 to 1")
+        if self.short_window < 0:
+            raise self.refusal(f"SHORT_WINDOW = {self.short_window} is not a number of tokens")
         if self.wd_schedule not in WD_SCHEDULES:
             raise self.refusal(f"WD_SCHEDULE must be one of {', '.join(WD_SCHEDULES)}, not {self.wd_schedule!r}")
         rows = self.batch_rows(sequence_length)
@@ -180,6 +193,10 @@ def settings_for(profile: str) -> Settings:
     for name in constants:
         if name.startswith("SMALL_") and name.removeprefix("SMALL_") not in TUNABLE:
             raise TrainError(f"{name} changes nothing: there is no {name.removeprefix('SMALL_')}", "a slip of the pen?")
+    for name, value in TUNABLE.items():
+        small = constants.get(f"SMALL_{name}", value)
+        if type(small) is not type(value) and (type(small), type(value)) != (int, float):
+            raise TrainError(f"SMALL_{name} = {small!r} should be of the kind of {name} = {value!r}")
     values = {name.lower(): constants.get(prefix + name, constants[name]) for name in TUNABLE}
     return Settings(**values, profile=profile)
 
@@ -402,7 +419,9 @@ class GPT:
             role = next((part for part in known if part in name), "matrix")
             role = "matrix" if "value_gate" in name and self.settings.muon_gates else role
             if role == "matrix" and parameter.ndim != 2:
-                raise TrainError(f"Parameter {name} is no matrix and has no role", "name one in GPT.roles")
+                raise TrainError(
+                    f"Parameter {name} is no matrix and has no role", "name it in GPT.roles, and its rates in MuonAdamW"
+                )
             roles.setdefault(role, []).append(name)
         return roles
 
@@ -410,11 +429,11 @@ class GPT:
         """Parameters by group. Gates count as matrices; scalars are the lambdas."""
         count = {role: sum(parameters[name].size for name in names) for role, names in self.roles(parameters).items()}
         table = {
-            "wte": count["embedding"],
+            "wte": count.get("embedding", 0),
             "value_embeds": count.get("value_embedding", 0),
-            "lm_head": count["head"],
-            "transformer_matrices": count["matrix"] + count.get("gate", 0),
-            "scalars": count["resid_lambdas"] + count["x0_lambdas"] + count.get("lambda", 0),
+            "lm_head": count.get("head", 0),
+            "transformer_matrices": count.get("matrix", 0) + count.get("gate", 0),
+            "scalars": sum(count.get(role, 0) for role in ("resid_lambdas", "x0_lambdas", "lambda")),
         }
         return table | {"total": sum(table.values())}
 
@@ -678,6 +697,10 @@ class MuonAdamW:
                     lr = s.matrix_lr * max(1, shape[0] / shape[1]) ** 0.5
                     self.banks.append(Bank.of(same, parameters, True, lr, s.matrix_wd, (0.0, s.muon_beta2)))
                 else:
+                    if role not in adam:
+                        raise TrainError(
+                            f"There are no rates for {same[0]}, of the role {role!r}", "name them in MuonAdamW"
+                        )
                     self.banks.append(Bank.of(same, parameters, False, *adam[role]))
         self.banks.sort(key=lambda bank: -bank.value.size)  # the long ones first, so that threads end together
         mx.eval(self.state()[1])  # a thread cannot evaluate what was begun on another one's stream
@@ -893,7 +916,7 @@ class Trainer:
         loss, multiplier = nats / tokens, lr_multiplier(progress, step, s)
         if not loss <= self.diverged_above:
             raise Diverged(
-                f"the loss is {loss:.6g} at step {step}, and a uniform guess has {self.diverged_above / 2:.2f}"
+                f"the loss is {loss:.6g} at step {step}, and a uniform guess has {self.diverged_above / 2:.2f}", step
             )
         began = time.perf_counter()
         self.update(sums, 1 / tokens, multiplier, muon_momentum(progress, s), WD_SCHEDULES[s.wd_schedule](progress))
@@ -1015,6 +1038,41 @@ def train(
 # Export
 
 
+def check_gradients(model: GPT, parameters: Parameters) -> None:
+    """Raises TrainError where what is trained differs from what is exported, in the loss or in its gradients.
+
+    Training has gradients of its own in lean_mlp, attend_on_cpu and the loss head, and no logits. Whoever changes one
+    of two forms alone would train another model than the one that is judged, or train it wrongly.
+    """
+    trained = copy.copy(model)
+    trained.dtype = mx.float32
+    rng = np.random.default_rng(0)  # not the first weights, many of which are zero
+    noisy = {name: p + mx.array(rng.normal(0, 0.1, p.shape).astype(np.float32)) for name, p in parameters.items()}
+    rows = mx.array(rng.integers(model.vocab_size, size=(2, min(model.sequence_length, 128) + 1)).astype(np.int32))
+
+    def exported_loss(weights: Parameters) -> mx.array:
+        tokens, targets = inputs_and_targets(rows)
+        logits = trained.plain().logits(weights, tokens)
+        return (mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]).sum()
+
+    loss, gradients = mx.value_and_grad(trained.loss)(noisy, rows)
+    wanted_loss, wanted = mx.value_and_grad(exported_loss)(noisy)
+    mx.eval(loss, gradients, wanted_loss, wanted)
+    tolerance = 1e-3 if not on_gpu() else 1e-2  # a GPU may round products of float32 to fewer bits
+    if not abs(loss.item() / wanted_loss.item() - 1) <= tolerance:
+        raise TrainError(
+            f"GPT.loss is {loss.item():.4f} where the exported GPT.logits have {wanted_loss.item():.4f}",
+            "both forms of the head, of attention and of the MLP must compute the same: change both",
+        )
+    for name in parameters:
+        difference, size = (float(mx.sqrt(mx.square(x).sum())) for x in (gradients[name] - wanted[name], wanted[name]))
+        if not difference <= 10 * tolerance * size + 1e-3:
+            raise TrainError(
+                f"The gradient by {name} is not that of the exported model: off by {difference:.3g} of {size:.3g}",
+                "a function with a vjp of its own was changed: change its vjp too, or use its plain form",
+            )
+
+
 def exported(model: GPT, parameters: Parameters) -> Callable[[mx.array], mx.array]:
     """The function that the judge gets: tokens int32 [EXPORT_ROWS, T] -> logits float32, weights inside."""
     return lambda tokens: model.plain().logits(parameters, tokens)
@@ -1094,6 +1152,7 @@ def run(args: argparse.Namespace, interrupt: Interrupt) -> int:
     parameters = model.init(seed)
     # What cannot be exported should fail now, not after the run.
     graph.check(exported(model, parameters), s.export_rows, length, vocab_size)
+    check_gradients(model, parameters)
     table, flops = model.parameter_table(parameters), model.flops_per_token(parameters)
     kind = str(dtype).removeprefix("mlx.core.")
     blas = f" | BLAS: {machine.BLAS or 'reference'}" if on_cpu and sys.platform == "linux" else ""
@@ -1102,6 +1161,9 @@ def run(args: argparse.Namespace, interrupt: Interrupt) -> int:
         say(machine.NO_BLAS)
     say(f"data: {dataset.name} | vocabulary: {vocab_size} | tokens of a row: {length} | seed: {seed}")
     say(f"settings: {' '.join(f'{name}={value}' for name, value in asdict(s).items())}")
+    if s.profile == "small":
+        ignored = [name.removeprefix("SMALL_") for name in globals() if name.startswith("SMALL_")]
+        say(f"profile: small, so these count for nothing: {', '.join(ignored)}")
     say(f"windows: {model.windows}")
     for name, count in table.items():
         say(f"{name:<24}{count:>13,}")
@@ -1128,7 +1190,7 @@ def run(args: argparse.Namespace, interrupt: Interrupt) -> int:
         if interrupt.signal:
             status, code, bpb = "interrupted", EXIT_CODES[interrupt.signal], None
     except Diverged as error:
-        print(f"train.py: {error}\nhint: lower MATRIX_LR or EMBEDDING_LR", file=sys.stderr, flush=True)
+        print(f"train.py: {error}", file=sys.stderr, flush=True)
         status, code = "diverged", 1
 
     rate = done.tokens / done.seconds

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import itertools
 import math
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+import yaml
 from mlx_modules import EXAMPLE, load
 
 pytest.importorskip("mlx")  # not mlx.core, which must come after the BLAS that `machine` loads
@@ -433,6 +435,13 @@ def test_the_small_profile_replaces_what_it_names_and_nothing_else():
     assert full.depth != small.depth and full.momentum_peak == small.momentum_peak
 
 
+@pytest.mark.parametrize(("name", "value"), [("DEPTH", 2.0), ("WIDTH", "128"), ("SOFTCAP", None), ("SMEAR", 1)])
+def test_a_small_setting_of_another_kind_is_refused(monkeypatch, name, value):
+    monkeypatch.setattr(train, f"SMALL_{name}", value, raising=False)
+    with pytest.raises(train.TrainError, match=f"SMALL_{name} = .* should be of the kind of {name} = "):
+        train.settings_for("small")
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -460,6 +469,10 @@ def test_the_small_profile_replaces_what_it_names_and_nothing_else():
         ({"export_rows": 0}, "at least 1"),
         ({"loss_chunk": 0}, "at least 1"),
         ({"attention_chunk": -1}, "at least 1"),
+        ({"warmdown": 75.0}, "WARMDOWN = 75.0 is no share from 0 to 1"),
+        ({"final_lr": -0.1}, "FINAL_LR = -0.1 is no share"),
+        ({"momentum_ramp": math.nan}, "MOMENTUM_RAMP = nan is no share"),
+        ({"short_window": -1}, "SHORT_WINDOW = -1 is not a number of tokens"),
     ],
     ids=lambda value: " ".join(f"{name}={v}" for name, v in value.items()) if isinstance(value, dict) else "",
 )
@@ -485,3 +498,55 @@ def test_a_sentence_calls_each_constant_as_its_profile_does(monkeypatch):
     monkeypatch.setattr(train, "SMALL_DEPHT", 2, raising=False)
     with pytest.raises(train.TrainError, match="SMALL_DEPHT changes nothing: there is no DEPHT"):
         train.settings_for("small")
+
+
+# What is trained, and what is exported
+
+
+def changed_mlp(x, up, down):
+    risen = x @ up.T
+    return (risen * mx.sigmoid(risen)) @ down.T, risen
+
+
+def test_a_forward_pass_changed_without_its_vjp_is_refused(monkeypatch):
+    s = settings(depth=2)
+    model, parameters = model_of(s)
+    train.check_gradients(model, parameters)
+    lean = mx.custom_function(changed_mlp)
+    lean.vjp(lambda primals, cotangents, outputs: tuple(mx.zeros_like(primal) for primal in primals))
+    monkeypatch.setattr(train, "squared_relu_mlp", changed_mlp)
+    monkeypatch.setattr(train, "lean_mlp", lean)
+    with pytest.raises(train.TrainError, match=r"is not that of the exported model(.|\n)*change its vjp too"):
+        train.check_gradients(model, parameters)
+    monkeypatch.setattr(train, "lean_mlp", changed_mlp)  # its plain form, as the hint says
+    train.check_gradients(model, parameters)
+
+
+def test_logits_without_the_cap_of_the_loss_are_refused(monkeypatch):
+    def uncapped(self, parameters, tokens):
+        return train.linear(self.trunk(parameters, tokens), parameters["head"]) * 1.5
+
+    model, parameters = model_of(settings(depth=2))
+    monkeypatch.setattr(train.GPT, "logits", uncapped)
+    with pytest.raises(train.TrainError, match=r"GPT\.loss is .* where the exported GPT\.logits have"):
+        train.check_gradients(model, parameters)
+
+
+def test_first_gradients_that_vanish_do_not_hide_a_difference():
+    """Output projections begin at zero, so what stands before them has no gradient at the real first weights."""
+    model = train.GPT(train.settings_for("small"), 64, 256, mx.bfloat16)
+    train.check_gradients(model, model.init(1))
+
+
+@pytest.mark.parametrize("spec", ["autoresearch-config.yaml", "autoresearch-config.cpu.yaml"])
+def test_every_choice_of_the_search_agent_can_be_trained(spec):
+    """One at a time from the defaults, and all pairs of choices: a crash would be a wasted attempt."""
+    stored = yaml.safe_load((EXAMPLE / spec).read_text())
+    profile, length = ("small", 256) if "cpu" in spec else ("full", 2048)
+    values = {}
+    for tunable in stored["tunables"]:
+        name = tunable["name"].removeprefix("SMALL_").lower()
+        values[name] = tunable.get("choices") or [tunable["low"], tunable["high"]]
+    for (one, ours), (other, theirs) in itertools.combinations(values.items(), 2):
+        for mine, yours in itertools.product(ours, theirs):
+            replace(train.settings_for(profile), **{one: mine, other: yours}).check(length)
