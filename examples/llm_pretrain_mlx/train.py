@@ -19,11 +19,9 @@ import os
 import re
 import statistics
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, make_dataclass
 from functools import partial
 
@@ -728,13 +726,13 @@ class MuonAdamW:
         lr_multiplier: float,
         momentum: float,
         wd_multiplier: float,
-        workers: Workers,
+        workers: machine.Workers,
     ) -> None:
         """One update from the sum of `gradients` times scale. The weight-decay multiplier is for Muon only."""
         self.steps += 1
 
         def update(bank: Bank) -> None:
-            with BUILDING:
+            with machine.BUILDING:
                 sums = (sum((part[name] for part in gradients[1:]), gradients[0][name]) for name in bank.names)
                 g = mx.stack(list(sums)) * scale
                 lr, (beta1, beta2) = bank.lr * lr_multiplier, bank.betas
@@ -778,36 +776,6 @@ def muon_momentum(progress: float, s: Settings) -> float:
 # ---------------------------------------------------------------------------------------------------------------------
 # Steps
 
-BUILDING = threading.Lock()  # graphs are built by one thread at a time, and evaluated by several
-
-
-class Workers:
-    """Threads that evaluate graphs side by side, each on a CPU stream of its own; with one, the calling thread does it.
-
-    One CPU stream is one thread in MLX, and one `mx.eval` does not overlap what it is given.
-    """
-
-    def __init__(self, count: int):
-        self.count = count
-        self.local = threading.local()
-        self.pool = ThreadPoolExecutor(count, initializer=self._begin) if count > 1 else None
-
-    def _begin(self) -> None:
-        self.local.stream = mx.new_thread_local_stream(mx.cpu)
-
-    def _on_stream(self, work: Callable, item):
-        with mx.stream(self.local.stream):
-            return work(item)
-
-    def map(self, work: Callable, items: Iterable) -> list:
-        """[work(item) for item in items]. After an exception nothing is still at work."""
-        if self.pool is None:
-            return [work(item) for item in items]
-        futures = [self.pool.submit(self._on_stream, work, item) for item in items]
-        for future in futures:
-            future.exception()
-        return [future.result() for future in futures]
-
 
 class Pace:
     """How long something takes: the median of the last few times, in seconds."""
@@ -827,7 +795,7 @@ class Trainer:
     """A model with its weights and optimizer, and what one step and one evaluation are."""
 
     def __init__(self, model: GPT, parameters: Parameters, compiled: bool = False, threads: int = 1):
-        self.model, self.settings, self.workers = model, model.settings, Workers(threads)
+        self.model, self.settings, self.workers = model, model.settings, machine.Workers(threads)
         self.optimizer = MuonAdamW(model, parameters, compiled)
         self.take_parameters()
         self.batch_rows = self.settings.batch_rows(model.sequence_length)
@@ -891,7 +859,7 @@ class Trainer:
                 began = time.perf_counter()
                 if sums is not None and began + self.pass_pace.usual > deadline:
                     break
-                with BUILDING:
+                with machine.BUILDING:
                     loss, new = self.loss_and_gradients(self.parameters, mx.array(part.astype(np.int32)))
                     sums = new if sums is None else {name: sums[name] + new[name] for name in sums}
                 mx.eval(loss, sums)
@@ -948,7 +916,7 @@ class Trainer:
     def nats(self, rows: np.ndarray) -> np.ndarray:
         """The loss of each target of at most micro_rows rows uint16 [n, T + 1], as float32 [n, T]."""
         full = np.resize(rows.astype(np.int32), (self.micro_rows, rows.shape[1]))  # one shape: compiled only once
-        with BUILDING:
+        with machine.BUILDING:
             nats = self.token_nats(self.parameters, mx.array(full))
         mx.eval(nats)
         return np.array(nats)[: len(rows)]

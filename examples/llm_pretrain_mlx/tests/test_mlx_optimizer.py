@@ -13,7 +13,7 @@ import pytest
 from mlx_modules import load
 
 pytest.importorskip("mlx")  # not mlx.core, which must come after the BLAS that `machine` loads
-train = load("train")
+machine, train = load("machine"), load("train")
 mx = train.mx
 
 # Written out once more: arXiv 2505.16932, five iterations.
@@ -236,7 +236,7 @@ def gradients_of(model, parameters, seed):
     return mx.grad(model.loss)(parameters, mx.array(rows.astype(np.int32)))
 
 
-WORKERS = train.Workers(1)
+WORKERS = machine.Workers(1)
 
 
 def test_every_parameter_has_one_role():
@@ -341,7 +341,7 @@ def test_a_step_is_the_update_of_each_bank_by_the_scaled_sum_of_all_gradients():
 
 def test_two_workers_leave_the_bits_of_one():
     found = []
-    for workers in (train.Workers(1), train.Workers(2)):
+    for workers in (machine.Workers(1), machine.Workers(2)):
         model, parameters, optimizer = made()
         gradients = gradients_of(model, parameters, 1)
         mx.eval(gradients)  # on this thread's stream

@@ -341,7 +341,7 @@ def test_a_shortened_step_has_the_mean_loss_of_what_was_done(monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_workers_answer_in_order(count):
-    workers, late = train.Workers(count), threading.Event()
+    workers, late = machine.Workers(count), threading.Event()
 
     def work(number):
         if count > 1 and number == 0:
@@ -357,7 +357,7 @@ def test_workers_answer_in_order(count):
 
 
 def test_after_an_exception_nothing_is_still_at_work():
-    workers, failed, ended = train.Workers(2), threading.Event(), []
+    workers, failed, ended = machine.Workers(2), threading.Event(), []
 
     def work(number):
         if number == 0:
@@ -374,7 +374,7 @@ def test_after_an_exception_nothing_is_still_at_work():
 
 
 def test_each_thread_has_a_stream_of_its_own():
-    workers, both = train.Workers(2), threading.Barrier(2, timeout=60)
+    workers, both = machine.Workers(2), threading.Barrier(2, timeout=60)
 
     def work(number):
         both.wait()
@@ -763,7 +763,7 @@ STRIKE_UNHEARD = "type('Unheard', (), {'__del__': lambda self: (os.kill(os.getpi
     [
         ("(train.data, 'open_dataset')", STRIKE, signal.SIGINT, 130),
         ("(train.graph, 'check')", STRIKE, signal.SIGTERM, 143),
-        ("(train.Workers, '_on_stream')", STRIKE, signal.SIGINT, 130),
+        ("(train.machine.Workers, '_on_stream')", STRIKE, signal.SIGINT, 130),
         ("(train.Trainer, 'warm_up')", STRIKE_UNHEARD, signal.SIGTERM, 143),
         ("(train, 'train')", STRIKE, signal.SIGTERM, 143),
     ],
