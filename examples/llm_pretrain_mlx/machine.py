@@ -103,7 +103,12 @@ def device_name(kind: str) -> str:
 
 
 def limit_memory(kind: str) -> None:
-    """On Apple's GPU: memory stays wired up to what the system recommends, and the cache keeps a quarter of that."""
+    """On Apple's GPU: memory stays wired up to what the system recommends, and the cache keeps a quarter of that.
+
+    On a CPU the cache keeps more than its 32 MB, or two threads wait for each other in the system's allocator.
+    """
+    if kind == "cpu":
+        mx.set_cache_limit(512 * 2**20)
     if kind == "metal":
         recommended = int(mx.device_info()["max_recommended_working_set_size"])
         mx.set_wired_limit(recommended)

@@ -98,11 +98,11 @@ SMALL_DEPTH = 2  # more when the run makes more than about 500 steps
 SMALL_WIDTH = 128
 SMALL_HEAD_DIM = 64
 SMALL_WINDOW_PATTERN = "L"
-SMALL_BATCH_TOKENS = 1024  # double it when the run makes more than about 1,000 steps
+SMALL_BATCH_TOKENS = 2048  # halve it when there are few steps; smaller ones leave the second thread idle
 SMALL_MICRO_BATCH_ROWS = 4
 SMALL_EXPORT_ROWS = 16
-SMALL_LOSS_CHUNK = 256
-SMALL_ATTENTION_CHUNK = 64
+SMALL_LOSS_CHUNK = 512
+SMALL_ATTENTION_CHUNK = 128
 SMALL_ROPE_BASE = 10000.0
 
 
@@ -143,8 +143,8 @@ class SettingsMethods:
             raise self.refusal(sentence, f"widths that are: {low or self.head_dim}, {low + self.head_dim}")
         if not self.window_pattern or set(self.window_pattern) - {"S", "L"}:
             raise self.refusal(f"WINDOW_PATTERN = {self.window_pattern!r} may hold only the letters S and L")
-        if max(self.gate_channels, self.smear_channels if self.smear else 0) > self.width:
-            raise self.refusal(f"GATE_CHANNELS and SMEAR_CHANNELS must not exceed WIDTH = {self.width}")
+        if not all(1 <= n <= self.width for n in (self.gate_channels, self.smear_channels if self.smear else 1)):
+            raise self.refusal(f"GATE_CHANNELS and SMEAR_CHANNELS must be 1 to WIDTH = {self.width}")
         if not 1 <= self.muon_iterations <= len(POLAR_EXPRESS):
             raise self.refusal(f"MUON_ITERATIONS must be 1 to {len(POLAR_EXPRESS)}, not {self.muon_iterations}")
         if not 0 < self.softcap <= 40:
@@ -507,7 +507,7 @@ def attend_on_cpu(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.
 
     @mx.custom_function
     def weighed(q, k, v):
-        scores = q @ k.swapaxes(-2, -1) + mx.where(mask, 0.0, -1e30)
+        scores = q @ k.swapaxes(-2, -1) + mx.where(mask, 0.0, -math.inf)
         powers = exp2_of_bits(mx.maximum(scores - scores.max(axis=-1, keepdims=True), -100.0)) * mask
         total = powers.sum(axis=-1, keepdims=True)
         return (powers @ v) / total, powers, total
@@ -659,6 +659,8 @@ class Bank:
     lr: float
     wd: float
     betas: tuple[float, float]
+    waits: bool = False
+    """Left out of the first update."""
 
     @classmethod
     def of(cls, names: list[str], parameters: Parameters, muon: bool, lr: float, wd: float, betas) -> Bank:
@@ -700,6 +702,9 @@ class MuonAdamW:
                             f"There are no rates for {same[0]}, of the role {role!r}", "name them in MuonAdamW"
                         )
                     self.banks.append(Bank.of(same, parameters, False, *adam[role]))
+                    # Blocks add nothing yet, so factors of the residual stream have no gradient but for rounding, and
+                    # Adam would make whole steps of that: noise from seed to seed.
+                    self.banks[-1].waits = role in ("resid_lambdas", "x0_lambdas", "lambda")
         self.banks.sort(key=lambda bank: -bank.value.size)  # the long ones first, so that threads end together
         mx.eval(self.state()[1])  # a thread cannot evaluate what was begun on another one's stream
         polar_dtype = mx.bfloat16 if model.dtype == mx.bfloat16 else mx.float32
@@ -732,6 +737,8 @@ class MuonAdamW:
         self.steps += 1
 
         def update(bank: Bank) -> None:
+            if bank.waits and self.steps == 1:
+                return
             with machine.BUILDING:
                 sums = (sum((part[name] for part in gradients[1:]), gradients[0][name]) for name in bank.names)
                 g = mx.stack(list(sums)) * scale
@@ -1063,6 +1070,9 @@ def export(trainer: Trainer, dataset: data.Dataset, path: str, seed: int) -> Non
     logits = graph.load(path)(tokens[:, :-1])[0]
     there = float((mx.logsumexp(logits, axis=-1) - logits[mx.arange(len(logits)), mx.array(tokens[0, 1:])]).mean())
     here = float(trainer.surviving(lambda: trainer.nats(rows)).mean())
+    if not math.isfinite(here):
+        os.remove(path)
+        raise Diverged("the loss is no number after the last step", trainer.optimizer.steps)
     tolerance = 1e-3 if model.dtype == mx.float32 else 3e-2  # kernels of 16-bit types differ between devices
     if not abs(there - here) <= tolerance:
         os.remove(path)
