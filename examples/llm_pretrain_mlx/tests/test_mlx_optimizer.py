@@ -323,6 +323,9 @@ def test_a_step_is_the_update_of_each_bank_by_the_scaled_sum_of_all_gradients():
         optimizer.step(parts, scale, multiplier, momentum, decay, WORKERS)
         for name in names:
             g, bank = sums[name][None].astype(np.float32), adam[name]
+            if step == 1 and "_lambda" in name:  # they wait for a gradient that is more than rounding
+                np.testing.assert_array_equal(np.array(optimizer.parameters()[name]), now[name][0])
+                continue
             state = (now[name], g, first[name], second[name])
             if name in matrices:
                 lr = s.matrix_lr * max(1, g.shape[1] / g.shape[2]) ** 0.5 * multiplier
