@@ -9,9 +9,11 @@ Nor does it say which calls there are: its constants are lazy, so they can be li
 `load` parses in Python, and a graph makes each call anew by MLX's public operators, which compute shapes and types
 again; they must be those in the file. It knows the primitives in OPERATORS and no others: functions of arrays, none
 draws random numbers, writes by index, or looks beyond its arguments. Kernels do not check indices, so `load` proves
-them: whatever looks something up must have bounds that follow from the constants and from the number of tokens. A
-hostile file can compute wrong numbers, take long, or ask for more memory than there is, which ends the process on
-Linux, where MLX does not look whether it got any; faults inside MLX's own operators are the risk left.
+them: whatever looks something up must have bounds that follow from the constants and from the number of tokens. It
+refuses a graph whose constants and results need more memory than is free. What MLX's kernels take for themselves is not
+in that sum, nor what other processes take later, and on Linux the process ends where memory does, since MLX does not
+look whether it got any. Otherwise a hostile file can compute wrong numbers or take long; faults inside MLX's own
+operators are the risk left.
 
 Tracing happens on the CPU, where MLX lists its fast kernels (norms, attention, rotary embeddings) as plain primitives.
 Any device can run those.
@@ -44,7 +46,7 @@ MAX_LIST = 4096  # numbers in an argument of a call
 MAX_DIMENSIONS = 16
 MAX_ABOUT_BYTES = 100_000
 MAX_LOGITS = 2**27  # of one batch: 0.5 GB in float32
-MAX_LIVING_BYTES = 8 * 2**30  # of constants and results that a call of the graph holds at once
+MAX_LIVING_BYTES = 8 * 2**30  # of constants and results that one run holds at once; on a CPU two run side by side
 HASH_BYTES = 32
 ABOUT = {"tokenizer_sha256": str, "data": str, "vocab_size": int, "sequence_length": int}
 TOKENS = "tokens"
@@ -202,8 +204,12 @@ def _arange_bounds(node: Node, given: list[Bounds], specs: list[Spec]) -> Bounds
     start, _, step = node.state
     if not (math.isfinite(start) and math.isfinite(step) and start == int(start) and step == int(step)):
         return None
-    last = int(start) + (node.specs[0].shape[0] - 1) * int(step)
-    return min(int(start), last), max(int(start), last)
+    start, step = int(start), int(step)
+    last = start + (node.specs[0].shape[0] - 1) * step
+    # MLX's step is the difference of two doubles, which are whole numbers up to here.
+    if max(abs(start), abs(start + step), abs(last), abs(last + step)) > 2**53:
+        return None
+    return min(start, last), max(start, last)
 
 
 def _position_bounds(axis: int) -> Callable[..., Bounds]:
@@ -396,7 +402,7 @@ OPERATORS = {
 
 def _numbers(array: mx.array) -> np.ndarray:
     """An array as NumPy sees it, in the same memory where that is possible."""
-    return np.ascontiguousarray(np.array(array, copy=False))
+    return np.asarray(np.array(array, copy=False), order="C")  # np.ascontiguousarray makes [1] of a scalar
 
 
 @np.errstate(all="ignore")
@@ -529,13 +535,8 @@ class Graph:
                 if node.name not in _OF_NOTHING and any(0 in spec.shape for spec in [*taken, *node.specs]):
                     raise GraphError("is of an array that holds nothing")
                 _check_arguments(node, given, taken)
-                rule = OPERATORS[node.name].bounds
-                # Other results of floats are floats too, or nothing is known of them.
-                known = rule and (node.name in _PLACES or all(b is not None for b in given))
-                found = rule(node, given, taken) if known else None
-                found = found if isinstance(found, list) else [found] * len(node.outputs)
-                for name, spec, pair in zip(node.outputs, node.specs, found, strict=True):
-                    bounds[name] = _within(pair, spec.dtype)
+                bounds.update(zip(node.outputs, _bounds(node, given, taken), strict=True))
+                for name, spec in zip(node.outputs, node.specs, strict=True):
                     sizes[name] = 0 if node.name in _VIEWS else spec.nbytes
                     held += sizes[name]
             living = max(living, held)
@@ -555,6 +556,16 @@ class Graph:
             raise GraphError(f"logits are {_spec(logits)}, not {[*tokens.shape, self.vocab_size]}")
         if logits.dtype not in FLOATS:
             raise GraphError(f"logits are {_spec(logits)}, not floating point")
+
+
+def _bounds(node: Node, given: list[Bounds | None], specs: list[Spec]) -> list[Bounds | None]:
+    """Bounds of a call's outputs by those of its inputs, which have these specs; None for what is no integer."""
+    rule = OPERATORS[node.name].bounds
+    # Other results of floats are floats too, or nothing is known of them.
+    known = rule and (node.name in _PLACES or all(pair is not None for pair in given))
+    found = rule(node, given, specs) if known else None
+    found = found if isinstance(found, list) else [found] * len(node.outputs)
+    return [_within(pair, spec.dtype) for pair, spec in zip(found, node.specs, strict=True)]
 
 
 def _constant_bounds(array: mx.array) -> Bounds | None:
