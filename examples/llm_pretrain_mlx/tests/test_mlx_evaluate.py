@@ -68,7 +68,7 @@ def table(logits=BIGRAMS):
 def judged(tmp_path):
     """What the judge finds for a model, a function of tokens, which goes through a file."""
 
-    def judge(model, rows=ROWS, batch_rows=B, seed=0, probes=None, kind="cpu"):
+    def judge(model, rows=ROWS, batch_rows=B, seed=0, probes=256, kind="cpu"):
         length = rows.shape[1] - 1
         about = {"tokenizer_sha256": "", "data": "", "vocab_size": V, "sequence_length": length}
         graph.save(model, tmp_path / "model.graph", batch_rows, length, about)
@@ -351,6 +351,7 @@ CHEATS = {
     "whole row mean": (whole_row_mean, 0.95), "neighbour": (neighbour, 0.95),
     "neighbour start": (neighbour_start, 0.95), "batch statistics": (batch_statistics, 0.95),
     "NaN on random text": (nan_on_random_text, 0.5), "two ways": (two_ways, 0.95),
+    "hardly more than rounding": (cheat(everywhere, 5e-3), 0.95),
 }  # fmt: skip
 
 
@@ -393,6 +394,19 @@ def test_what_whispers_is_heard_in_the_mean(judged):
     """A peek at every position, too small to tell from rounding: only the mean over many cuts shows it."""
     with pytest.raises(EvaluationError, match=r"replaced futures cost 0\.000[345]\d+ nats per token on average"):
         judged(cheat(everywhere, 5e-4))
+
+
+def test_what_is_paid_at_some_cuts_hides_no_whisper_at_others(judged, monkeypatch):
+    """It wins over all positions, and pays where it is surer of the next token, which is where more of the cuts are."""
+
+    def model(tokens):
+        amount = mx.where(next_logits(tokens) > -1.2, -6e-4, 6e-4)
+        return cheat(everywhere, amount[..., None])(tokens)
+
+    with pytest.raises(EvaluationError, match=r"replaced futures cost 0\.000[12]\d+ nats"):
+        judged(model)
+    monkeypatch.setattr(evaluate, "MEAN_TOLERANCE", math.inf)
+    assert judged(model).nats < judged(table()).nats
 
 
 def test_a_cheat_pays_less_which_is_why_it_must_be_caught(judged, monkeypatch):
@@ -604,7 +618,7 @@ def test_the_command_and_float64_agree_on_a_trained_model(data, split):
     assert int(found["eval_tokens"]) == len(rows) * LENGTH - special
     assert found["split"] == split
     assert found["eval_device"] == "cpu"
-    assert int(found["probes"]) >= 250
+    assert int(found["probes"]) >= evaluate.LEAST_PROBES
     assert float(found["eval_peak_mb"]) > 1
     assert float(found["val_loss"]) == pytest.approx(
         float(found["val_bpb"]) * math.log(2) * float(found["bytes_per_token"]), rel=1e-3
