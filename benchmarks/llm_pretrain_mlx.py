@@ -17,17 +17,21 @@ import sys
 import tempfile
 from pathlib import Path
 
-from trainers import gathered, made, numbers, run, with_settings
+from trainers import gathered, numbers, run, with_settings
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "llm_pretrain_mlx"
 SMALL = {"SMALL_DEPTH": "2", "SMALL_WIDTH": "128", "SMALL_HEAD_DIM": "64"}
-TEXT = ["--sequence-length", "256", "--vocab-size", "2048", "--val-tokens", "32768"]
+SHORT = {"sequence-length": "256", "vocab-size": "2048", "val-tokens": "32768"}
+LONG = {"sequence-length": "2048", "vocab-size": "8192", "val-tokens": "32768"}
 
 
-def local(arguments: argparse.Namespace, cache: Path) -> None:
+def local(arguments: argparse.Namespace, cache: Path, sizes: dict[str, str]) -> None:
     """The data set `text` in cache: a folder of the user's, or Python sources."""
+    options = [word for name, value in sizes.items() for word in (f"--{name}", value)]
     folder = Path(arguments.text) if arguments.text else gathered(cache / "text", arguments.megabytes)
-    run([sys.executable, "prepare.py", "local", str(folder), "--name", "text", "--cache", str(cache), *TEXT], EXAMPLE)
+    run(
+        [sys.executable, "prepare.py", "local", str(folder), "--name", "text", "--cache", str(cache), *options], EXAMPLE
+    )
 
 
 def trained(folder: Path, data: str, cache: Path, *options: str) -> dict[str, str]:
@@ -42,7 +46,7 @@ def baseline(arguments: argparse.Namespace) -> None:
     print(f"{'tokens a step':>13}  {'seed':>6}  {'tok/s':>6}  {'val_bpb':>8}  {'peak MB':>7}  {'steps':>5}")
     with tempfile.TemporaryDirectory(prefix="ark-mlx-") as name:
         cache = Path(name)
-        local(arguments, cache)
+        local(arguments, cache, SHORT)
         folders = {
             "4096": with_settings(EXAMPLE, cache / "ports", {**SMALL, "SMALL_BATCH_TOKENS": "4096"}),
             "own": with_settings(EXAMPLE, cache / "own", SMALL),
@@ -69,7 +73,7 @@ def memory(arguments: argparse.Namespace) -> None:
     print(f"{'rows':>4}  {'checkpoint':>10}  {'peak MB':>7}  float32, depth 4, width 256")
     with tempfile.TemporaryDirectory(prefix="ark-mlx-") as name:
         cache = Path(name)
-        made(EXAMPLE, cache, "long", "--sequence-length", "2048", "--vocab-size", "8192")
+        local(arguments, cache, LONG)
         for rows in arguments.rows:
             for checkpoint in (False, True):
                 settings = {
@@ -79,7 +83,7 @@ def memory(arguments: argparse.Namespace) -> None:
                 }
                 folder = with_settings(EXAMPLE, cache / f"{rows}{checkpoint}", settings)
                 options = ("--profile", "full", "--threads", "1", "--max-steps", "1")
-                order = [sys.executable, "train.py", "--device", "cpu", "--data", "long", "--cache", name, *options]
+                order = [sys.executable, "train.py", "--device", "cpu", "--data", "text", "--cache", name, *options]
                 peak = float(numbers(run(order, folder))["peak_vram_mb"])
                 print(f"{rows:>4}  {checkpoint!s:>10}  {peak:>7.0f}", flush=True)
 
@@ -88,7 +92,7 @@ def batch(arguments: argparse.Namespace) -> None:
     print(f"{'tokens a step':>13}  {'seed':>4}  {'steps':>5}  {'val_bpb':>8}  {arguments.tokens:,} tokens each")
     with tempfile.TemporaryDirectory(prefix="ark-mlx-") as name:
         cache = Path(name)
-        local(arguments, cache)
+        local(arguments, cache, SHORT)
         for seed in range(1, arguments.repeat + 1):
             for tokens in arguments.batches:
                 settings = {**SMALL, "SMALL_DEPTH": "4", "SMALL_BATCH_TOKENS": str(tokens)}
@@ -104,15 +108,15 @@ def main() -> None:
     for name, action in {"baseline": baseline, "memory": memory, "batch": batch}.items():
         verb = verbs.add_parser(name)
         verb.set_defaults(action=action)
-        if name == "memory":
-            verb.add_argument("--rows", type=int, nargs="+", default=[1, 4, 16])
-            continue
-        verb.add_argument("--repeat", type=int, default=3)
         verb.add_argument("--megabytes", type=float, default=40)
         verb.add_argument("--text", help="a folder of .txt files instead of Python sources")
+        if name == "memory":
+            verb.add_argument("--rows", type=int, nargs="+", default=[1, 4, 16])
+        else:
+            verb.add_argument("--repeat", type=int, default=3)
         if name == "baseline":
             verb.add_argument("--seconds", type=float, default=30)
-        else:
+        if name == "batch":
             verb.add_argument("--tokens", type=int, default=2**21)
             verb.add_argument("--batches", type=int, nargs="+", default=[4096, 8192, 16384, 32768])
     arguments = parser.parse_args()
