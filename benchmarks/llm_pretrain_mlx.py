@@ -34,12 +34,19 @@ def local(arguments: argparse.Namespace, cache: Path, sizes: dict[str, str]) -> 
     )
 
 
-def trained(folder: Path, data: str, cache: Path, *options: str) -> dict[str, str]:
-    """The final block of a run on the CPU, val_bpb by the judge."""
-    order = [sys.executable, "train.py", "--device", "cpu", "--data", data, "--cache", str(cache), *options]
-    found = numbers(run(order, folder))
-    judged = run([sys.executable, "evaluate.py", "--device", "cpu", "--data", data, "--cache", str(cache)], folder)
-    return found | {"val_bpb": numbers(judged)["val_bpb"]}
+def trained(folder: Path, cache: Path, *options: str) -> dict[str, str]:
+    """The final block of a run on the CPU with the data set `text`."""
+    return numbers(run([sys.executable, "train.py", *on_text(cache), *options], folder))
+
+
+def judged(folder: Path, cache: Path, *options: str) -> dict[str, str]:
+    """The same, with val_bpb by the judge."""
+    log = trained(folder, cache, *options)
+    return log | {"val_bpb": numbers(run([sys.executable, "evaluate.py", *on_text(cache)], folder))["val_bpb"]}
+
+
+def on_text(cache: Path) -> list[str]:
+    return ["--device", "cpu", "--data", "text", "--cache", str(cache)]
 
 
 def baseline(arguments: argparse.Namespace) -> None:
@@ -54,7 +61,7 @@ def baseline(arguments: argparse.Namespace) -> None:
         found: dict[str, list[dict[str, str]]] = {tokens: [] for tokens in folders}
         for seed in range(1, arguments.repeat + 1):
             for tokens, folder in folders.items():
-                log = trained(folder, "text", cache, "--seed", str(seed), "--time-budget", str(arguments.seconds))
+                log = judged(folder, cache, "--seed", str(seed), "--time-budget", str(arguments.seconds))
                 found[tokens].append(log)
                 line(tokens, str(seed), *(float(log[key]) for key in KEYS))
         for tokens, logs in found.items():
@@ -83,8 +90,7 @@ def memory(arguments: argparse.Namespace) -> None:
                 }
                 folder = with_settings(EXAMPLE, cache / f"{rows}{checkpoint}", settings)
                 options = ("--profile", "full", "--threads", "1", "--max-steps", "1")
-                order = [sys.executable, "train.py", "--device", "cpu", "--data", "text", "--cache", name, *options]
-                peak = float(numbers(run(order, folder))["peak_vram_mb"])
+                peak = float(trained(folder, cache, *options)["peak_vram_mb"])
                 print(f"{rows:>4}  {checkpoint!s:>10}  {peak:>7.0f}", flush=True)
 
 
@@ -98,7 +104,7 @@ def batch(arguments: argparse.Namespace) -> None:
                 settings = {**SMALL, "SMALL_DEPTH": "4", "SMALL_BATCH_TOKENS": str(tokens)}
                 folder = with_settings(EXAMPLE, cache / f"with{tokens}-{seed}", settings)
                 steps = arguments.tokens // tokens
-                log = trained(folder, "text", cache, "--seed", str(seed), "--max-steps", str(steps))
+                log = judged(folder, cache, "--seed", str(seed), "--max-steps", str(steps))
                 print(f"{tokens:>13}  {seed:>4}  {steps:>5}  {float(log['val_bpb']):>8.4f}", flush=True)
 
 

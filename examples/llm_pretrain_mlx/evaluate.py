@@ -104,13 +104,13 @@ class Scale:
     """
 
     def __init__(self, kind: str) -> None:
-        self.library: ModuleType = np if kind == "cpu" else mx
+        self.module: ModuleType = np if kind == "cpu" else mx
         self.chunk = CHUNK[kind]
 
     def flat(self, logits: mx.array) -> np.ndarray | mx.array:
         """Logits [rows, T, V] as [rows * T, V], the same memory."""
         logits = logits.reshape(-1, logits.shape[-1])
-        return np.array(logits, copy=False) if self.library is np else logits
+        return np.array(logits, copy=False) if self.module is np else logits
 
     def log_probabilities(self, logits: np.ndarray | mx.array) -> np.ndarray | mx.array:
         """ln softmax over the last dimension. NaN where the largest logit is not finite.
@@ -118,7 +118,7 @@ class Scale:
         The largest is subtracted first: log-sum-exp minus logit would lose the loss in the rounding of logits like 1e8.
         """
         logits = logits - logits.max(-1, keepdims=True)
-        return logits - self.library.log(self.library.exp(logits).sum(-1, keepdims=True))
+        return logits - self.module.log(self.module.exp(logits).sum(-1, keepdims=True))
 
     def _chunks(self, n: int, vocabulary: int) -> list[slice]:
         step = max(1, self.chunk // vocabulary)
@@ -133,8 +133,8 @@ class Scale:
         """
         losses = np.empty(len(targets))
         for part in self._chunks(*logits.shape):
-            at = self.library.array(targets[part])[:, None]
-            found = self.library.take_along_axis(self.log_probabilities(logits[part]), at, -1)[:, 0]
+            at = self.module.array(targets[part])[:, None]
+            found = self.module.take_along_axis(self.log_probabilities(logits[part]), at, -1)[:, 0]
             losses[part] = -np.asarray(found, np.float64)
         return losses
 
@@ -146,10 +146,10 @@ class Scale:
         """
         changes = np.empty(len(at))
         for part in self._chunks(len(at), before.shape[1]):
-            chosen = self.library.array(at[part])
+            chosen = self.module.array(at[part])
             old, new = (self.log_probabilities(logits[chosen]) for logits in (before, after))
             # -inf on both sides is no change.
-            found = self.library.where(old == new, 0.0, abs(old - new)).max(-1)
+            found = self.module.where(old == new, 0.0, abs(old - new)).max(-1)
             changes[part] = np.asarray(found, np.float64)
         return changes
 
@@ -275,7 +275,7 @@ class Judge:
                 f"{numbers[compared[i]]}, and in the rows beside it, log-probabilities up to there change by "
                 f"{worst[i]:.4g}"
             )
-        chosen = self.scale.library.array(at[ends - 1])
+        chosen = self.scale.module.array(at[ends - 1])
         old, new = (self.scale.token_losses(x[chosen], rows[compared, sizes]) for x in (logits, after))
         # inf - inf: ruled out before and after, and no target of text.
         with np.errstate(invalid="ignore"):

@@ -1013,6 +1013,11 @@ def train(
 # Export
 
 
+def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
+    """The nats of each target [..], by all its logits [.., V]."""
+    return mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+
+
 def check_gradients(model: GPT, parameters: Parameters) -> None:
     """Raises TrainError where what is trained differs from what is exported, in the loss or in its gradients.
 
@@ -1027,8 +1032,7 @@ def check_gradients(model: GPT, parameters: Parameters) -> None:
 
     def exported_loss(weights: Parameters) -> mx.array:
         tokens, targets = inputs_and_targets(rows)
-        logits = trained.plain().logits(weights, tokens)
-        return (mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]).sum()
+        return cross_entropy(trained.plain().logits(weights, tokens), targets).sum()
 
     loss, gradients = mx.value_and_grad(trained.loss)(noisy, rows)
     wanted_loss, wanted = mx.value_and_grad(exported_loss)(noisy)
@@ -1067,8 +1071,7 @@ def export(trainer: Trainer, dataset: data.Dataset, path: str, seed: int) -> Non
     export_rows = model.settings.export_rows
     graph.save(exported(model, trainer.parameters), path, export_rows, dataset.sequence_length, about)
     tokens = np.resize(rows.astype(np.int32), (export_rows, rows.shape[1]))
-    logits = graph.load(path)(tokens[:, :-1])[0]
-    there = float((mx.logsumexp(logits, axis=-1) - logits[mx.arange(len(logits)), mx.array(tokens[0, 1:])]).mean())
+    there = float(cross_entropy(graph.load(path)(tokens[:, :-1])[0], mx.array(tokens[0, 1:])).mean())
     here = float(trainer.surviving(lambda: trainer.nats(rows)).mean())
     if not math.isfinite(here):
         os.remove(path)
