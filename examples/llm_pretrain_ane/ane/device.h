@@ -1,0 +1,73 @@
+/* Kernels by compiled programs that work on surfaces of half-precision numbers: the sim and ane backends.
+ *
+ * device.c knows kernels, packing, staging, self-test and falling back; an Executor knows how to load and run a program. */
+#ifndef DEVICE_H
+#define DEVICE_H
+
+#include "base.h"
+#include "kernels.h"
+#include "pool.h"
+#include "timers.h"
+
+/* A file beside the text, which names it @model_path/<path>. */
+struct Blob {
+    const char *path; /* such as weights/mask.bin */
+    const void *data;
+    size_t bytes;
+};
+
+struct Source {
+    const char *name; /* of the kernel, for messages */
+    const char *text; /* MIL, UTF-8 */
+    size_t length;
+    const struct Blob *blobs;
+    int blob_count;
+};
+
+/* All handles are the executor's own. Functions that return NULL or false have written the problem. */
+struct Executor {
+    const char *name;
+    void *self;
+    void *(*load)(void *self, const struct Source *source, struct Problem *problem);
+    void (*unload)(void *self, void *program);
+    /* Memory for at least `bytes`, zeroed. */
+    void *(*surface)(void *self, size_t bytes, struct Problem *problem);
+    void (*release)(void *self, void *surface);
+    /* Where the bytes are until unlock; at most one lock at a time, none during run. */
+    void *(*lock)(void *self, void *surface, bool write, struct Problem *problem);
+    bool (*unlock)(void *self, void *surface, bool write, struct Problem *problem);
+    /* A program with its one input and one output surface. */
+    void *(*bind)(void *self, void *program, void *input, void *output, struct Problem *problem);
+    void (*unbind)(void *self, void *binding);
+    /* Runs it and returns when the output is there. */
+    bool (*run)(void *self, void *binding, struct Problem *problem);
+    void (*close)(void *self);
+};
+
+/* Executes MIL text on the CPU with every intermediate result rounded to half precision, and refuses what the hardware
+   would refuse or get wrong. */
+struct Executor sim_executor(struct Pool *pool);
+
+/* The Neural Engine by Apple's private framework; false with a sentence where it is not to be had. */
+bool ane_executor(struct Executor *executor, struct Problem *problem);
+
+enum Dialect { DIALECT_M3, DIALECT_M1 }; /* M3 and later; M1 and M2 */
+
+/* Takes the executor over, closing it on failure. Each kernel is compiled, in the newer dialect first, and compared with
+   `cpu` on random input; one that fails is done by `cpu`, with a notice on standard error. `strict`: the first failure
+   is returned as the problem instead. Pointers are kept. `timers` may be NULL. */
+bool device_kernels(struct Kernels *kernels, struct Executor executor, struct Kernels cpu, const struct Shape *shape,
+                    struct Pool *pool, bool strict, struct Timers *timers, struct Problem *problem);
+
+/* What came of the start of each kernel, for `make selftest`: its name, where it runs, and the largest error against cpu
+   in units of the largest result. */
+struct KernelReport {
+    const char *kernel;
+    bool on_device;
+    double error;      /* NAN where it did not run */
+    char problem[512]; /* empty when on the device */
+};
+/* Writes up to `most` reports, returns how many kernels there are. */
+int device_reports(const struct Kernels *kernels, struct KernelReport *reports, int most);
+
+#endif
