@@ -48,8 +48,18 @@ struct Executor {
    would refuse or get wrong. */
 struct Executor sim_executor(struct Pool *pool);
 
-/* The Neural Engine by Apple's private framework; false with a sentence where it is not to be had. */
+/* The Neural Engine by Apple's private framework; false with a sentence where it is not to be had. ane.c needs Apple's
+   headers: the tests give it their own and a framework of their own. */
+#if defined(__APPLE__) || defined(FRAMEWORK_PATH)
 bool ane_executor(struct Executor *executor, struct Problem *problem);
+/* What the framework says of the chip, in one line; always leaves a text. */
+void ane_banner(char *text, size_t bytes);
+#else
+static inline bool ane_executor(struct Executor *executor, struct Problem *why) {
+    (void)executor;
+    return problem(why, "the Neural Engine needs macOS on Apple Silicon");
+}
+#endif
 
 enum Dialect { DIALECT_M3, DIALECT_M1 }; /* M3 and later; M1 and M2 */
 
