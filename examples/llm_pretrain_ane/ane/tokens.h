@@ -9,22 +9,26 @@ enum Split { TRAIN, VALIDATION, HOLDOUT }; /* the first 90 %, then 5 %, then 5 %
 struct Tokens {
     const uint16_t *ids; /* [count], mapped read-only */
     int64_t count;
-    uint32_t checksum;    /* of the file's bytes */
-    int classes;          /* different ids that occur, or vocab without compaction */
-    uint16_t *token_of;   /* [classes]: ascending ids */
-    int32_t *class_of;    /* [vocab]: -1 where the id does not occur */
+    uint32_t checksum;  /* of the file's bytes */
+    int classes;        /* different ids that occur, or vocab without compaction */
+    uint16_t *token_of; /* [classes]: ascending ids */
+    int32_t *class_of;  /* [vocab]: -1 where the id does not occur */
     int vocab;
 };
 
-/* False for a file that is missing, not plain, of odd size, too short, or has an id that is not below vocab. */
+/* False for a file that is missing, not plain, of odd size, empty, or has an id that is not below vocab. */
 bool tokens_open(struct Tokens *tokens, const char *path, int vocab, bool compact, struct Problem *problem);
 void tokens_close(struct Tokens *tokens);
 /* First token of a split, and the one after its last. */
 void tokens_split(const struct Tokens *tokens, enum Split split, int64_t *begin, int64_t *end);
-/* seq inputs from `start` and their successors as targets, as classes. */
-void tokens_window(const struct Tokens *tokens, int64_t start, int seq, int32_t *inputs, int32_t *targets);
-/* Windows of `split` that are evaluated: as many whole ones as its first 25,601 tokens hold, so that the predicted tokens are the
-   same ones for every seq. Window i starts at begin + i * seq. */
+/* False unless every split holds a window of seq tokens and the token after it. */
+bool tokens_suffice(const struct Tokens *tokens, int seq, struct Problem *problem);
+/* seq inputs from `start` and their successors as targets, as classes. False for tokens that have no class: the file has
+   changed since it was opened. */
+bool tokens_window(const struct Tokens *tokens, int64_t start, int seq, int32_t *inputs, int32_t *targets,
+                   struct Problem *problem);
+/* Windows of `split` that are evaluated: as many whole ones as its first 25,601 tokens hold, so that the predicted tokens
+   are the same ones for every seq. Window i starts at begin + i * seq. */
 int tokens_windows(const struct Tokens *tokens, enum Split split, int seq);
 
 #endif
