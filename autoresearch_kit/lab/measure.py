@@ -92,6 +92,7 @@ class Bench:
         watch: Watcher,
     ) -> None:
         self.folder = root / prefix if prefix else root
+        self._repository = repository
         self._spec = spec
         self._prefix = prefix
         self._bench = Clone(repository, root, base, links, [prefix + name for name in (*spec.artifacts, RUN_LOG)])
@@ -121,7 +122,7 @@ class Bench:
             trim_logs(self._logs, number)
         spec = self._spec
         seed = secrets.randbelow(2**31)
-        env = self._environment(tag, number, seed)
+        env = self._environment(tag, number, seed, commit)
         self._tracked = {path: entry for path, entry in files.items() if path != self._prefix + RUN_LOG}
         self._commit = commit
         self._bench.lay(self._tracked, commit)
@@ -186,7 +187,7 @@ class Bench:
 
     def failed_check(self, number: int, tag: str) -> str:
         """Run the spec's checks on what was measured last; the first failure as a sentence, empty when all pass."""
-        env = self._environment(tag, number, secrets.randbelow(2**31))
+        env = self._environment(tag, number, secrets.randbelow(2**31), self._commit)
         for check in self._spec.checks:
             self._bench.lay(self._tracked, self._commit, keep=self._survives)
             log = self._logs / f"{number:04d}.check.log"
@@ -201,7 +202,7 @@ class Bench:
         assert command is not None, "the spec has no hold-out"
         name = f"{number:04d}" + (f"-{sample}" if sample else "")
         log = self._logs / f"{name}.holdout.log"
-        env = self._environment(tag, number, measured.seed)
+        env = self._environment(tag, number, measured.seed, self._commit)
         done, _, reading = self._evaluate("holdout", command, self._logs / f"{name}.run.log", log, env)
         last = tail(log) if reading.problem else ""
         return Measurement(
@@ -214,16 +215,23 @@ class Bench:
             return ""
         self._bench.lay(files, commit)
         log = self._logs / "setup.log"
-        env = self._environment(tag, 0, 0)
+        env = self._environment(tag, 0, 0, commit)
         done = self._command("setup", self._spec.setup_command, SETUP_SECONDS, log, env)
         if not done.problem:
             return ""
         words = last_words(tail(log))
         return f"{done.detail}{f'; its last words: {words}' if words else ''}; the log is {log}"
 
-    def _environment(self, tag: str, number: int, seed: int) -> dict[str, str]:
-        budget = f"{self._spec.budget_minutes * 60:g}"
-        return command_environment(self._spec, budget_seconds=budget, seed=seed, attempt=number, tag=tag)
+    def _environment(self, tag: str, number: int, seed: int, commit: str) -> dict[str, str]:
+        return command_environment(
+            self._spec,
+            budget_seconds=f"{self._spec.budget_minutes * 60:g}",
+            seed=seed,
+            attempt=number,
+            tag=tag,
+            tree=self._repository.tree_of(commit),
+            parent_tree=self._repository.parent_tree(commit),
+        )
 
     def _command(
         self, name: str, line: str, limit: float, log: Path, env: Mapping[str, str], meant: float | None = None

@@ -152,6 +152,11 @@ class Repository:
         """Full hash of the commit's tree."""
         return self._repo.commit(commit).tree.hexsha
 
+    def parent_tree(self, commit: str) -> str:
+        """Full hash of the tree of the commit's first parent; of its own tree where it has none."""
+        found = self._repo.commit(commit)
+        return (found.parents[0] if found.parents else found).tree.hexsha
+
     def files(self, commit: str) -> dict[str, Entry]:
         """Every file below the tree of `commit` by its path from the root of the repository."""
         listing = self.run("ls-tree", "-r", "-z", "--full-tree", commit)

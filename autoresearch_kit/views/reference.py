@@ -30,8 +30,9 @@ def _spec_page() -> str:
         "",
         "Generated from `autoresearch_kit/core/spec.py` by `make docs`. Paths are relative to the folder of the spec.",
         "Commands are run by `/bin/sh` in that folder on the bench; they see `ARK_BUDGET_SECONDS`, `ARK_SEED`,",
-        "`ARK_ATTEMPT`, `ARK_TAG`, and `ARK_CACHE`: the folder for data that many runs share, as you have set it, else",
-        "`~/.cache/ark-data`.",
+        "`ARK_ATTEMPT`, `ARK_TAG`, `ARK_TREE` and `ARK_PARENT_TREE` (git's names of the tree that is measured and of",
+        "the one that it was proposed against; equal for a baseline), and `ARK_CACHE`: the folder for data that many",
+        "runs share, as you have set it, else `~/.cache/ark-data`.",
         "",
         *_rows(Spec),
     ]

@@ -57,6 +57,26 @@ def test_candidate_and_head_are_measured_in_turn(noisy: Tiny) -> None:
     ]  # fmt: skip
 
 
+def test_a_run_is_told_its_tree_and_the_one_it_was_proposed_against(noisy: Tiny) -> None:
+    runs = noisy.tmp / "runs"
+    line = f"echo $ARK_TREE $ARK_PARENT_TREE >> {runs}"
+    noisy.write("train.sh", f"{line}\necho 10 > answer.txt\n")
+    noisy.commit("tell")
+    played = noisy.play(
+        f"echo '{line}; echo $TURN'0 > train.sh; echo 'echo 9'$TURN' > answer.txt' >> train.sh", attempts=2
+    )
+    assert played.outcomes == ["keep"] * 3
+    baseline, first, second = (noisy.git("rev-parse", f"{a.commit}^{{tree}}").strip() for a in played.attempts)
+    lines = [tuple(line.split()) for line in runs.read_text().splitlines()]
+    assert lines[:3] == [(baseline, baseline)] * 3
+    measured = [[m.of_head for m in attempt.measurements] for attempt in played.attempts]
+    assert any(measured[1]) and any(measured[2]), "the head was measured in turn"
+    heads = [(baseline, baseline), (first, baseline)]
+    for of_head, own, head in zip(measured[1:], [(first, baseline), (second, first)], heads, strict=True):
+        start = 3 if own[1] == baseline else 3 + len(measured[1])
+        assert lines[start : start + len(of_head)] == [head if is_head else own for is_head in of_head]
+
+
 def test_what_looks_worse_costs_one_run(noisy: Tiny) -> None:
     played = noisy.play("answer $((5 - TURN))", attempts=4)
     assert played.outcomes == ["keep"] + ["discard"] * 4
