@@ -1,0 +1,242 @@
+/* C = alpha op(A) op(B) + beta C by own loops, cut as in BLIS (Van Zee and van de Geijn, 2015): a block of A and a block
+ * of B are copied into panels, which fit the caches and are read in order, and a small tile of C is summed in registers.
+ *
+ * Each element is the same sum in the same order for any number of threads, whichever part it is in. */
+#include "gemm.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "blas.h"
+
+/* The tile in registers is ROWS x (VECTORS vectors). */
+#if defined(__AVX512F__)
+#define BYTES 64
+enum { ROWS = 8, VECTORS = 2 };
+#elif defined(__AVX2__) && defined(__FMA__)
+#define BYTES 32
+enum { ROWS = 6, VECTORS = 2 };
+#elif defined(__ARM_NEON)
+#define BYTES 16
+enum { ROWS = 8, VECTORS = 2 };
+#else
+#define BYTES 16
+enum { ROWS = 4, VECTORS = 2 };
+#endif
+typedef real Vector __attribute__((vector_size(BYTES)));
+/* The same in memory of any alignment. */
+typedef real Loose __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_alias));
+enum { LANES = BYTES / sizeof(real), COLUMNS = VECTORS * LANES };
+
+/* A panel of B, DEPTH x COLUMNS, stays in the first cache; a block of A, BLOCK_ROWS x DEPTH, in the second. */
+enum { DEPTH = 1024 / sizeof(real), BLOCK_ROWS = 24 * ROWS, BLOCK_COLUMNS = 8192 / sizeof(real) };
+
+struct Scratch {
+    real a[BLOCK_ROWS * DEPTH], b[DEPTH * BLOCK_COLUMNS];
+};
+
+static pthread_key_t scratch_key;
+static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
+
+static void scratch_make_key(void) {
+    if (pthread_key_create(&scratch_key, free) != 0)
+        fail("the system has no room for memory of each thread");
+}
+
+/* Of this thread, for as long as it lives. */
+static struct Scratch *scratch_of_thread(void) {
+    static _Thread_local struct Scratch *scratch;
+    if (scratch == NULL) {
+        pthread_once(&scratch_once, scratch_make_key);
+        scratch = need(1, sizeof *scratch);
+        if (pthread_setspecific(scratch_key, scratch) != 0)
+            fail("the system has no room for memory of each thread");
+    }
+    return scratch;
+}
+
+/* panel[p][i] = source[p][i], zero beyond `valid`. */
+static inline void pack_rows(real *panel, const real *source, int stride, int depth, int valid, int width) {
+    for (int p = 0; p < depth; p++, panel += width, source += stride) {
+        for (int i = 0; i < valid; i++)
+            panel[i] = source[i];
+        for (int i = valid; i < width; i++)
+            panel[i] = 0;
+    }
+}
+
+/* panel[p][i] = source[i][p], zero beyond `valid`. */
+static inline void pack_columns(real *panel, const real *source, int stride, int depth, int valid, int width) {
+    for (int p = 0; p < depth; p++) {
+        for (int i = 0; i < valid; i++)
+            panel[p * width + i] = source[(size_t)i * (size_t)stride + (size_t)p];
+        for (int i = valid; i < width; i++)
+            panel[p * width + i] = 0;
+    }
+}
+
+static int least(int a, int b) {
+    return a < b ? a : b;
+}
+
+/* Panels of `width` along the first index of `count`; the other one is `depth`. along: the first index is contiguous. */
+static inline void pack(real *panels, const real *source, int stride, bool along, int count, int depth, int width) {
+    for (int i = 0; i < count; i += width, panels += depth * width) {
+        int valid = least(width, count - i);
+        if (along && valid == width)
+            pack_rows(panels, source + i, stride, depth, width, width);
+        else if (along)
+            pack_rows(panels, source + i, stride, depth, valid, width);
+        else if (valid == width)
+            pack_columns(panels, source + (size_t)i * (size_t)stride, stride, depth, width, width);
+        else
+            pack_columns(panels, source + (size_t)i * (size_t)stride, stride, depth, valid, width);
+    }
+}
+
+/* One tile: C = alpha A B + beta C from a panel of each. */
+static void tile(int depth, const real *restrict a, const real *restrict b, real alpha, real beta, real *c, int ldc) {
+    Vector sum[ROWS][VECTORS] = {{{0}}};
+    for (int p = 0; p < depth; p++, a += ROWS, b += COLUMNS)
+        for (int i = 0; i < ROWS; i++)
+            for (int j = 0; j < VECTORS; j++)
+                sum[i][j] += a[i] * ((const Vector *)b)[j];
+    for (int i = 0; i < ROWS; i++, c += ldc)
+        for (int j = 0; j < VECTORS; j++) {
+            Loose *to = (Loose *)(c + j * LANES);
+            *to = beta == 0 ? alpha * sum[i][j] : alpha * sum[i][j] + beta * *to;
+        }
+}
+
+/* A tile that reaches beyond C is worked on in a copy, so that each element is computed the same way. */
+static void tile_at_edge(int depth, const real *a, const real *b, real alpha, real beta, real *c, int ldc, int rows, int columns) {
+    real copy[ROWS * COLUMNS] = {0};
+    for (int i = 0; beta != 0 && i < rows; i++)
+        memcpy(copy + i * COLUMNS, c + (size_t)i * (size_t)ldc, (size_t)columns * sizeof *c);
+    tile(depth, a, b, alpha, beta, copy, COLUMNS);
+    for (int i = 0; i < rows; i++)
+        memcpy(c + (size_t)i * (size_t)ldc, copy + i * COLUMNS, (size_t)columns * sizeof *c);
+}
+
+/* C [m, n] from one block of A and one of B. */
+static void block(const struct Scratch *scratch, int m, int n, int depth, real alpha, real beta, real *c, int ldc) {
+    for (int j = 0; j < n; j += COLUMNS)
+        for (int i = 0; i < m; i += ROWS) {
+            const real *a = scratch->a + i * depth, *b = scratch->b + j * depth;
+            real *to = c + (size_t)i * (size_t)ldc + j;
+            if (m - i >= ROWS && n - j >= COLUMNS)
+                tile(depth, a, b, alpha, beta, to, ldc);
+            else
+                tile_at_edge(depth, a, b, alpha, beta, to, ldc, least(ROWS, m - i), least(COLUMNS, n - j));
+        }
+}
+
+static void own(bool transpose_a, bool transpose_b, int m, int n, int k, real alpha, const real *a, int lda, const real *b,
+                int ldb, real beta, real *c, int ldc) {
+    struct Scratch *scratch = scratch_of_thread();
+    int depths = k / DEPTH + (k % DEPTH > 0);
+    for (int j = 0; j < n; j += BLOCK_COLUMNS) {
+        int columns = least(BLOCK_COLUMNS, n - j);
+        for (int turn = 0, p = 0; turn < depths; turn++) {
+            int depth = (k - p) / (depths - turn); /* about equal */
+            const real *from_b = transpose_b ? b + (size_t)j * (size_t)ldb + p : b + (size_t)p * (size_t)ldb + j;
+            pack(scratch->b, from_b, ldb, !transpose_b, columns, depth, COLUMNS);
+            for (int i = 0; i < m; i += BLOCK_ROWS) {
+                int rows = least(BLOCK_ROWS, m - i);
+                const real *from_a = transpose_a ? a + (size_t)p * (size_t)lda + i : a + (size_t)i * (size_t)lda + p;
+                pack(scratch->a, from_a, lda, transpose_a, rows, depth, ROWS);
+                block(scratch, rows, columns, depth, alpha, turn == 0 ? beta : 1, c + (size_t)i * (size_t)ldc + j, ldc);
+            }
+            p += depth;
+        }
+    }
+}
+
+static const char *used = "own";
+static Product *product = own;
+
+bool gemm_use(const char *name, struct Problem *why) {
+    bool automatic = strcmp(name, "auto") == 0;
+#ifdef __APPLE__
+    if (automatic)
+        name = "accelerate";
+#else
+    if (automatic)
+        name = "own";
+#endif
+    if (strcmp(name, "own") == 0) {
+        used = "own";
+        product = own;
+        return true;
+    }
+    if (strcmp(name, "openblas") != 0 && strcmp(name, "accelerate") != 0)
+        return problem(why, "%s is no matrix product; there are own, openblas, accelerate and auto", name);
+    Product *opened = blas_open(name, why);
+    if (opened == NULL)
+        return false;
+    used = name[0] == 'o' ? "openblas" : "accelerate";
+    product = opened;
+    return true;
+}
+
+const char *gemm_name(void) {
+    return used;
+}
+
+/* One product cut into a grid of parts. */
+struct Grid {
+    bool transpose_a, transpose_b;
+    int m, n, k, lda, ldb, ldc;
+    int rows, columns, across; /* of a part, and parts in a row of the grid */
+    real alpha, beta;
+    const real *a, *b;
+    real *c;
+};
+
+static void grid_part(void *context, int part) {
+    const struct Grid *grid = context;
+    int i = part / grid->across * grid->rows, j = part % grid->across * grid->columns;
+    const real *a = grid->a + (grid->transpose_a ? (size_t)i : (size_t)i * (size_t)grid->lda);
+    const real *b = grid->b + (grid->transpose_b ? (size_t)j * (size_t)grid->ldb : (size_t)j);
+    product(grid->transpose_a, grid->transpose_b, least(grid->rows, grid->m - i), least(grid->columns, grid->n - j), grid->k,
+            grid->alpha, a, grid->lda, b, grid->ldb, grid->beta, grid->c + (size_t)i * (size_t)grid->ldc + j, grid->ldc);
+}
+
+/* Length of equal pieces, a multiple of `unit`. */
+static int piece(int length, int pieces, int unit) {
+    int size = length / pieces + (length % pieces > 0);
+    return (size + unit - 1) / unit * unit;
+}
+
+/* Multiplications below which threads cost more than they give. */
+static const double SMALL = 1 << 19;
+
+void gemm(struct Pool *pool, bool transpose_a, bool transpose_b, int m, int n, int k, real alpha, const real *a, int lda,
+          const real *b, int ldb, real beta, real *c, int ldc) {
+    if (m <= 0 || n <= 0)
+        return;
+    double work = (double)m * n * k;
+    int threads = pool == NULL || work < SMALL ? 1 : pool_threads(pool);
+    if (k <= 0 || alpha == 0) { /* a and b have no say */
+        for (int i = 0; i < m; i++)
+            for (int j = 0; j < n; j++) {
+                real *to = c + (size_t)i * (size_t)ldc + j;
+                *to = beta == 0 ? 0 : beta * *to;
+            }
+        return;
+    }
+    if (threads == 1) {
+        product(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+        return;
+    }
+    struct Grid grid = {transpose_a, transpose_b, m, n, k, lda, ldb, ldc, m, n, 1, alpha, beta, a, b, c};
+    if (m >= n) {
+        grid.rows = piece(m, threads, ROWS);
+    } else {
+        grid.columns = piece(n, threads, COLUMNS);
+        grid.across = (n + grid.columns - 1) / grid.columns;
+    }
+    int down = (m + grid.rows - 1) / grid.rows;
+    pool_run(pool, down * grid.across, grid_part, &grid);
+}
