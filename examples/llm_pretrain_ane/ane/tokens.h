@@ -23,12 +23,12 @@ void tokens_close(struct Tokens *tokens);
 void tokens_split(const struct Tokens *tokens, enum Split split, int64_t *begin, int64_t *end);
 /* False unless every split holds a window of seq tokens and the token after it. */
 bool tokens_suffice(const struct Tokens *tokens, int seq, struct Problem *problem);
-/* seq inputs from `start` and their successors as targets, as classes. False for tokens that have no class: the file has
-   changed since it was opened. */
+/* seq inputs from `start` and their successors as targets, as classes. False for tokens that have no class: the file
+   has changed since it was opened. */
 bool tokens_window(const struct Tokens *tokens, int64_t start, int seq, int32_t *inputs, int32_t *targets,
                    struct Problem *problem);
-/* Windows of `split` that are evaluated: as many whole ones as its first 25,601 tokens hold, so that the predicted tokens
-   are the same ones for every seq. Window i starts at begin + i * seq. */
+/* Windows of `split` that are evaluated: as many whole ones as its first 25,601 tokens hold, so that the predicted
+   tokens are the same ones for every seq. Window i starts at begin + i * seq. */
 int tokens_windows(const struct Tokens *tokens, enum Split split, int seq);
 
 #endif
