@@ -33,7 +33,7 @@ struct Executor {
     /* Memory for at least `bytes`, zeroed. */
     void *(*surface)(void *self, size_t bytes, struct Problem *problem);
     void (*release)(void *self, void *surface);
-    /* Where the bytes are until unlock; at most one lock at a time, none during run. */
+    /* Where the bytes are until unlock; at most one lock of a surface at a time, none during run. */
     void *(*lock)(void *self, void *surface, bool write, struct Problem *problem);
     bool (*unlock)(void *self, void *surface, bool write, struct Problem *problem);
     /* A program with its one input and one output surface. */
@@ -45,8 +45,10 @@ struct Executor {
 };
 
 /* Executes MIL text on the CPU with every intermediate result rounded to half precision, and refuses what the hardware
-   would refuse or get wrong. */
+   would refuse or get wrong. Subnormal halves are flushed to zero, as the hardware is reported to do. */
 struct Executor sim_executor(struct Pool *pool);
+/* Finite results so far that are beyond all halves, but for scores far below zero. */
+uint64_t sim_overflows(const struct Executor *executor);
 
 /* The Neural Engine by Apple's private framework; false with a sentence where it is not to be had. ane.c needs Apple's
    headers: the tests give it their own and a framework of their own. */

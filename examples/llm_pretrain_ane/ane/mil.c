@@ -1,5 +1,5 @@
-/* Writes programs. Every parameter of an operation is a constant with a name, since the compiler refuses literals there;
- * no value has one of the names with which it is reported to return zeros (HARMFUL in program.c).
+/* Writes programs. Every parameter of an operation is a constant with a name, since the compiler refuses literals
+ * there; no value has one of the names with which it is reported to return zeros (HARMFUL in operations.c).
  *
  * A product with packed weights: the activations [1, K, 1, S] become rows [1, 1, S, K], the weights a matrix
  * [1, 1, K, N], and the product's rows go back to channels, [1, N, 1, S]. */
@@ -79,8 +79,8 @@ static struct Name scalar(const struct Writer *w, const char *element) {
 }
 
 static void put_constant(struct Writer *w, const char *type, const char *name, const char *value) {
-    put(w, "        %s %s = const()[name = %s(\"%s\"), val = %s(%s)];\n", type, name, scalar(w, "string").text, name, type,
-        value);
+    put(w, "        %s %s = const()[name = %s(\"%s\"), val = %s(%s)];\n", type, name, scalar(w, "string").text, name,
+        type, value);
 }
 
 /* True when the constant must be written: the first time that it is asked for. */
@@ -283,8 +283,8 @@ static void let_probabilities(struct Writer *w) {
     let(w, "p_heads", square, "softmax(axis = %s, x = masked)", shared(w, "int32", "last_axis", "-1"));
 }
 
-/* The tables of rope as constants: both channels of a pair have the same angle, and a product with `turn` exchanges them
-   and changes one sign, since some chips refuse to slice pairs. */
+/* The tables of rope as constants: both channels of a pair have the same angle, and a product with `turn` exchanges
+   them and changes one sign, since some chips refuse to slice pairs. */
 static void let_rope_tables(struct Writer *w) {
     int head = w->shape->dim / w->shape->heads, half = head / 2;
     size_t seq = (size_t)w->shape->seq, pairs = seq * (size_t)half;
@@ -424,7 +424,8 @@ static void attention_backward2(struct Writer *w) {
     }
     let_pair(w, "weighted", square, "mul", "p_heads", "dp_heads");
     const char *axes = shared_list(w, "tensor<int32, [1]>", "last_axes", "[-1]");
-    let(w, "total", per_head(w->shape, seq, 1), "reduce_sum(x = weighted, axes = %s, keep_dims = %s)", axes, flag(w, true));
+    const char *keep = flag(w, true);
+    let(w, "total", per_head(w->shape, seq, 1), "reduce_sum(x = weighted, axes = %s, keep_dims = %s)", axes, keep);
     let_pair(w, "centred", square, "sub", "dp_heads", "total");
     let_pair(w, "ds", square, "mul", "p_heads", "centred");
     const char *scale = number(w, "score_scale", score_scale(w->shape));
@@ -445,7 +446,8 @@ static void put_body(struct Writer *w, enum ProgramId program) {
         sum_of_products(w, "du", shape->hidden, 1, (const char *const[]){"df"}, (const char *const[]){"w2"});
         break;
     case FFN_BWD_W13T:
-        sum_of_products(w, "dx2n", shape->dim, 2, (const char *const[]){"dh1", "dh3"}, (const char *const[]){"w1", "w3"});
+        sum_of_products(w, "dx2n", shape->dim, 2, (const char *const[]){"dh1", "dh3"},
+                        (const char *const[]){"w1", "w3"});
         break;
     case WOT_BWD:
         sum_of_products(w, "da", shape->dim, 1, (const char *const[]){"dout"}, (const char *const[]){"wo"});

@@ -1,8 +1,8 @@
-/* What lies where in the one input and the one output surface of each program: the only table of it, for the text of the
- * programs, for staging and for reading results.
+/* What lies where in the one input and the one output surface of each program: the only table of it, for the text of
+ * the programs, for staging and for reading results.
  *
- * A surface holds halves, [channels, columns] row-major: a tensor [1, channels, 1, columns] of the program. Pieces lie side
- * by side along the columns (inputs with weights) or along the channels (all others). */
+ * A surface holds halves, [channels, columns] row-major: a tensor [1, channels, 1, columns] of the program. Pieces lie
+ * side by side along the columns (inputs with weights) or along the channels (all others). */
 #ifndef PACKING_H
 #define PACKING_H
 
@@ -54,7 +54,8 @@ size_t area_bytes(struct Area whole);
 
 /* Between [rows, columns] numbers and a piece of a surface that is `stride` halves wide. `transposed`: the numbers are
    [columns, rows]. Values beyond the halves become infinite; NaN stays NaN. */
-void area_write(struct Pool *pool, uint16_t *surface, int stride, struct Area area, bool transposed, const real *values);
+void area_write(struct Pool *pool, uint16_t *surface, int stride, struct Area area, bool transposed,
+                const real *values);
 void area_read(struct Pool *pool, const uint16_t *surface, int stride, struct Area area, real *values);
 
 /* Halves from and to the number type. */
