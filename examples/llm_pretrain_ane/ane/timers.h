@@ -1,4 +1,5 @@
-/* Where the time of a step goes, as the main thread sees it. */
+/* Where the time of a step goes, as the main thread sees it. Each moment belongs to one phase: the model counts all but io,
+   which the kernels count, and update, which is the caller's. */
 #ifndef TIMERS_H
 #define TIMERS_H
 
@@ -12,7 +13,7 @@
     PHASE(WAIT, "wait") /* for weight gradients behind */ \
     PHASE(UPDATE, "update") \
     PHASE(STAGE, "stage") /* weights to surfaces */ \
-    PHASE(VALIDATION, "validation")
+    PHASE(VALIDATION, "validation") /* model_loss */
 
 #define PHASE_NAME(name, text) PHASE_##name,
 enum Phase { PHASES(PHASE_NAME) PHASE_COUNT };
