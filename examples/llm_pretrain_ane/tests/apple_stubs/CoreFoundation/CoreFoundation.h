@@ -47,9 +47,10 @@ CFStringRef CFStringCreateWithCString(CFAllocatorRef allocator, const char *text
 Boolean CFStringGetCString(CFStringRef string, char *buffer, CFIndex bytes, CFStringEncoding encoding);
 CFDataRef CFDataCreate(CFAllocatorRef allocator, const UInt8 *bytes, CFIndex length);
 CFNumberRef CFNumberCreate(CFAllocatorRef allocator, CFNumberType type, const void *value);
-CFArrayRef CFArrayCreate(CFAllocatorRef allocator, const void **values, CFIndex count, const CFArrayCallBacks *callbacks);
+CFArrayRef CFArrayCreate(CFAllocatorRef allocator, const void **values, CFIndex count, const CFArrayCallBacks *are);
 CFDictionaryRef CFDictionaryCreate(CFAllocatorRef allocator, const void **keys, const void **values, CFIndex count,
-                                   const CFDictionaryKeyCallBacks *keys_are, const CFDictionaryValueCallBacks *values_are);
+                                   const CFDictionaryKeyCallBacks *keys_are,
+                                   const CFDictionaryValueCallBacks *values_are);
 CFMutableDictionaryRef CFDictionaryCreateMutable(CFAllocatorRef allocator, CFIndex capacity,
                                                  const CFDictionaryKeyCallBacks *keys_are,
                                                  const CFDictionaryValueCallBacks *values_are);
