@@ -4,6 +4,7 @@
  * Each element is the same sum in the same order for any number of threads, whichever part it is in. */
 #include "gemm.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,8 +30,30 @@ typedef real Vector __attribute__((vector_size(BYTES)));
 typedef real Loose __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_alias));
 enum { LANES = BYTES / sizeof(real), COLUMNS = VECTORS * LANES };
 
-/* A panel of B, DEPTH x COLUMNS, stays in the first cache; a block of A, BLOCK_ROWS x DEPTH, in the second. */
-enum { DEPTH = 1024 / sizeof(real), BLOCK_ROWS = 24 * ROWS, BLOCK_COLUMNS = 8192 / sizeof(real) };
+/* Rows of a square that is transposed in registers, and its shuffles. */
+enum { SIDE = 16 / sizeof(real), STRIP = 64 / sizeof(real) };
+typedef real Row __attribute__((vector_size(16)));
+typedef real LooseRow __attribute__((vector_size(16), aligned(sizeof(real)), may_alias));
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#elif defined(ANE_DOUBLE)
+typedef int64_t Places __attribute__((vector_size(16)));
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (Places){__VA_ARGS__})
+#else
+typedef int32_t Places __attribute__((vector_size(16)));
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (Places){__VA_ARGS__})
+#endif
+#ifdef ANE_DOUBLE
+#define LOW(a, b) SHUFFLE(a, b, 0, 2)
+#define HIGH(a, b) SHUFFLE(a, b, 1, 3)
+#else
+#define LOW(a, b) SHUFFLE(a, b, 0, 4, 1, 5)
+#define HIGH(a, b) SHUFFLE(a, b, 2, 6, 3, 7)
+#endif
+
+/* A panel of B, DEPTH x COLUMNS, is about as large as the first cache, a block of A, BLOCK_ROWS x DEPTH, and one of B,
+   DEPTH x BLOCK_COLUMNS, are small enough for the next two. The best of some tried on Zen 4. */
+enum { DEPTH = 1536 / sizeof(real), BLOCK_ROWS = 24 * ROWS, BLOCK_COLUMNS = 4096 / sizeof(real) };
 
 struct Scratch {
     real a[BLOCK_ROWS * DEPTH], b[DEPTH * BLOCK_COLUMNS];
@@ -56,6 +79,10 @@ static struct Scratch *scratch_of_thread(void) {
     return scratch;
 }
 
+static int least(int a, int b) {
+    return a < b ? a : b;
+}
+
 /* panel[p][i] = source[p][i], zero beyond `valid`. */
 static inline void pack_rows(real *panel, const real *source, int stride, int depth, int valid, int width) {
     for (int p = 0; p < depth; p++, panel += width, source += stride) {
@@ -66,18 +93,45 @@ static inline void pack_rows(real *panel, const real *source, int stride, int de
     }
 }
 
-/* panel[p][i] = source[i][p], zero beyond `valid`. */
+/* SIDE rows of `to`, `width` apart, become the columns of `from`: each round deals the rows out like two halves of a pack
+   of cards. */
+static inline void transpose_square(real *to, const real *from, int stride, int width) {
+    Row rows[SIDE], dealt[SIDE];
+    for (int i = 0; i < SIDE; i++)
+        rows[i] = *(const LooseRow *)(from + (size_t)i * (size_t)stride);
+    for (int round = 1; round < SIDE; round *= 2) {
+        for (int i = 0; i < SIDE / 2; i++) {
+            dealt[2 * i] = LOW(rows[i], rows[i + SIDE / 2]);
+            dealt[2 * i + 1] = HIGH(rows[i], rows[i + SIDE / 2]);
+        }
+        for (int i = 0; i < SIDE; i++)
+            rows[i] = dealt[i];
+    }
+    for (int i = 0; i < SIDE; i++)
+        *(LooseRow *)(to + i * width) = rows[i];
+}
+
+/* panel[p][i] = source[i][p], zero beyond `valid`; by strips of one cache line, since the rows of the source often lie
+   where they would push each other out of the cache. */
 static inline void pack_columns(real *panel, const real *source, int stride, int depth, int valid, int width) {
+    int whole = valid / SIDE * SIDE;
+    for (int p = 0; p < depth; p += STRIP) {
+        int end = least(p + STRIP, depth), squares = p + (end - p) / SIDE * SIDE;
+        for (int i = 0; i < whole; i += SIDE) {
+            const real *from = source + (size_t)i * (size_t)stride;
+            for (int q = p; q < squares; q += SIDE)
+                transpose_square(panel + q * width + i, from + q, stride, width);
+            for (int q = squares; q < end; q++)
+                for (int r = 0; r < SIDE; r++)
+                    panel[q * width + i + r] = from[(size_t)r * (size_t)stride + (size_t)q];
+        }
+    }
     for (int p = 0; p < depth; p++) {
-        for (int i = 0; i < valid; i++)
+        for (int i = whole; i < valid; i++)
             panel[p * width + i] = source[(size_t)i * (size_t)stride + (size_t)p];
         for (int i = valid; i < width; i++)
             panel[p * width + i] = 0;
     }
-}
-
-static int least(int a, int b) {
-    return a < b ? a : b;
 }
 
 /* Panels of `width` along the first index of `count`; the other one is `depth`. along: the first index is contiguous. */
@@ -97,6 +151,9 @@ static inline void pack(real *panels, const real *source, int stride, bool along
 
 /* One tile: C = alpha A B + beta C from a panel of each. */
 static void tile(int depth, const real *restrict a, const real *restrict b, real alpha, real beta, real *c, int ldc) {
+    for (int i = 0; i < ROWS; i++) /* the rows of C are far apart, so no processor guesses them */
+        for (int j = 0; j < VECTORS; j++)
+            __builtin_prefetch(c + (size_t)i * (size_t)ldc + j * LANES, 1);
     Vector sum[ROWS][VECTORS] = {{{0}}};
     for (int p = 0; p < depth; p++, a += ROWS, b += COLUMNS)
         for (int i = 0; i < ROWS; i++)
@@ -188,7 +245,7 @@ const char *gemm_name(void) {
 struct Grid {
     bool transpose_a, transpose_b;
     int m, n, k, lda, ldb, ldc;
-    int rows, columns, across; /* of a part, and parts in a row of the grid */
+    int rows, columns, down, across; /* of a part, and parts in a column and in a row of the grid */
     real alpha, beta;
     const real *a, *b;
     real *c;
@@ -206,37 +263,52 @@ static void grid_part(void *context, int part) {
 /* Length of equal pieces, a multiple of `unit`. */
 static int piece(int length, int pieces, int unit) {
     int size = length / pieces + (length % pieces > 0);
-    return (size + unit - 1) / unit * unit;
+    return least((size + unit - 1) / unit * unit, length);
 }
 
-/* Multiplications below which threads cost more than they give. */
-static const double SMALL = 1 << 19;
+/* Multiplications that are worth waking a thread, and those of a part that is worth cutting further, so that threads
+   that come late, or are slower, find work. */
+static const double SMALL = 1 << 19, LARGE = 1 << 24;
+static const int MOST = 2; /* parts per thread */
+
+/* Chooses the grid with the least copying: each part copies its rows of A and its columns of B. */
+static void cut(struct Grid *grid, int threads) {
+    double parts_of_size = (double)grid->m * grid->n * grid->k / threads / LARGE;
+    int parts = threads * (parts_of_size < 1 ? 1 : parts_of_size > MOST ? MOST : (int)parts_of_size);
+    double best = INFINITY;
+    for (int down = 1; down <= parts; down++) {
+        double copied = (double)down / grid->m + (double)(parts / down) / grid->n;
+        if (parts % down == 0 && copied < best) {
+            best = copied;
+            grid->rows = piece(grid->m, down, ROWS);
+            grid->columns = piece(grid->n, parts / down, COLUMNS);
+        }
+    }
+    grid->down = (grid->m + grid->rows - 1) / grid->rows;
+    grid->across = (grid->n + grid->columns - 1) / grid->columns;
+}
+
+/* beta C, for products without terms. */
+static void scale(int m, int n, real beta, real *c, int ldc) {
+    for (int i = 0; i < m; i++, c += ldc)
+        for (int j = 0; j < n; j++)
+            c[j] = beta == 0 ? 0 : beta * c[j];
+}
 
 void gemm(struct Pool *pool, bool transpose_a, bool transpose_b, int m, int n, int k, real alpha, const real *a, int lda,
           const real *b, int ldb, real beta, real *c, int ldc) {
     if (m <= 0 || n <= 0)
         return;
-    double work = (double)m * n * k;
-    int threads = pool == NULL || work < SMALL ? 1 : pool_threads(pool);
-    if (k <= 0 || alpha == 0) { /* a and b have no say */
-        for (int i = 0; i < m; i++)
-            for (int j = 0; j < n; j++) {
-                real *to = c + (size_t)i * (size_t)ldc + j;
-                *to = beta == 0 ? 0 : beta * *to;
-            }
+    if (k <= 0) {
+        scale(m, n, beta, c, ldc);
         return;
     }
+    int threads = pool == NULL || (double)m * n * k < SMALL ? 1 : pool_threads(pool);
     if (threads == 1) {
         product(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
         return;
     }
-    struct Grid grid = {transpose_a, transpose_b, m, n, k, lda, ldb, ldc, m, n, 1, alpha, beta, a, b, c};
-    if (m >= n) {
-        grid.rows = piece(m, threads, ROWS);
-    } else {
-        grid.columns = piece(n, threads, COLUMNS);
-        grid.across = (n + grid.columns - 1) / grid.columns;
-    }
-    int down = (m + grid.rows - 1) / grid.rows;
-    pool_run(pool, down * grid.across, grid_part, &grid);
+    struct Grid grid = {transpose_a, transpose_b, m, n, k, lda, ldb, ldc, 0, 0, 0, 0, alpha, beta, a, b, c};
+    cut(&grid, threads);
+    pool_run(pool, grid.down * grid.across, grid_part, &grid);
 }
