@@ -37,7 +37,8 @@ static _Noreturn void help(const char *program, const struct Argument *arguments
 
 static bool one_of(const char *text, const char *choices) {
     size_t length = strlen(text);
-    for (const char *at = choices; length > 0 && at; at = strchr(at, '|')) {
+    bool single = length > 0 && strchr(text, '|') == NULL;
+    for (const char *at = choices; single && at; at = strchr(at, '|')) {
         at += *at == '|';
         if (strncmp(at, text, length) == 0 && (at[length] == '|' || at[length] == '\0')) {
             return true;
