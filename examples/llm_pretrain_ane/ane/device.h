@@ -65,9 +65,10 @@ static inline bool ane_executor(struct Executor *executor, struct Problem *why) 
 
 enum Dialect { DIALECT_M3, DIALECT_M1 }; /* M3 and later; M1 and M2 */
 
-/* Takes the executor over, closing it on failure. Each kernel is compiled, in the newer dialect first, and compared with
-   `cpu` on random input; one that fails is done by `cpu`, with a notice on standard error. `strict`: the first failure
-   is returned as the problem instead. Pointers are kept. `timers` may be NULL. */
+/* Takes the executor over, closing it on failure, and `cpu`, which stays the caller's on failure. Each kernel is
+   compiled, in the newer dialect first, and compared with cpu_kernels on random input; one that fails, now or later, is done by
+   `cpu` from then on, with a notice on standard error. `strict`: a failure now is returned as the problem instead.
+   Pointers are kept. `timers` may be NULL. */
 bool device_kernels(struct Kernels *kernels, struct Executor executor, struct Kernels cpu, const struct Shape *shape,
                     struct Pool *pool, bool strict, struct Timers *timers, struct Problem *problem);
 
