@@ -21,9 +21,10 @@ TEXT = (EXAMPLE / "ane" / "experiment_config.h").read_text()
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
 NAMES = [setting.name for setting in config.SETTINGS]
 PIECES = [
-    *("/*", "*/", "//", "/*/", "//*/", "/**/", "/", "*", "\n", " ", "\t", "\\\n", "??/", "// ??/", "??=", "?", "\\", "#", "##"),
-    *("%:", "'", '"', "R\"(", "(", ")", "HEADS", "(HEADS)", "#define ", "#include <stdio.h>", "#undef DIM", "_Pragma"),
-    *("0", "1", "7", ".5", "5.", "e", "1e3", "f", "-", "+", "0x", "L", "u", "\r", "\0", "\f", "\v", "$", "@", "`", "é"),
+    *("/*", "*/", "//", "/*/", "//*/", "/**/", "/", "*", "\n", " ", "\t", "\\\n", "??/", "// ??/", "??=", "?", "\\"),
+    *("#", "##", "%:", "'", '"', "R\"(", "(", ")", "HEADS", "(HEADS)", "#define ", "#include <stdio.h>", "#undef DIM"),
+    *("0", "1", "7", ".5", "5.", "e", "1e3", "f", "-", "+", "0x", "L", "u"),
+    *("_Pragma", "\r", "\0", "\f", "\v", "$", "@", "`", "é"),
 ]  # fmt: skip
 RELAXED = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 

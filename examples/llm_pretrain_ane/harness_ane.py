@@ -1,0 +1,390 @@
+"""One cycle: checks ane/experiment_config.h, builds, trains within the wall time, evaluates, and prints the results.
+
+    python harness_ane.py --wall-time 300           # all of it; then `grep ^val_loss:`
+    python harness_ane.py train                     # the first half: leaves candidate.ckpt beside this file
+    python harness_ane.py evaluate --split holdout  # the second half: of candidate.ckpt, whatever the header says now
+    python harness_ane.py --lineage runs            # goes on from runs/kept.ckpt, leaves runs/candidate.ckpt
+    python harness_ane.py keep --lineage runs       # makes the candidate the kept one
+
+The evaluation takes the checkpoint as data and its own program from the sources alone: what experiment_config.h or the
+build folder hold does not matter to it. Where something fails, `status:` and `error:` take the place of the results;
+the exit status is 2 for what was refused before anything was compiled, 130 for Ctrl-C, else 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lineage
+import processes
+from experiment_config import read_config, write_header
+from failure import Failure
+
+HERE = Path(__file__).resolve().parent
+CONFIG = Path("ane/experiment_config.h")
+CANDIDATE = HERE / "candidate.ckpt"
+TOKENS = "tinystories_data00.bin"
+
+BUILD_SECONDS = 120.0
+START_SECONDS = 120.0  # that training may take beyond its wall time: compilation for the device, and its own validation
+EVALUATE_SECONDS = 1800.0  # the largest models on a slow machine
+MOST_WALL_SECONDS = 7 * 24 * 3600.0
+LARGEST_SEED = 2**63 - 1
+
+BACKENDS = ("auto", "cpu", "sim", "ane")
+SUMMARY = ("val_loss", "train_loss", "steps", "ms_per_step", "wall_time_s", "compile_time_s", "ane_util_pct")
+TRAINED = SUMMARY[1:]
+
+_PAIR = re.compile(r"([a-z][a-z0-9_]*): (\S.*)")
+
+
+class Terminated(Exception):
+    """SIGTERM."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; see above."""
+
+    def terminate(number: int, frame: object) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+        with alone() as lock:
+            VERBS[options.verb](options, lock)
+        return 0
+    except Failure as failure:
+        return _report("failed", failure.sentence, failure.hint, failure.status)
+    except KeyboardInterrupt:
+        return _report("interrupted", "interrupted by Ctrl-C", "", 130)
+    except Terminated:
+        return _report("interrupted", "interrupted by SIGTERM", "", 143)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _report(status: str, sentence: str, hint: str, code: int) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        _print_block({"status": status, "error": " ".join(sentence.split())})
+    say(f"harness_ane.py: {sentence}" + (f"\nhint: {hint}" if hint else ""))
+    return code
+
+
+def _print_block(pairs: Mapping[str, str]) -> None:
+    print("---")
+    for key, value in pairs.items():
+        print(f"{key + ':':<17} {value}")
+    sys.stdout.flush()
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The verbs
+
+
+def run_all(options: argparse.Namespace, lock: int) -> None:
+    results = train(options, lock, show_block=False)
+    judged = evaluate(options, lock)
+    further = {key: value for key, value in results.items() if key not in SUMMARY}
+    summary = {"val_loss": judged["val_loss"], **{key: results[key] for key in TRAINED}}
+    _print_block({**summary, "val_tokens": judged.get("val_tokens", "?"), **further})
+
+
+def run_train(options: argparse.Namespace, lock: int) -> None:
+    train(options, lock, show_block=True)
+
+
+def run_evaluate(options: argparse.Namespace, lock: int) -> None:
+    for key, value in evaluate(options, lock).items():
+        print(f"{key}: {value}")
+    sys.stdout.flush()
+
+
+def run_keep(options: argparse.Namespace, lock: int) -> None:
+    if options.lineage is None:
+        raise Failure("keep needs --lineage", "python harness_ane.py keep --lineage DIR", 2)
+    print(f"kept: {lineage.keep(Path(options.lineage))}")
+
+
+VERBS = {"all": run_all, "train": run_train, "evaluate": run_evaluate, "keep": run_keep}
+
+
+def train(options: argparse.Namespace, lock: int, show_block: bool) -> dict[str, str]:
+    """Check, build, train: leaves candidate.ckpt, and in the lineage where there is one. Results by key."""
+    remove_candidate()  # of an earlier run, first of all: it must never be taken for this one's
+    config = read_config(HERE / options.config, options.config)
+    data = token_file(options)
+    cycle = lineage.begin(Path(options.lineage), config.architecture, data, os.environ) if options.lineage else None
+    build_folder = HERE / options.build
+    make_folder(build_folder)
+    write_header(config, build_folder)
+    build(f"{options.build}/train", options.build, lock)
+
+    command = [f"{build_folder}/train", "--data", str(data), "--checkpoint", str(CANDIDATE)]
+    command += ["--wall-time", repr(options.wall_time), *forwarded(options, "threads", "backend", "max_steps", "seed")]
+    if cycle and cycle.resume:
+        say(f"notice: training goes on from {cycle.resume}")
+        command += ["--resume", str(cycle.resume)]
+    elif cycle:
+        say(f"notice: training from scratch: {cycle.notice}")
+    block = Block(show_block)
+    limit = options.wall_time + START_SECONDS + 0.1 * options.wall_time
+    run_program("the trainer", command, limit, lock, block.take, cycle.resume if cycle else None)
+    missing = [key for key in TRAINED if key not in block.pairs]
+    if missing or not CANDIDATE.is_file() or CANDIDATE.is_symlink():
+        remove_candidate()
+        what = f"without {missing[0]}" if missing else f"without {CANDIDATE.name}"
+        raise Failure(f"the trainer ended {what}", "make clean; python harness_ane.py")
+    if cycle:
+        lineage.save(cycle, CANDIDATE)
+    return block.pairs
+
+
+def evaluate(options: argparse.Namespace, lock: int) -> dict[str, str]:
+    """val_loss of candidate.ckpt and what the judge says with it, by a program built anew from the sources."""
+    if not os.path.lexists(CANDIDATE):
+        raise Failure(f"there is no {CANDIDATE.name} to evaluate", "python harness_ane.py train")
+    data = token_file(options)
+    make_folder(HERE / options.build)
+    # Nothing in this folder can be older than this moment.
+    with tempfile.TemporaryDirectory(prefix="evaluate-", dir=HERE / options.build) as fresh:
+        folder = f"{options.build}/{Path(fresh).name}"
+        build(f"{folder}/evaluate", folder, lock)
+        command = [f"{HERE / folder}/evaluate", "--checkpoint", str(CANDIDATE), "--data", str(data)]
+        command += ["--split", options.split, *forwarded(options, "threads")]
+        lines: list[str] = []
+        run_program("the evaluation", command, EVALUATE_SECONDS, lock, lines.append)
+    pairs = dict(match.groups() for match in map(_PAIR.fullmatch, lines) if match)
+    try:
+        good = math.isfinite(float(pairs["val_loss"]))
+    except (KeyError, ValueError):
+        good = False
+    if not good:
+        raise Failure("the evaluation ended without a val_loss")
+    return pairs
+
+
+class Block:
+    """Prints the trainer's lines as they come, and reads the `key: value` lines after its `---`."""
+
+    def __init__(self, show: bool) -> None:
+        self.show, self.within = show, False
+        self.pairs: dict[str, str] = {}
+
+    def take(self, line: str) -> None:
+        self.within |= line == "---"
+        pair = _PAIR.fullmatch(line)
+        if self.within and pair:
+            self.pairs[pair[1]] = pair[2]
+        if (self.show or not self.within) and not line.startswith("val_loss"):
+            print(line, flush=True)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Files and programs
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[int]:
+    """One harness at a time in this folder, as long as it or a program of it lives. Yields the lock's descriptor."""
+    descriptor = os.open(HERE, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Failure(f"another harness is at work in {HERE}", "wait for it, or copy the folder") from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def remove_candidate() -> None:
+    try:
+        CANDIDATE.unlink(missing_ok=True)
+    except OSError as error:
+        raise Failure(f"{CANDIDATE} is there and cannot be removed: {error.strerror}") from None
+
+
+def make_folder(folder: Path) -> None:
+    """The build folder, without what killed evaluations have left there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob("evaluate-*"):
+            shutil.rmtree(path)
+    except OSError as error:
+        raise Failure(f"the build folder {folder} cannot be used: {error.strerror}", f"rm -r {folder}") from None
+
+
+def token_file(options: argparse.Namespace) -> Path:
+    """--data, else the one in the cache folder."""
+    path = Path(options.data or Path(os.environ.get("ARK_CACHE") or "~/.cache/ark-data", "ane", TOKENS))
+    try:
+        path = path.expanduser().absolute()
+    except RuntimeError:
+        raise Failure(f"{path} cannot be found: nobody has that home", "export ARK_CACHE=/a/folder/you/own") from None
+    if not path.is_file():
+        kind = "tinystories" if path.name == TOKENS else "synthetic"
+        out = shlex.join(["--out", str(path)]) if options.data else ""
+        raise Failure(f"there is no token file {path}", f"python prepare.py {kind} {out}".rstrip())
+    return path
+
+
+def forwarded(options: argparse.Namespace, *names: str) -> list[str]:
+    """Those options of the programs that were given here."""
+    given = [(f"--{name.replace('_', '-')}", getattr(options, name)) for name in names]
+    return [word for name, value in given if value is not None for word in (name, str(value))]
+
+
+def build(target: str, folder: str, lock: int) -> None:
+    """make TARGET with BUILD=FOLDER, both relative to this folder."""
+    make, compiler = shutil.which("make"), shlex.split(os.environ.get("CC") or "cc")[0]
+    if make is None or shutil.which(compiler) is None:
+        what = "make" if make is None else f"C compiler {compiler}"
+        hint = "xcode-select --install" if sys.platform == "darwin" else "apt install build-essential"
+        raise Failure(f"there is no {what} on this machine", hint)
+    # MAKEFLAGS and its like would change what this make does, when the harness was itself started by one.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "GNUMAKE"))}
+    jobs = f"-j{os.cpu_count() or 1}"
+    command = [os.path.abspath(make), "--no-print-directory", jobs, f"BUILD={folder}", target]
+    done = processes.run(command, HERE, environment, BUILD_SECONDS, inherited=[lock])
+    if done.status is None:
+        raise Failure(f"{target} was not built within {BUILD_SECONDS:g} seconds", "close what else runs here")
+    if done.status != 0:
+        for line in done.last_errors[-20:]:
+            say(line)
+        raise Failure(f"{target} could not be built", "the compiler's words are above; make clean starts anew")
+
+
+def run_program(
+    what: str,
+    command: list[str],
+    limit_seconds: float,
+    lock: int,
+    take: Callable[[str], None],
+    resumed: Path | None = None,
+) -> None:
+    """Runs one of our programs; its notices are shown as they come. Failure with its own sentence where it fails."""
+    errors: list[str] = []
+
+    def take_error(line: str) -> None:
+        if line.startswith(("notice:", "warning:")):
+            say(line)
+        elif line.strip():
+            errors.append(line)
+
+    try:
+        done = processes.run(command, HERE, os.environ, limit_seconds, take, take_error, [lock])
+    except OSError as error:
+        raise Failure(f"{command[0]} cannot be run: {error.strerror}", "make clean; python harness_ane.py") from None
+    if done.status == 0:
+        for line in errors:
+            say(line)
+        return
+    if done.status is None:
+        raise Failure(f"{what} did not end within {limit_seconds:g} seconds and was killed")
+    hints = [line.removeprefix("hint: ") for line in errors if line.startswith("hint: ")]
+    sentences = [line for line in errors if not line.startswith("hint: ")]
+    for line in sentences[:-1]:
+        say(line)
+    hint = hints[-1] if hints else ""
+    if done.status < 0:
+        name = signal.Signals(-done.status).name
+        raise Failure(f"{what} was ended by {name}", hint or "perhaps for want of memory: lower DIM, HIDDEN or NLAYERS")
+    sentence = sentences[-1] if sentences else f"{what} ended with status {done.status}"
+    if resumed and str(resumed) in sentence:
+        hint = f"rm {shlex.quote(str(resumed))}; training then begins from scratch"
+    raise Failure(sentence, hint)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Command line
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Failure(message.rstrip("."), "python harness_ane.py --help", 2)
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """The options, with what the environment says where they are not given. Failure with status 2."""
+    parser = _Parser(prog="harness_ane.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("verb", nargs="?", choices=VERBS, default="all", help="default: %(default)s")
+    add("--wall-time", type=wall_time, metavar="S", help="seconds; else ANE_WALL_TIME, ARK_BUDGET_SECONDS, or 300")
+    add("--data", metavar="FILE", help=f"token file; default: $ARK_CACHE/ane/{TOKENS}")
+    add("--backend", choices=BACKENDS, help="auto: ane on macOS, else cpu")
+    add("--lineage", metavar="DIR", help="go on from the checkpoint that was kept there; without it, from scratch")
+    add("--threads", type=whole(1, 256), metavar="N", help="default: one per processor")
+    add("--build", type=folder_name, default="build", metavar="DIR", help="in this folder; default: %(default)s")
+    add("--seed", type=whole(0, LARGEST_SEED), metavar="N", help="else ARK_SEED")
+    add("--max-steps", type=whole(1, LARGEST_SEED), metavar="N", help="end after N windows")
+    add("--split", choices=("validation", "holdout"), default="validation", help="to evaluate; default: %(default)s")
+    add("--config", default=str(CONFIG), metavar="FILE", help="in this folder; default: %(default)s")
+    options = parser.parse_args(arguments)
+    if options.wall_time is None:
+        options.wall_time = from_environment(("ANE_WALL_TIME", "ARK_BUDGET_SECONDS"), wall_time, 300.0)
+    if options.seed is None:
+        options.seed = from_environment(("ARK_SEED",), whole(0, LARGEST_SEED), None)
+    return options
+
+
+def from_environment(names: tuple[str, ...], parse: Callable[[str], Any], default: Any) -> Any:
+    for name in names:
+        if os.environ.get(name):
+            try:
+                return parse(os.environ[name])
+            except argparse.ArgumentTypeError as error:
+                raise Failure(f"{name}: {error}", f"unset {name}", 2) from None
+    return default
+
+
+def wall_time(text: str) -> float:
+    """Seconds, more than 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= MOST_WALL_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of seconds above 0, and a week at most")
+    return value
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,19}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def folder_name(text: str) -> str:
+    """For make, which cannot have spaces or signs of its own in names."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*", text):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no folder in this one, of letters, digits and -_+.")
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""Which checkpoint a cycle goes on from, and where its own is left: a discarded one leaves no trace for the next.
+
+By hand: DIR/kept.ckpt is resumed, the result is DIR/candidate.ckpt, and `harness_ane.py keep` makes it the kept one.
+Under ark nobody needs to say what was kept. Each result is DIR/TAG/DATA/TREE-PARENT.ckpt by the names of git's trees,
+and a run resumes what its parent left: only what was kept ever becomes a parent. A baseline, whose tree is its
+parent's, trains from scratch. Measurements of the same commit again resume the same parent and leave the first result.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import stat
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from failure import Failure
+
+NEWEST_LEFT = 4  # checkpoints of other attempts that stay; a full-size one has half a GB
+CANDIDATE, KEPT = "candidate.ckpt", "kept.ckpt"
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+
+# Of checkpoint.h: magic, version, tensors, architecture, then more, and the checksum of all before it.
+_HEADER_BYTES, _MAGIC, _ARCHITECTURE = 200, b"ARKANE01", slice(16, 32)
+
+_TAG = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_TREE = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.ckpt")
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """Where a cycle begins (None: from scratch, for the reason in `notice`) and where its result goes."""
+
+    resume: Path | None
+    notice: str
+    folder: Path
+    result: str
+    replaces: bool  # by hand the result of the run before; under ark a first result stays
+
+
+def begin(root: Path, architecture: str, data: Path, environment: Mapping[str, str]) -> Cycle:
+    """What the next cycle is. Makes the folders. Failure for what is not as the lineage left it."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if "ARK_TREE" in environment:
+            return _under_ark(root, architecture, data, environment)
+        return _by_hand(root, architecture)
+    except OSError as error:
+        raise Failure(f"{error.filename}: {error.strerror}", "--lineage needs a folder that can be written") from None
+
+
+def save(cycle: Cycle, checkpoint: Path) -> None:
+    """Leaves the checkpoint in the lineage, as a link where the file system can, and deletes old ones."""
+    target = cycle.folder / cycle.result
+    try:
+        with _locked(cycle.folder):
+            if cycle.replaces:
+                target.unlink(missing_ok=True)
+            if not os.path.lexists(target):
+                _link_or_copy(checkpoint, target)
+            if not cycle.replaces:
+                _prune(cycle.folder, cycle.result)
+    except OSError as error:
+        raise Failure(f"{target} cannot be written: {error.strerror}", "make room, or give another --lineage") from None
+
+
+def keep(root: Path) -> Path:
+    """By hand: from now on the candidate is what cycles begin with."""
+    candidate, kept = root / CANDIDATE, root / KEPT
+    if _plain(candidate) is None:
+        raise Failure(f"there is no {candidate} to keep", "python harness_ane.py --lineage DIR makes one")
+    if architecture_of(candidate) is None:
+        raise Failure(f"{candidate} is no whole checkpoint", f"rm {candidate}")
+    try:
+        candidate.replace(kept)
+    except OSError as error:
+        raise Failure(f"{kept} cannot be written: {error.strerror}") from None
+    return kept
+
+
+def architecture_of(checkpoint: Path) -> str | None:
+    """The digest in its header; None where the header is damaged, which the trainer will say better."""
+    with open(checkpoint, "rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        return None
+    if zlib.crc32(header[:-4]) != int.from_bytes(header[-4:], "little"):
+        return None
+    return header[_ARCHITECTURE].decode("ascii", "replace")
+
+
+def _by_hand(root: Path, architecture: str) -> Cycle:
+    (root / CANDIDATE).unlink(missing_ok=True)  # of the run before; if this one fails there is nothing to keep
+    kept = root / KEPT
+    if not os.path.lexists(kept):
+        return Cycle(None, f"there is no {kept} yet", root, CANDIDATE, True)
+    resume, notice = _resumable(kept, architecture)
+    return Cycle(resume, notice, root, CANDIDATE, True)
+
+
+def _under_ark(root: Path, architecture: str, data: Path, environment: Mapping[str, str]) -> Cycle:
+    tag, tree, parent = (environment.get(name, "") for name in ("ARK_TAG", "ARK_TREE", "ARK_PARENT_TREE"))
+    if not _TAG.fullmatch(tag) or tag in (".", "..") or not (_TREE.fullmatch(tree) and _TREE.fullmatch(parent)):
+        raise Failure(
+            "ARK_TREE is set, but ARK_TAG, ARK_TREE and ARK_PARENT_TREE are not what ark sets",
+            "by hand: unset ARK_TREE",
+        )
+    folder = root / tag / _identity(data)
+    for each in (folder.parent, folder):
+        each.mkdir(exist_ok=True)
+        if not stat.S_ISDIR(each.lstat().st_mode):
+            raise Failure(f"{each} is a link and no folder", f"rm {each}")
+    result = f"{tree[:16]}-{parent[:16]}.ckpt"
+    if tree == parent:
+        return Cycle(None, "this is a baseline", folder, result, False)
+    left = [path for path, own, _ in _checkpoints(folder) if own == parent[:16]]
+    if not left:
+        return Cycle(None, f"its parent left no checkpoint in {folder}", folder, result, False)
+    resume, notice = _resumable(left[0], architecture)
+    return Cycle(resume, notice, folder, result, False)
+
+
+def _resumable(checkpoint: Path, architecture: str) -> tuple[Path | None, str]:
+    if _plain(checkpoint) is None:
+        raise Failure(f"{checkpoint} is no plain file", f"rm {checkpoint}")
+    if architecture_of(checkpoint) not in (None, architecture):
+        return None, f"{checkpoint} has another architecture"
+    return checkpoint, ""
+
+
+def _identity(data: Path) -> str:
+    """Of the token file: 12 hex digits, since a checkpoint belongs to the tokens that it was trained with."""
+    with open(data, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def _plain(path: Path) -> os.stat_result | None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def _checkpoints(folder: Path) -> list[tuple[Path, str, str]]:
+    """(path, tree, parent) of ours, the newest first. Links and other names are nobody's that we know."""
+    found = []
+    for path in folder.iterdir():
+        name, state = _NAME.fullmatch(path.name), _plain(path)
+        if name and state:
+            found.append((state.st_mtime_ns, path.name, (path, name[1], name[2])))
+    return [entry for *_, entry in sorted(found, reverse=True)]
+
+
+def _prune(folder: Path, result: str) -> None:
+    """Deletes all but this tree's, its parent's, its grandparent's and the newest of the rest.
+
+    The parent is the best so far, which every attempt begins with; when the best is measured again it begins with the
+    grandparent.
+    """
+    tree, parent = result.removesuffix(".ckpt").split("-")
+    entries = _checkpoints(folder)
+    grandparents = {grandparent for _, own, grandparent in entries if own == parent}
+    others = [path for path, own, _ in entries if own not in {tree, parent, *grandparents}]
+    for path in others[NEWEST_LEFT:]:
+        path.unlink(missing_ok=True)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        part = target.with_name(target.name + ".part")
+        part.unlink(missing_ok=True)
+        try:
+            with open(source, "rb") as read, open(part, "xb") as written:
+                shutil.copyfileobj(read, written, 1 << 20)
+                written.flush()
+                os.fsync(written.fileno())
+            part.replace(target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone in the folder, waiting for others."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
