@@ -13,6 +13,7 @@ import torch
 from ane_build import Settings
 from ane_model import Config
 
+torch.set_num_threads(1)  # its matrices are tiny
 Weights = dict[str, torch.Tensor]
 
 
