@@ -148,15 +148,18 @@ def train(options: argparse.Namespace, lock: int, show_block: bool) -> dict[str,
     elif cycle:
         say(f"notice: training from scratch: {cycle.notice}")
     block = Block(show_block)
-    limit = options.wall_time + START_SECONDS + 0.1 * options.wall_time
-    run_program("the trainer", command, limit, lock, block.take, cycle.resume if cycle else None)
-    missing = [key for key in TRAINED if key not in block.pairs]
-    if missing or not CANDIDATE.is_file() or CANDIDATE.is_symlink():
+    try:
+        limit = START_SECONDS + 1.1 * options.wall_time
+        run_program("the trainer", command, limit, lock, block.take, cycle.resume if cycle else None)
+        missing = [key for key in TRAINED if key not in block.pairs]
+        if missing or not os.path.lexists(CANDIDATE):
+            what = missing[0] if missing else CANDIDATE.name
+            raise Failure(f"the trainer ended without {what}", "make clean; python harness_ane.py")
+        if cycle:
+            lineage.save(cycle, CANDIDATE)
+    except BaseException:
         remove_candidate()
-        what = f"without {missing[0]}" if missing else f"without {CANDIDATE.name}"
-        raise Failure(f"the trainer ended {what}", "make clean; python harness_ane.py")
-    if cycle:
-        lineage.save(cycle, CANDIDATE)
+        raise
     return block.pairs
 
 
