@@ -170,7 +170,10 @@ def member(archive: Path, name: str, path: Path, most_bytes: int) -> None:
                     break
                 if PurePosixPath(entry.name).name == name and entry.isreg():
                     if entry.size > most_bytes:
-                        raise Failure(f"{name} of {archive} has {entry.size} bytes, and {most_bytes} are the most")
+                        raise Failure(
+                            f"{name} of {archive} has {entry.size} bytes, and {most_bytes} are the most",
+                            "the same command fetches it anew",
+                        )
                     _unpack(tar, entry, path)
                     return
     except (tarfile.TarError, EOFError, zlib.error) as error:

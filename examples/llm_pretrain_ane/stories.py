@@ -68,9 +68,11 @@ def _options(words: list[int], dice: random.Random) -> dict[int, list[int]]:
     """What can follow each word: the first options make a ring, so that no word is out of reach."""
     options = {}
     for i, word in enumerate(words):
-        following = words[(i + 1) % len(words)]
-        others = _some(dice, [other for other in words if other != following], FOLLOWERS - 1)
-        options[word] = [following, *others]
+        options[word] = [words[(i + 1) % len(words)]]
+        while len(options[word]) < FOLLOWERS:
+            other = words[_below(dice, len(words))]
+            if other not in options[word]:
+                options[word].append(other)
     return options
 
 
