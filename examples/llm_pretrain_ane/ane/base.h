@@ -1,4 +1,4 @@
-/* What every file here needs: the number type, sentences instead of crashes, checked memory, clock, checksum, randomness. */
+/* What every file here needs: the number type, sentences instead of crashes, memory, clock, checksum, randomness. */
 #ifndef BASE_H
 #define BASE_H
 
@@ -24,7 +24,7 @@ bool problem(struct Problem *problem, const char *format, ...) __attribute__((fo
 /* The sentence on standard error, and exit with status 1. For main programs, and for want of memory. */
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* count * size bytes, zeroed, aligned to 64; free() releases them. Fails with a sentence on overflow or want of memory. */
+/* count * size bytes, zeroed, aligned to 64; free() releases them. Fails with a sentence where there are none. */
 void *need(size_t count, size_t size);
 
 /* Seconds of a clock that never goes back. */
@@ -33,8 +33,8 @@ double seconds(void);
 /* CRC-32 (IEEE 802.3, reflected, as in zlib) of the bytes, going on from `crc`, which is 0 at the start. */
 uint32_t checksum(uint32_t crc, const void *data, size_t bytes);
 
-/* xoshiro256++, the same stream on every machine (Blackman and Vigna, "Scrambled linear pseudorandom number generators",
-   2021); seeded by splitmix64. */
+/* xoshiro256++, the same stream on every machine (Blackman and Vigna, "Scrambled linear pseudorandom number
+   generators", 2021); seeded by splitmix64. */
 struct Random {
     uint64_t state[4];
 };

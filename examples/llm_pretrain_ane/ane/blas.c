@@ -20,8 +20,8 @@ static Cblas *cblas;
 
 static void product(bool transpose_a, bool transpose_b, int m, int n, int k, real alpha, const real *a, int lda,
                     const real *b, int ldb, real beta, real *c, int ldc) {
-    cblas(ROW_MAJOR, transpose_a ? TRANSPOSED : AS_IT_IS, transpose_b ? TRANSPOSED : AS_IT_IS, m, n, k, alpha, a, lda, b,
-          ldb, beta, c, ldc);
+    int as_a = transpose_a ? TRANSPOSED : AS_IT_IS, as_b = transpose_b ? TRANSPOSED : AS_IT_IS;
+    cblas(ROW_MAJOR, as_a, as_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
 static Product *openblas(struct Problem *why) {
@@ -37,7 +37,8 @@ static Product *openblas(struct Problem *why) {
     *(void **)&set_threads = dlsym(handle, "openblas_set_num_threads");
     *(void **)&cblas = dlsym(handle, NAME(CBLAS_GEMM));
     if (set_threads == NULL || cblas == NULL) {
-        problem(why, "this OpenBLAS lacks %s or openblas_set_num_threads; the product `own` needs none", NAME(CBLAS_GEMM));
+        problem(why, "the OpenBLAS of this machine lacks %s or openblas_set_num_threads; the product `own` needs none",
+                NAME(CBLAS_GEMM));
         return NULL;
     }
     set_threads(1); /* the threads are the pool's */

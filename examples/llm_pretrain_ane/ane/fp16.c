@@ -62,8 +62,10 @@ float float_of(uint16_t half) {
 void halves_of(uint16_t *halves, const float *values, size_t count) {
     size_t i = 0;
 #if defined(__F16C__) && !defined(ANE_PORTABLE)
-    for (; i + 8 <= count; i += 8)
-        _mm_storeu_si128((__m128i *)(halves + i), _mm256_cvtps_ph(_mm256_loadu_ps(values + i), _MM_FROUND_TO_NEAREST_INT));
+    for (; i + 8 <= count; i += 8) {
+        __m128i eight = _mm256_cvtps_ph(_mm256_loadu_ps(values + i), _MM_FROUND_TO_NEAREST_INT);
+        _mm_storeu_si128((__m128i *)(halves + i), eight);
+    }
 #elif defined(__aarch64__) && !defined(ANE_PORTABLE)
     for (; i + 4 <= count; i += 4)
         vst1_u16(halves + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(values + i))));

@@ -22,7 +22,8 @@ void pool_run(struct Pool *pool, int parts, Part part, void *context);
 /* Runs part 0 .. parts - 1 some time later, with a copy of the `bytes` of context. Jobs with the same `target` run one
    after the other in the order given, so that sums into one place have a fixed order; others may overlap. `group` >= 0
    names what pool_wait waits for. A part must not use the pool. */
-void pool_behind(struct Pool *pool, int parts, Part part, const void *context, size_t bytes, const void *target, int group);
+void pool_behind(struct Pool *pool, int parts, Part part, const void *context, size_t bytes, const void *target,
+                 int group);
 /* Returns when all jobs behind of the group are done, the caller helping; group -1: all. */
 void pool_wait(struct Pool *pool, int group);
 
