@@ -43,9 +43,10 @@ def test_the_shipped_values():
     assert config.parameter_count(values) == 67_053_312
 
 
+@pytest.mark.parametrize("name", ["experiment_config.h", "experiment_config.cpu.h"])
 @pytest.mark.parametrize("setting", config.SETTINGS, ids=lambda setting: setting.name)
-def test_a_comment_begins_with_the_range(setting):
-    comment = re.search(rf"#define {setting.name} +\S+ +// (.*)", TEXT)
+def test_a_comment_begins_with_the_range(setting, name):
+    comment = re.search(rf"#define {setting.name} +\S+ +// (.*)", HEADER.with_name(name).read_text())
     assert comment and re.match(re.escape(setting.range) + "[:;]", comment[1])
 
 
@@ -174,6 +175,17 @@ def test_hints_name_the_nearest_and_the_allowed():
     assert refusal(f"{TEXT}#define LERNING_RATE 1e-3f\n")[1] == "did you mean LEARNING_RATE?"
     assert refusal(changed("HEADS", "7"))[1] == "for DIM 768 it can be 1, 2, 3, 4, 6, 8, 12, 24"
     assert refusal(changed("HEADS", "12.0"))[1] == "it is 1 to 128"
+
+
+def test_the_header_at_toy_size():
+    values = config.read_config(HEADER.with_name("experiment_config.cpu.h")).values
+    assert [values[name] for name in ("DIM", "HIDDEN", "HEADS", "SEQ", "NLAYERS")] == [128, 384, 4, 128, 2]
+
+
+def test_no_program_includes_it():
+    assert not [path.name for path in EXAMPLE.glob("ane/*.c") if "experiment_config" in path.read_text()]
+    headers = [path for path in EXAMPLE.glob("ane/*.h") if not path.name.startswith("experiment_config")]
+    assert headers and not [path.name for path in headers if re.search("include.*experiment_config", path.read_text())]
 
 
 def test_missing_settings_are_named():

@@ -471,6 +471,17 @@ def test_a_real_cycle(real):
 
 
 @pytest.mark.slow
+def test_another_experiment_compiles_one_file(real):
+    words = ("train", "--wall-time=60", "--max-steps=1")
+    assert real.run(*words)[0] == 0
+    before = {path.name: path.stat().st_mtime_ns for path in (real.folder / "build").iterdir()}
+    real.header.write_text(real.header.read_text().replace("SOFTCAP 30", "SOFTCAP 20"))
+    assert real.run(*words)[0] == 0
+    after = {path.name: path.stat().st_mtime_ns for path in (real.folder / "build").iterdir()}
+    assert {name for name in after if after[name] != before.get(name)} == {"config.h", "train.o", "train"}
+
+
+@pytest.mark.slow
 def test_real_cycles_go_on_and_refuse_what_is_damaged(real):
     runs = real.folder / "runs"
     updates = []
