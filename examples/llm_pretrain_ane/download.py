@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import re
@@ -17,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from failure import Failure
+from failure import sha256 as file_sha256
 
 ATTEMPTS = 5
 PAUSE_SECONDS = 2.0  # before the second attempt; doubled before each further one
@@ -148,8 +148,7 @@ def _sha256(headers: dict[str, str]) -> str | None:
 
 
 def _check(part: Path, expected: str | None, endpoint: str) -> None:
-    with open(part, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(part)
     if expected is None:
         print(f"notice: {endpoint} states no SHA-256; pin it by --sha256 {digest}", file=sys.stderr)
     elif digest != expected:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from failure import Failure
+from failure import Failure, sha256
 
 NEWEST_LEFT = 4  # checkpoints of other attempts that stay; a full-size one has half a GB
 CANDIDATE, KEPT = "candidate.ckpt", "kept.ckpt"
@@ -138,8 +137,7 @@ def _resumable(checkpoint: Path, architecture: str) -> tuple[Path | None, str]:
 
 def _identity(data: Path) -> str:
     """Of the token file: 12 hex digits, since a checkpoint belongs to the tokens that it was trained with."""
-    with open(data, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return sha256(data)[:12]
 
 
 def _plain(path: Path) -> os.stat_result | None:

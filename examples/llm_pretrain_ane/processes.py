@@ -60,7 +60,7 @@ def run(
     take_error: Callable[[str], None] = lambda line: None,
     inherited: Sequence[int] = (),
 ) -> Ended:
-    """Runs the command in the folder, in a process group of its own, without input.
+    """Runs the command in the folder, in a session of its own, without input.
 
     Each line of its output goes to `take` and of its errors to `take_error`, as they come. Whatever happens here, also
     KeyboardInterrupt, ends the whole group first. `inherited` are descriptors that stay open in it.
@@ -73,7 +73,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         pass_fds=inherited,
-        process_group=0,
+        start_new_session=True,
     )
     assert process.stdout and process.stderr
     output, errors = Stream(take), Stream(take_error)
