@@ -10,7 +10,8 @@ struct Classifier {
     struct Shape shape;
     struct Pool *pool;
     real softcap;
-    real *logits;   /* [seq, classes]; after classifier_loss with a scale their gradients */
+    int stride;     /* of the logits' rows: an odd number of cache lines, so that rows do not share sets of the cache */
+    real *logits;   /* [seq, stride]; after classifier_loss with a scale their gradients */
     double *losses; /* [seq] */
 };
 

@@ -9,12 +9,18 @@
 
 #include "base.h"
 
+#define TANH_SMALL ((real)0.625)
+
 #ifdef ANE_DOUBLE
 static inline real real_exp(real x) {
     return exp(x);
 }
 
 static inline real real_tanh(real x) {
+    return tanh(x);
+}
+
+static inline real real_tanh_small(real x) {
     return tanh(x);
 }
 #else
@@ -41,19 +47,22 @@ static inline float real_exp(float x) {
     return x < low ? 0 : x != x ? x : power;
 }
 
-/* Odd polynomial that meets tanh(x) / x in Chebyshev nodes below 5 / 8, by e^2x above. */
-static inline float real_tanh(float x) {
+/* For |x| < TANH_SMALL: odd polynomial that meets tanh(x) / x in Chebyshev nodes. */
+static inline float real_tanh_small(float x) {
     float square = x * x;
     float q = -6.096714163e-03f;
     q = q * square + 2.099717900e-02f;
     q = q * square - 5.385090958e-02f;
     q = q * square + 1.333276974e-01f;
     q = q * square - 3.333332894e-01f;
-    float near = x + x * square * q;
+    return x + x * square * q;
+}
+
+static inline float real_tanh(float x) {
     float size = x < 0 ? -x : x;
-    float far = 1 - 2 / (real_exp(2 * size) + 1);
-    far = x < 0 ? -far : far;
-    return size < 0.625f ? near : far;
+    float large = 1 - 2 / (real_exp(2 * size) + 1);
+    large = x < 0 ? -large : large;
+    return size < TANH_SMALL ? real_tanh_small(x) : large;
 }
 #endif
 

@@ -189,7 +189,7 @@ struct Outer {
     real *c;
 };
 /* Rows of a part: few enough for several threads, enough to be worth packing the other factor. */
-enum { OUTER_ROWS = 256 };
+enum { OUTER_ROWS = 1024 };
 
 static void outer_part(void *context, int part) {
     const struct Outer *job = context;
@@ -282,7 +282,7 @@ static void scatter_part(void *context, int part) {
 static void back(struct Model *model) {
     const struct Shape *shape = &model->shape;
     struct Tensor *table = embedding(model->parameters), *gain = final_gain(model->parameters);
-    struct Outer classifier = {true, shape->classes, shape->dim, shape->seq, shape->classes, shape->seq,
+    struct Outer classifier = {true, shape->classes, shape->dim, shape->seq, model->classifier->stride, shape->seq,
                                model->classifier->logits, model->normed, table->gradient};
     outer_behind(model, classifier, shape->layers);
     memset(model->dy, 0, (size_t)shape->dim * (size_t)shape->seq * sizeof *model->dy);

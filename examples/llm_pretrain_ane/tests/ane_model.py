@@ -112,7 +112,7 @@ class CModel:
         config: Config,
         *,
         moments: int = LION,
-        threads: int = 2,
+        threads: int = 1,
         double: bool = False,
         seed: int = 1,
         tokens: np.ndarray | None = None,
