@@ -111,8 +111,8 @@ static void release(CFTypeRef object) {
         CFRelease(object);
 }
 
-/* "<kernel>: <what> failed: <the framework's words>", with line breaks as spaces. Returns false. */
-static bool refused(struct Problem *why, const char *kernel, const char *what, CFErrorRef error) {
+/* "<what> failed: <the framework's words>", with line breaks as spaces. Returns false. */
+static bool refused(struct Problem *why, const char *what, CFErrorRef error) {
     char words[320] = "no reason was given";
     CFStringRef text = error ? CFCopyDescription(error) : NULL;
     if (text && !CFStringGetCString(text, words, sizeof words, kCFStringEncodingUTF8))
@@ -121,7 +121,7 @@ static bool refused(struct Problem *why, const char *kernel, const char *what, C
     for (char *c = words; *c; c++)
         if ((unsigned char)*c < ' ')
             *c = ' ';
-    return problem(why, "%s: %s failed: %s", kernel, what, words);
+    return problem(why, "%s failed: %s", what, words);
 }
 
 /* ---- programs ---- */
@@ -176,7 +176,7 @@ static bool write_files(struct Program *program, const struct Source *source, st
     char name[200], parent[1024];
     if (!identifier || !temporary || !CFStringGetCString(identifier, name, sizeof name, kCFStringEncodingUTF8) ||
         !CFStringGetCString(temporary, parent, sizeof parent, kCFStringEncodingUTF8))
-        return problem(why, "%s: the framework does not say where it wants the files", source->name);
+        return problem(why, "the framework does not say where it wants the files");
     size_t length = strlen(parent);
     if (length > 1 && parent[length - 1] == '/')
         parent[length - 1] = '\0';
@@ -203,24 +203,24 @@ static bool make_program(struct Program *program, const struct Source *source, s
     if (descriptor)
         model = send.make_model(engine->classes[MODEL], engine->selectors[MAKE_MODEL], descriptor);
     if (!model)
-        return problem(why, "%s: the framework takes no %s of it", source->name, descriptor ? "model" : "descriptor");
+        return problem(why, "the framework makes no %s of it", descriptor ? "model" : "descriptor");
     program->model = (id)CFRetain(model);
     if (!write_files(program, source, why))
         return false;
     CFErrorRef error;
     loads++;
     if (!prepare(program, COMPILE, &error))
-        return refused(why, source->name, "compiling", error);
+        return refused(why, "compiling", error);
     program->loaded = prepare(program, LOAD, &error);
     if (!program->loaded) { /* reported to pass the second time */
         nanosleep(&(struct timespec){.tv_nsec = RETRY_NANOSECONDS}, NULL);
         program->loaded = prepare(program, LOAD, &error);
     }
-    return program->loaded || refused(why, source->name, "loading", error);
+    return program->loaded || refused(why, "loading", error);
 }
 
-static void notice(const struct Problem *why) {
-    fprintf(stderr, "ane: %s\n", why->text);
+static void notice(const struct Program *program, const struct Problem *why) {
+    fprintf(stderr, "ane: %s: %s\n", program->name, why->text);
 }
 
 static void unload(void *self, void *handle) {
@@ -230,11 +230,11 @@ static void unload(void *self, void *handle) {
     void *pool = objc_autoreleasePoolPush();
     CFErrorRef error = NULL;
     if (program->loaded && !send.unload(program->model, engine->selectors[UNLOAD], engine->qos, &error)) {
-        refused(&why, program->name, "unloading", error);
-        notice(&why);
+        refused(&why, "unloading", error);
+        notice(program, &why);
     }
     if (program->has_folder && !folder_remove(&program->folder, &why))
-        notice(&why);
+        notice(program, &why);
     release(program->model);
     objc_autoreleasePoolPop(pool);
     free(program);
@@ -242,7 +242,7 @@ static void unload(void *self, void *handle) {
 
 static void *load(void *self, const struct Source *source, struct Problem *why) {
     if (loads >= MOST_LOADS) {
-        problem(why, "%s: a process cannot compile more than %d programs", source->name, MOST_LOADS);
+        problem(why, "a process cannot compile more than %d programs", MOST_LOADS);
         return NULL;
     }
     struct Program *program = need(1, sizeof *program);
@@ -369,7 +369,7 @@ static void *bind(void *self, void *handle, void *input, void *output, struct Pr
     objc_autoreleasePoolPop(pool);
     if (binding->request)
         return binding;
-    problem(why, "%s: the framework makes no request", program->name);
+    problem(why, "the framework makes no request");
     release(binding->output);
     release(binding->input);
     free(binding);
@@ -393,7 +393,7 @@ static bool run(void *self, void *handle, struct Problem *why) {
     bool fine = send.evaluate(binding->program->model, engine->selectors[EVALUATE], engine->qos, engine->none,
                               binding->request, &error);
     if (!fine)
-        refused(why, binding->program->name, "evaluating", error);
+        refused(why, "evaluating", error);
     objc_autoreleasePoolPop(pool);
     return fine;
 }

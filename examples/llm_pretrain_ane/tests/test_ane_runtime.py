@@ -9,89 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ane_build import ANE, Problem, build
-from ane_programs import DIALECTS, FILES, PROGRAMS, SHAPES, Executor, Simulator, Source, Text, generate
+from ane_build import Problem
+from ane_fake import LOADED, SHAPE, Mac
+from ane_programs import DIALECTS, PROGRAMS, Simulator, Text, generate
 
-HERE = Path(__file__).parent
-GLUE = [*(HERE / name for name in ("fake_foundation.c", "fake_framework.c")), ANE / "ane.c"]
-PORTABLE = [ANE / f"{name}.c" for name in (*FILES, "folder")]
-HEADERS = f"-I{HERE / 'apple_stubs'}"
-FRAMEWORK = '-DFRAMEWORK_PATH=getenv("FAKE_FRAMEWORK")'  # not set: this process itself, which has all symbols
 CLASSES = ["_ANEInMemoryModelDescriptor", "_ANEInMemoryModel", "_ANEIOSurfaceObject", "_ANERequest"]
-LOADED = ["describe", "model", "identifier", "compile", "load"]
-
-
-class Mac:
-    """A process's first use of the Neural Engine: a copy of the build, so that what is static is new."""
-
-    def __init__(self, folder: Path) -> None:
-        made = build([*PORTABLE, *GLUE], ["-fPIC", "-shared", "-O1", HEADERS, FRAMEWORK])
-        self.temporary = folder / "temporary"
-        self.temporary.mkdir()
-        self.made = ctypes.CDLL(shutil.copy(made, folder / "mac.so"))
-        self.made.fake_report.restype = ctypes.c_char_p
-        self.made.mil_new.restype = Source
-        self.made.pool_new.restype = ctypes.c_void_p
-        self.made.sim_executor.restype = Executor
-        self.made.sim_executor.argtypes = (ctypes.c_void_p,)
-        self.made.ane_executor.restype = ctypes.c_bool
-
-    def faults(self, *faults: str) -> None:
-        self.made.fake_faults(",".join(faults).encode())
-
-    def open(self) -> Simulator:
-        """The executor; ValueError with the sentence."""
-        problem = Problem()
-        engine = Simulator.__new__(Simulator)
-        engine.executor, engine.made = Executor(), self.made
-        if not self.made.ane_executor(ctypes.byref(engine.executor), ctypes.byref(problem)):
-            raise ValueError(problem.text.decode())
-        return engine
-
-    def steps(self) -> list[str]:
-        """What the framework was asked for, of each step the first word; nobody had a complaint."""
-        lines = self.made.fake_report().decode().splitlines()
-        assert not [line for line in lines if line.startswith("complaint")]
-        return [line.split()[0] for line in lines[1:]]
-
-    def identifier(self) -> str:
-        """Of the last model: the name of its folder."""
-        lines = self.made.fake_report().decode().splitlines()
-        return [line.split()[1] for line in lines if line.startswith("identifier")][-1]
-
-    def is_clean(self) -> bool:
-        """No object, file or complaint is left."""
-        lines = self.made.fake_report().decode().splitlines()
-        assert not [line for line in lines if line.startswith("complaint")]
-        return lines[0] == "live 0" and not list(self.temporary.iterdir())
-
-    def text(self, program: str = "sdpaWoFwd") -> Text:
-        return generate(self.made, program, SHAPES["small"])
 
 
 @pytest.fixture
 def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mac:
-    monkeypatch.delenv("ANE_QOS", raising=False)
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    return Mac(tmp_path)
-
-
-def halves(text: Text, side: str) -> int:
-    """How many of them the input or the output of a program has."""
-    line = next(line for line in text.text.splitlines() if "func main" in line) if side == "input" else None
-    if line is None:
-        result = text.text[text.text.rindex("->") :].split("(")[1].split(")")[0].strip()
-        line = next(part for part in text.text.splitlines() if f"> {result} = " in part)
-    dims = line[line.index("tensor<fp16, [") + len("tensor<fp16, [") :].split("]")[0]
-    return int(np.prod([int(dim) for dim in dims.split(",")]))
+    return Mac(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_program_gives_what_the_simulator_gives(mac: Mac, program: str, dialect: str) -> None:
-    text = generate(mac.made, program, SHAPES["small"], dialect)
-    packed = np.random.default_rng(1).normal(0, 0.1, halves(text, "input")).astype(np.float16)
-    count = halves(text, "output")
+    text = generate(mac.made, program, SHAPE, dialect)
+    packed = np.random.default_rng(1).normal(0, 0.1, mac.halves(program, "input")).astype(np.float16)
+    count = mac.halves(program, "output")
     simulator = Simulator(mac.made)
     expected = simulator.run(text, packed, count)
     simulator.close()
@@ -118,8 +53,8 @@ def test_the_files_are_ours_alone_while_the_program_is_loaded(mac: Mac) -> None:
 
 
 FAILURES = {
-    "descriptor": ("the framework takes no descriptor of it", LOADED[:1]),
-    "model": ("the framework takes no model of it", LOADED[:2]),
+    "descriptor": ("the framework makes no descriptor of it", LOADED[:1]),
+    "model": ("the framework makes no model of it", LOADED[:2]),
     "identifier": ("the framework does not say where it wants the files", LOADED[:3]),
     "temporary": ("the framework does not say where it wants the files", LOADED[:3]),
     "compile": ("compiling failed: Error Domain=com.apple.appleneuralengine.compiler Code=1 ", LOADED[:4]),
@@ -133,8 +68,8 @@ def test_loading_that_fails_is_a_sentence_and_leaves_nothing(mac: Mac, fault: st
     mac.faults(fault)
     words, steps = FAILURES[fault]
     with pytest.raises(ValueError) as error:
-        engine.load(mac.text(), "sdpaWoFwd")
-    assert str(error.value).startswith(f"sdpaWoFwd: {words}")
+        engine.load(mac.text())
+    assert str(error.value).startswith(words)
     assert "\n" not in str(error.value)
     assert mac.steps() == steps
     engine.close()
@@ -204,15 +139,15 @@ def test_a_surface_too_large_to_count(mac: Mac) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("request", "program: the framework makes no request"),
-        ("evaluate", "program: evaluating failed: Error Domain=com.apple.appleneuralengine Code=8 "),
+        ("request", "the framework makes no request"),
+        ("evaluate", "evaluating failed: Error Domain=com.apple.appleneuralengine Code=8 "),
     ],
 )
 def test_an_evaluation_that_fails(mac: Mac, fault: str, words: str) -> None:
     engine, text, problem = mac.open(), mac.text("wotBwd"), Problem()
     executor, own, why = engine.executor, engine.executor.self, ctypes.byref(problem)
     program = engine.load(text)
-    surfaces = [executor.surface(own, halves(text, side) * 2, why) for side in ("input", "output")]
+    surfaces = [executor.surface(own, mac.halves("wotBwd", side) * 2, why) for side in ("input", "output")]
     mac.faults(f"{fault}@1")
     binding = executor.bind(own, program, *surfaces, why)
     failed = binding is None or not executor.run(own, binding, why)
@@ -245,7 +180,7 @@ def test_a_process_compiles_no_more_than_100_programs(mac: Mac) -> None:
     for _ in range(100):
         with pytest.raises(ValueError, match="compiling failed"):
             engine.load(text)
-    with pytest.raises(ValueError, match=r"^program: a process cannot compile more than 100 programs$"):
+    with pytest.raises(ValueError, match=r"^a process cannot compile more than 100 programs$"):
         engine.load(text)
     engine.close()
     engine = mac.open()  # it is the process that counts
@@ -323,7 +258,7 @@ def test_the_banner(mac: Mac) -> None:
 def test_the_quality_of_service_is_chosen(mac: Mac, monkeypatch: pytest.MonkeyPatch, qos: str) -> None:
     monkeypatch.setenv("ANE_QOS", qos)  # the fake complains of any other
     text, engine = mac.text("wotBwd"), mac.open()
-    engine.run(text, np.ones(halves(text, "input"), np.float16), halves(text, "output"))
+    engine.run(text, np.ones(mac.halves("wotBwd", "input"), np.float16), mac.halves("wotBwd", "output"))
     engine.close()
     assert mac.is_clean()
 

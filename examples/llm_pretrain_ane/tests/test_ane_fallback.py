@@ -1,0 +1,139 @@
+"""The kernels of device.c by ane.c and the fake of Apple's frameworks: what fails is done by the CPU, with a notice."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ane_build import Problem, pointer
+from ane_fake import LOADED, SHAPE, Mac
+from ane_model import Kernels
+from ane_programs import PROGRAMS, Executor
+
+# Rows of the inputs and outputs of each function of struct Kernels: D is dim, F is hidden.
+TABLE = {
+    "attention": ("D", "DDDDD"),
+    "ffn": ("DD", "DFFF"),
+    "ffn_back_w2": ("D", "F"),
+    "ffn_back_w13": ("FF", "D"),
+    "wo_back": ("D", "D"),
+    "sdpa_back": ("DDDD", "DDD"),
+    "qkv_back": ("DDD", "D"),
+}
+OF_PROGRAM = dict(zip(PROGRAMS, [*list(TABLE)[:5], "sdpa_back", "sdpa_back", "qkv_back"], strict=True))
+Results = dict[str, list[np.ndarray]]
+
+
+@pytest.fixture
+def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mac:
+    return Mac(tmp_path, monkeypatch)
+
+
+def results(kernels: Kernels, rounds: int = 1) -> Results:
+    """What each function makes of the same random weights and inputs, in both layers, in the last round."""
+    rng, found = np.random.default_rng(5), {name: [] for name in TABLE}
+    rows = {"D": SHAPE.dim, "F": SHAPE.hidden}
+    shapes = [(rows[a], rows[b]) for a, b in ("DD", "DD", "DD", "DD", "FD", "DF", "FD")]  # wq wk wv wo w1 w2 w3
+    inputs = {
+        name: [rng.normal(0, 1, (rows[r], SHAPE.seq)).astype(np.float32) for r in TABLE[name][0]] for name in TABLE
+    }
+    kept = []
+    for layer in range(SHAPE.layers):
+        weights = [rng.normal(0, shape[1] ** -0.5, shape).astype(np.float32) for shape in shapes]
+        kept.append((weights, (ctypes.c_void_p * 7)(*(weight.ctypes.data for weight in weights))))
+        call(kernels, "stage", layer, kept[-1][1])
+    for layer in list(range(SHAPE.layers)) * rounds:
+        for name, (_, outputs) in TABLE.items():
+            made = [np.zeros((rows[r], SHAPE.seq), np.float32) for r in outputs]
+            layers = [] if name == "sdpa_back" else [layer]
+            call(kernels, name, *layers, *(pointer(array) for array in (*inputs[name], *made)))
+            found[name] = [*found[name], *made][-SHAPE.layers * len(made) :]
+    return found
+
+
+def call(kernels: Kernels, name: str, *arguments: object) -> None:
+    types = [ctypes.c_int if isinstance(argument, int) else ctypes.c_void_p for argument in arguments]
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, *types)(getattr(kernels, name))(kernels.self, *arguments)
+
+
+def device(mac: Mac, executor: Executor) -> Kernels:
+    kernels, problem, cpu = Kernels(), Problem(), mac.made.cpu_kernels(SHAPE, mac.pool)
+    pool, no = ctypes.c_void_p(mac.pool), ctypes.c_void_p()
+    arguments = (ctypes.byref(SHAPE), pool, False, no, ctypes.byref(problem))
+    assert mac.made.device_kernels(ctypes.byref(kernels), executor, cpu, *arguments), problem.text
+    return kernels
+
+
+def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    return [array.tobytes() for array in a] == [array.tobytes() for array in b]
+
+
+def test_the_kernels_give_what_the_simulator_gives(mac: Mac, capfd: pytest.CaptureFixture[str]) -> None:
+    simulated = device(mac, mac.made.sim_executor(mac.pool))
+    expected = results(simulated)
+    call(simulated, "close")
+    kernels = device(mac, mac.open().executor)
+    found = results(kernels)
+    call(kernels, "close")
+    assert all(np.abs(array).max() > 0 for arrays in expected.values() for array in arrays)
+    assert all(same(found[name], expected[name]) for name in TABLE)
+    steps = mac.steps()
+    assert [step for step in steps if step in LOADED] == LOADED * len(PROGRAMS)
+    assert steps.count("evaluate") == len(PROGRAMS) * (1 + SHAPE.layers)  # the test at the start, then each layer
+    assert steps[-len(PROGRAMS) :] == ["unload"] * len(PROGRAMS)
+    assert capfd.readouterr().err == ""
+    assert mac.is_clean()
+
+
+SDPA = ["sdpaBwd1", "sdpaBwd2"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "on_cpu"),
+    [
+        ("compile", "compiling failed: Error Domain=com.apple.appleneuralengine.compiler Code=1", PROGRAMS),
+        ("compile@3", "", []),  # the text for M1 and M2 is taken
+        ("compile@3-4", "compiling failed: Error Domain=", ["ffnBwdW2t"]),
+        ("compile@6-7", "compiling failed: Error Domain=", SDPA),
+        ("descriptor@1-2", "the framework makes no descriptor of it", ["sdpaWoFwd"]),
+        ("model@2-3", "the framework makes no model of it", ["ffnFused"]),
+        ("load@1-4", "loading failed: Error Domain=com.apple.appleneuralengine Code=2", ["sdpaWoFwd"]),
+        ("load@1-3", "", []),
+        ("surface", "there is no memory for a surface of", PROGRAMS),
+        ("object@1-2", "the framework refuses a surface of", ["sdpaWoFwd"]),
+        ("request@1-2", "the framework makes no request", ["sdpaWoFwd"]),
+        ("zeros@8-9", "its dxn is off by 1 of the largest number", ["qkvBwd"]),
+        ("zeros", "its o is off by 1 of the largest number", PROGRAMS),
+        ("evaluate@5-6", "evaluating failed: Error Domain=com.apple.appleneuralengine Code=8", ["wotBwd"]),
+        ("evaluate@10", "evaluating failed: Error Domain=com.apple.appleneuralengine Code=8", ["ffnFused"]),
+        ("evaluate@14", "evaluating failed: Error Domain=com.apple.appleneuralengine Code=8", SDPA),
+        ("evaluate@15", "evaluating failed: Error Domain=com.apple.appleneuralengine Code=8", SDPA),
+        ("evaluate@9-", "evaluating failed: Error Domain=com.apple.appleneuralengine Code=8", PROGRAMS),
+        ("lock", "cannot be locked: code 0xe00002c9", PROGRAMS),
+        ("unlock", "cannot be unlocked: code 0xe00002c9", PROGRAMS),
+        ("temporary", "the framework does not say where it wants the files", PROGRAMS),
+    ],
+)
+def test_a_kernel_that_fails_is_done_by_the_cpu(
+    mac: Mac, fault: str, words: str, on_cpu: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With a notice for each; its results are the CPU's, and the others' are the simulator's."""
+    reference, simulated = mac.made.cpu_kernels(SHAPE, mac.pool), device(mac, mac.made.sim_executor(mac.pool))
+    by_cpu, by_sim = results(reference), results(simulated)
+    call(reference, "close")
+    call(simulated, "close")
+    executor = mac.open().executor
+    mac.faults(fault)
+    kernels = device(mac, executor)
+    found = results(kernels, rounds=2)
+    call(kernels, "close")
+    notices = capfd.readouterr().err.splitlines()
+    assert sorted(line.split()[1] for line in notices) == sorted(on_cpu)
+    assert all(line.startswith("ane: ") and " runs on the CPU: " in line for line in notices)
+    assert words in "".join(notices[:1])
+    fallen = {OF_PROGRAM[name] for name in on_cpu}
+    for name in TABLE:
+        assert same(found[name], by_cpu[name] if name in fallen else by_sim[name]), name
+    assert mac.is_clean()
