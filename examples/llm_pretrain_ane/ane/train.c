@@ -96,6 +96,7 @@ struct Trainer {
     struct Parameters *parameters;
     struct Kernels cpu, device, *kernels;
     struct Model *model;
+    double peak_tflops;
     double forward_seconds, save_seconds;
     double validation_loss;
 };
@@ -181,8 +182,23 @@ static void time_forward(struct Trainer *t) {
     free(targets);
 }
 
+/* What the Neural Engine could do, as its maker says: of an M4 unless the environment says otherwise. */
+static double peak_tflops(void) {
+    const char *text = getenv("ANE_PEAK_TFLOPS");
+    if (text == NULL) {
+        return 15.8;
+    }
+    char *end;
+    double peak = strtod(text, &end);
+    if (*text == '\0' || *end != '\0' || !isfinite(peak) || peak <= 0) {
+        fail("ANE_PEAK_TFLOPS is '%s', but it is a positive number", text);
+    }
+    return peak;
+}
+
 static void start(struct Trainer *t) {
     struct Problem p;
+    t->peak_tflops = peak_tflops();
     check(settings_check(&settings, &p), &p);
     check(gemm_use(t->options.gemm, &p), &p);
     check(tokens_open(&t->tokens, t->options.data, VOCAB, settings.vocab_compact, &p), &p);
@@ -271,12 +287,7 @@ static double utilisation(const struct Trainer *t, const struct Cycle *cycle, do
     }
     double d = settings.dim, f = settings.hidden, s = settings.seq, layers = settings.layers;
     double forward = layers * (8 * d * d * s + 6 * d * f * s), attention_back = layers * 10 * d * s * s;
-    const char *peak = getenv("ANE_PEAK_TFLOPS");
-    double peak_tflops = peak ? strtod(peak, NULL) : 0;
-    if (!(peak_tflops > 0)) {
-        peak_tflops = 15.8; /* M4 */
-    }
-    return 100 * (2 * forward + attention_back) * (double)cycle->steps / train_seconds / (peak_tflops * 1e12);
+    return 100 * (2 * forward + attention_back) * (double)cycle->steps / train_seconds / (t->peak_tflops * 1e12);
 }
 
 static void report(const struct Trainer *t, const struct Cycle *cycle, double train_seconds, double wall_seconds,

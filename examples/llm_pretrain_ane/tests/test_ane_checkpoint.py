@@ -226,6 +226,8 @@ def test_every_flipped_bit_is_found(store: Store) -> None:
         for place in places:
             os.pwrite(file.fileno(), bytes([whole[place] ^ 1 << randoms.randrange(8)]), place)
             assert store.load() is None, place
+            if 12 <= place < HEADER.itemsize:  # before anything is sized by it
+                assert "the checksum of its header is wrong" in store.sentence()
             os.pwrite(file.fileno(), whole[place : place + 1], place)
     assert store.load() is not None
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ane_runs import HEADER, block, read_header, refused, run, sealed, train, train_program
+from ane_build import ANE, program
+from ane_runs import HEADER, block, read_header, refused, run, sealed, shared, train, train_program, write_config
 from ane_tokens import VOCAB, write_tokens
 
 PARAMETERS = 2 * (4 * 32 * 32 + 3 * 32 * 64 + 2 * 32) + 32 + VOCAB * 32
@@ -173,8 +174,9 @@ def test_compaction_may_be_switched(made: Path, data: Path, tmp_path: Path) -> N
     assert [int(read_header(tmp_path / name)["compact"]) for name in "abc"] == [1, 0, 1]
 
 
-def test_ends_within_the_wall_time(made: Path, data: Path, tmp_path: Path) -> None:
-    result = train(made, data, tmp_path / "a", "--wall-time", "1.5")
+def test_ends_by_the_wall_time(made: Path, tmp_path: Path) -> None:
+    write_tokens(tmp_path / "short.bin", count=1000)  # one window of validation: little to reserve
+    result = train(made, tmp_path / "short.bin", tmp_path / "a", "--wall-time", "1.2")
     assert int(result["steps"]) > 1
     assert int(result["updates"]) == math.ceil(int(result["steps"]) / 2)
 
@@ -353,6 +355,72 @@ def test_blas_that_is_not_there(made: Path, data: Path, tmp_path: Path) -> None:
         pytest.skip("Accelerate is part of macOS")
     arguments = ("--data", data, "--checkpoint", tmp_path / "a", "--wall-time", 300, "--gemm", "accelerate")
     assert refused(made, *arguments)
+
+
+# The smallest that the hardware's rules allow.
+ALLOWED = {"dim": 128, "hidden": 256, "heads": 4, "kv_heads": 4, "layers": 1}
+
+
+def test_the_simulator_trains_as_the_cpu_does(data: Path, tmp_path: Path) -> None:
+    made = train_program(**ALLOWED)
+    results = {
+        backend: train(made, data, tmp_path / backend, "--max-steps", 10, "--backend", backend)
+        for backend in ("cpu", "sim")
+    }
+    assert (results["sim"]["backend"], results["sim"]["kernels_on_device"]) == ("sim", "8")
+    assert results["sim"]["ane_util_pct"] == "0.00" and float(results["sim"]["phase_stage_s"]) > 0
+    losses = [float(result["trainer_val_loss"]) for result in results.values()]
+    assert losses[0] != losses[1] and abs(losses[0] - losses[1]) < 2e-3
+
+
+def test_the_simulator_refuses_what_the_hardware_would(made: Path, data: Path, tmp_path: Path) -> None:
+    out = ("--checkpoint", tmp_path / "a", "--wall-time", 300)
+    assert refused(made, "--data", data, *out, "--backend", "sim")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def mac() -> Path:
+    """train with a fake of Apple's frameworks, which runs programs by the simulator."""
+    tests = Path(__file__).parent
+    glue = [ANE / "ane.c", tests / "fake_foundation.c", tests / "fake_framework.c"]
+    flags = [f"-I{write_config(**ALLOWED)}", f"-I{tests / 'apple_stubs'}"]
+    flags += ['-DFRAMEWORK_PATH=getenv("FAKE_FRAMEWORK")', "-rdynamic"]
+    return program(ANE / "train.c", *glue, shared(), flags=flags)
+
+
+def on_mac(mac: Path, data: Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    (folder / "temporary").mkdir(exist_ok=True)
+    variables = {**os.environ, "TMPDIR": str(folder / "temporary"), **environment}
+    arguments = ("--data", data, "--checkpoint", folder / "a", "--wall-time", 300, "--max-steps", 4, "--backend", "ane")
+    return run(mac, *arguments, env=variables)
+
+
+def test_the_neural_engine_is_used(mac: Path, data: Path, tmp_path: Path) -> None:
+    done = on_mac(mac, data, tmp_path)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    result = block(done.stdout)
+    assert (result["backend"], result["kernels_on_device"]) == ("ane", "8")
+    flop = 2 * (8 * 128 * 128 * 32 + 6 * 128 * 256 * 32) + 10 * 128 * 32 * 32
+    done = on_mac(mac, data, tmp_path, ANE_PEAK_TFLOPS="0.01")
+    result = block(done.stdout)
+    share = 100 * flop / (float(result["ms_per_step"]) * 1e-3) / 0.01e12
+    assert float(result["ane_util_pct"]) == pytest.approx(share, rel=0.01, abs=0.01)
+
+
+def test_kernels_that_the_neural_engine_refuses_run_on_the_cpu(mac: Path, data: Path, tmp_path: Path) -> None:
+    done = on_mac(mac, data, tmp_path, FAKE_ANE="load@1-4")
+    assert done.returncode == 0 and "sdpaWoFwd runs on the CPU" in done.stderr
+    assert 0 < int(block(done.stdout)["kernels_on_device"]) < 8
+    done = on_mac(mac, data, tmp_path, FAKE_ANE="compile")
+    assert done.returncode == 0 and block(done.stdout)["kernels_on_device"] == "0"
+
+
+def test_a_peak_that_is_no_number(made: Path, data: Path, tmp_path: Path) -> None:
+    arguments = ("--data", data, "--checkpoint", tmp_path / "a", "--wall-time", 5)
+    for text in ("fast", "", "0", "-1", "nan", "15.8 TFLOPS"):
+        sentence = refused(made, *arguments, env={**os.environ, "ANE_PEAK_TFLOPS": text})
+        assert sentence == f"ANE_PEAK_TFLOPS is '{text}', but it is a positive number"
 
 
 @pytest.mark.slow
