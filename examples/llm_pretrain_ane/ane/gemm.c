@@ -215,8 +215,8 @@ static const char *used = "own";
 static Product *product = own;
 
 /* What `auto` takes when it is there. Own loops with AVX2 or AVX-512 are as fast as OpenBLAS (on Zen 4, over the shapes
-   of training), without these they reach 40 % of it, and with NEON nobody has measured. Accelerate has matrix units, which
-   own loops cannot reach. */
+   of training), without these they reach 40 % of it, and with NEON nobody has measured. Accelerate has matrix units,
+   which own loops cannot reach. */
 #if defined(__APPLE__)
 static const char faster[] = "accelerate";
 #elif defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))

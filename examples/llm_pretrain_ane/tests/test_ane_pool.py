@@ -1,5 +1,6 @@
 """pool.c by Python callbacks, and by a stress program with sanitizers."""
 
+import contextlib
 import ctypes
 import subprocess
 import sys
@@ -16,7 +17,7 @@ STRESS = [
     *(ANE / f"{name}.c" for name in ("base", "pool", "gemm", "blas")),
 ]
 Function = Callable[[int | None, int], object]  # of where the context is, and the part
-SECONDS = 30  # after which a test that hangs gives up
+SECONDS = 20  # after which a test that hangs gives up
 
 
 class Pool:
@@ -139,8 +140,14 @@ def test_threads_that_sleep_are_woken() -> None:
     pool = Pool(3)
     for _ in range(20):
         threading.Event().wait(0.01)  # longer than a thread looks for work
-        together = threading.Barrier(3)
-        pool.run(3, lambda _, part, together=together: together.wait(SECONDS))  # ends only when all threads are there
+        together, met = threading.Barrier(3), []
+
+        def meet(context: int | None, part: int, together: threading.Barrier = together, met: list = met) -> None:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                met.append(together.wait(SECONDS))  # until all three threads are there
+
+        pool.run(3, meet)
+        assert sorted(met) == [0, 1, 2]
         threading.Event().wait(0.01)
         begun = threading.Event()
         pool.behind(1, lambda _, part, begun=begun: begun.set(), 1)
