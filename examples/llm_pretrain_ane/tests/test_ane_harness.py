@@ -376,8 +376,8 @@ def test_one_harness_at_a_time(example):
 
 
 def test_a_trainer_that_does_not_end_is_killed(example, capfd, monkeypatch):
-    """In this process, since the limit is minutes."""
-    example.trainer("(trap '' TERM; echo $$ > pid; while :; do sleep 1; done)")
+    """And its child. In this process, since the limit is minutes."""
+    example.trainer("trap '' TERM; sleep 100 & echo $! > pid; wait")
     harness = load("harness_ane")
     for name, value in {"HERE": example.folder, "CANDIDATE": example.candidate, "START_SECONDS": 0.3}.items():
         monkeypatch.setattr(harness, name, value)
