@@ -208,7 +208,7 @@ WRONG = {
     "rest": (Text(good().text + "}", {}), "line 26: the end of the text is expected instead of }"),
     "quotes": (Text(good().text.replace('upright")', "upright"), {}),
                "line 6: a text in quotes does not end as it should"),
-    "cut": (Text(good().text[:-3], {}), "line 24: ; is expected instead of the end of the text"),
+    "cut": (Text(good().text[:-3], {}), "line 24: } is expected instead of the end of the text"),
     "nothing": (Text("", {}), "line 1: program is expected instead of the end of the text"),
     "version": (Text(good().text.replace("1.3", "1.2"), {}), "line 1: program(1.2) is neither 1.0 nor 1.3"),
     "operations_of_another_version": (
