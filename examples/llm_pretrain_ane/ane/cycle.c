@@ -44,12 +44,12 @@ static bool micro_step(struct Cycle *cycle, struct Accumulation *a, struct Probl
 }
 
 static bool update(struct Cycle *cycle, struct Accumulation *a, struct Problem *p) {
-    model_wait(cycle->model);
     double begin = seconds();
+    model_wait(cycle->model);
+    double waited = seconds();
     struct Update done =
         optimizer_update(cycle->settings, cycle->parameters, cycle->pool, cycle->state->updates, a->micro_steps);
-    double end = seconds();
-    cycle->timers->seconds[PHASE_UPDATE] += end - begin;
+    cycle->timers->seconds[PHASE_UPDATE] += seconds() - waited;
     a->micro_steps = 0;
     if (done.skipped) {
         cycle->skipped++;
@@ -76,14 +76,15 @@ static void log_step(const struct Cycle *cycle) {
     }
 }
 
-static bool time_left(const struct Cycle *cycle) {
-    return seconds() + cycle->step_seconds + cycle->update_seconds <= cycle->deadline;
+/* The way forward is a third of a step or a little more. */
+static void measure(struct Cycle *cycle, double step) {
+    cycle->step_seconds = cycle->steps == 1 ? step : 0.9 * cycle->step_seconds + 0.1 * step;
+    cycle->forward_seconds = 0.4 * (seconds() - cycle->begin) / (double)cycle->steps;
 }
 
-/* The first step is slower than the rest; from then on slow ones are forgotten slowly. */
-static void measure(struct Cycle *cycle, double step) {
-    double kept = cycle->steps == 1 ? step : 0.9 * cycle->step_seconds + 0.1 * step;
-    cycle->step_seconds = kept;
+double cycle_least_seconds(const struct Cycle *cycle) {
+    return cycle->step_seconds + cycle->update_seconds + cycle->validation_windows * cycle->forward_seconds +
+           1.2 * cycle->save_seconds;
 }
 
 bool cycle_run(struct Cycle *cycle, struct Problem *p) {
@@ -93,12 +94,15 @@ bool cycle_run(struct Cycle *cycle, struct Problem *p) {
     do {
         double begin = seconds();
         good = micro_step(cycle, &a, p);
-        measure(cycle, seconds() - begin);
+        if (good) {
+            measure(cycle, seconds() - begin);
+        }
         log_step(cycle);
         if (good && a.micro_steps >= scheduled_accumulation(cycle->settings, cycle->state->updates)) {
             good = update(cycle, &a, p);
         }
-    } while (good && !*cycle->stop && cycle->steps < cycle->most_steps && time_left(cycle));
+    } while (good && !*cycle->stop && cycle->steps < cycle->most_steps &&
+             seconds() - cycle->begin + cycle_least_seconds(cycle) <= cycle->wall_seconds);
     if (good && a.micro_steps > 0 && !*cycle->stop) {
         good = update(cycle, &a, p);
     }

@@ -20,16 +20,20 @@ struct Cycle {
     struct Timers *timers;
     const volatile sig_atomic_t *stop; /* ends the cycle after the micro-step when it is not 0 */
     int64_t log_every;                 /* micro-steps; 0: no log */
-    /* Of the clock of seconds(): the last moment at which the cycle may end. */
-    double deadline;
+    /* The wall time runs from `begin`, of the clock of seconds(), until the checkpoint is written. */
+    double begin, wall_seconds;
     int64_t most_steps;
-    double step_seconds, update_seconds; /* what they may take; estimated before, measured during the cycle */
+    int validation_windows; /* that come after the cycle */
+    /* What these take; estimated before, and all but the last measured during the cycle. */
+    double step_seconds, update_seconds, forward_seconds, save_seconds;
 
     struct Checkpoint *state; /* counters, order of the data and mean loss go on here */
     int64_t steps, updates, skipped;
     double loss; /* of the last micro-step */
 };
 
+/* The shortest wall time that has room for a step and all that follows. */
+double cycle_least_seconds(const struct Cycle *cycle);
 /* At least one micro-step, and an update of what is accumulated at the end. False when the training diverged. */
 bool cycle_run(struct Cycle *cycle, struct Problem *problem);
 

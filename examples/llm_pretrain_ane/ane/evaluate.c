@@ -54,13 +54,14 @@ int main(int argc, char **argv) {
         model_new(parameters, &kernels, pool, header->softcap, header->max_act, header->loss_scale, NULL);
     model_stage(model);
     enum Split split = strcmp(options.split, "holdout") == 0 ? HOLDOUT : VALIDATION;
+    int windows = tokens_windows(&tokens, split, header->seq);
     double loss = NAN;
-    check(validation_loss(model, &tokens, split, header->seq, NULL, &loss, &p), &p);
+    check(validation_loss(model, &tokens, split, header->seq, windows, NULL, &loss, &p), &p);
     if (!isfinite(loss)) {
         fail("the loss of the checkpoint %s is not finite", options.checkpoint);
     }
     printf("val_loss: %.6f\n", loss);
-    printf("val_tokens: %lld\n", (long long)tokens_windows(&tokens, split, header->seq) * header->seq);
+    printf("val_tokens: %lld\n", (long long)windows * header->seq);
     printf("parameters: %lld\n", (long long)parameter_count(header->dim, header->hidden, header->layers));
     printf("updates: %lld\n", (long long)header->updates);
     if (fflush(stdout) != 0 || ferror(stdout)) {

@@ -228,17 +228,15 @@ static void finish(struct Trainer *t) {
     tokens_close(&t->tokens);
 }
 
+/* The trainer's own number is only logged, and must not cost more than a tenth of the wall time. */
+static int validation_windows(const struct Trainer *t) {
+    int all = tokens_windows(&t->tokens, VALIDATION, settings.seq);
+    double affordable = 0.1 * t->options.wall_time / t->forward_seconds;
+    return affordable >= all ? all : affordable > 1 ? (int)affordable : 1;
+}
+
 static struct Cycle plan_cycle(struct Trainer *t, double begin) {
-    double windows = tokens_windows(&t->tokens, VALIDATION, settings.seq);
-    double reserve = 1.1 * windows * t->forward_seconds + 1.2 * t->save_seconds;
-    /* A step is a forward pass and about twice as much backward; an update moves some 20 bytes per parameter. */
-    double step = 3 * t->forward_seconds;
-    double update = 1e-8 * (double)parameter_count(settings.dim, settings.hidden, settings.layers);
-    if (t->options.wall_time < step + update + reserve) {
-        fail("a wall time of %g s is too short: a step, the validation and the checkpoint take about %.2g s",
-             t->options.wall_time, step + update + reserve);
-    }
-    return (struct Cycle){.settings = &settings,
+    struct Cycle cycle = {.settings = &settings,
                           .tokens = &t->tokens,
                           .parameters = t->parameters,
                           .model = t->model,
@@ -246,18 +244,29 @@ static struct Cycle plan_cycle(struct Trainer *t, double begin) {
                           .timers = &t->timers,
                           .stop = &caught,
                           .log_every = t->options.log_every,
-                          .deadline = begin + t->options.wall_time - reserve,
+                          .begin = begin,
+                          .wall_seconds = t->options.wall_time,
                           .most_steps = t->options.most_steps,
-                          .step_seconds = step,
-                          .update_seconds = update,
+                          .validation_windows = validation_windows(t),
+                          .forward_seconds = t->forward_seconds,
+                          .save_seconds = t->save_seconds,
                           .state = &t->state};
+    /* A step is a forward pass and about twice as much backward; an update moves some 20 bytes per parameter. */
+    cycle.step_seconds = 3 * t->forward_seconds;
+    cycle.update_seconds = 1e-8 * (double)parameter_count(settings.dim, settings.hidden, settings.layers);
+    if (cycle.wall_seconds < cycle_least_seconds(&cycle)) {
+        fail("a wall time of %g s is too short: a step, the validation and the checkpoint take about %.2g s",
+             cycle.wall_seconds, cycle_least_seconds(&cycle));
+    }
+    return cycle;
 }
 
-static void validate(struct Trainer *t) {
+static void validate(struct Trainer *t, int windows) {
     struct Problem p;
     struct Timers before = t->timers;
     double begin = seconds();
-    check(validation_loss(t->model, &t->tokens, VALIDATION, settings.seq, &caught, &t->validation_loss, &p), &p);
+    check(validation_loss(t->model, &t->tokens, VALIDATION, settings.seq, windows, &caught, &t->validation_loss, &p),
+          &p);
     t->timers = before;
     t->timers.seconds[PHASE_VALIDATION] = seconds() - begin;
     stop_if_caught();
@@ -297,6 +306,7 @@ static void report(const struct Trainer *t, const struct Cycle *cycle, double tr
 #undef PHASE_TEXT
     printf("---\n");
     printf("trainer_val_loss: %.6f\n", t->validation_loss);
+    printf("trainer_val_tokens: %lld\n", (long long)cycle->validation_windows * settings.seq);
     printf("train_loss: %.6f\n", t->state.loss_average);
     printf("train_loss_last: %.6f\n", cycle->loss);
     printf("steps: %lld\n", (long long)cycle->steps);
@@ -337,7 +347,7 @@ int main(int argc, char **argv) {
     double train_seconds = seconds() - begin;
     t.state.cycles++;
     t.state.train_seconds += train_seconds;
-    validate(&t);
+    validate(&t, cycle.validation_windows);
     check(checkpoint_save(t.options.checkpoint, &t.state, t.parameters, &t.tokens, &p), &p);
     report(&t, &cycle, train_seconds, seconds() - begin, begin - started);
     finish(&t);

@@ -3,11 +3,10 @@
 
 #include <stdlib.h>
 
-bool validation_loss(struct Model *model, const struct Tokens *tokens, enum Split split, int seq,
+bool validation_loss(struct Model *model, const struct Tokens *tokens, enum Split split, int seq, int windows,
                      const volatile sig_atomic_t *stop, double *loss, struct Problem *p) {
     int64_t begin, end;
     tokens_split(tokens, split, &begin, &end);
-    int windows = tokens_windows(tokens, split, seq);
     int32_t *inputs = need((size_t)seq, sizeof *inputs), *targets = need((size_t)seq, sizeof *targets);
     double sum = 0;
     bool good = true;
