@@ -212,16 +212,15 @@ static void attention_back_head(void *context, int head) {
     const real *q = job->q + at, *k = job->k + at, *v = job->v + at, *da = job->da + at;
     real *dq = job->dq + at, *dk = job->dk + at, *dv = job->dv + at;
     real *p = head_scores(cpu, head), *dp = p + (size_t)BLOCK * (size_t)seq;
-    memset(dk, 0, (size_t)size * (size_t)seq * sizeof *dk);
-    memset(dv, 0, (size_t)size * (size_t)seq * sizeof *dv);
-    for (int begin = 0; begin < seq; begin += BLOCK) {
+    for (int begin = (seq - 1) / BLOCK * BLOCK; begin >= 0; begin -= BLOCK) { /* the last ones first: they see all keys */
         int rows = rows_from(cpu, begin), keys = begin + rows;
+        real beta = keys == seq ? 0 : 1;
         probabilities(cpu, q, k, begin, rows, p);
         gemm(NULL, true, false, rows, keys, size, 1, da + begin, seq, v, seq, 0, dp, keys);
-        gemm(NULL, false, false, size, keys, rows, 1, da + begin, seq, p, keys, 1, dv, seq);
+        gemm(NULL, false, false, size, keys, rows, 1, da + begin, seq, p, keys, beta, dv, seq);
         softmax_back(p, dp, rows, keys, (real)(1 / sqrt(size)));
         gemm(NULL, false, true, size, rows, keys, 1, k, seq, dp, keys, 0, dq + begin, seq);
-        gemm(NULL, false, false, size, keys, rows, 1, q + begin, seq, dp, keys, 1, dk, seq);
+        gemm(NULL, false, false, size, keys, rows, 1, q + begin, seq, dp, keys, beta, dk, seq);
     }
 }
 
