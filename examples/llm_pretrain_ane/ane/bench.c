@@ -1,6 +1,6 @@
 /* Speed of training on random tokens: micro-steps, their phases, the matrix products of a micro-step alone, the update.
  *
- * Prints `key: value` lines. All that is compared is measured in turn, so that another program on the machine slows both. */
+ * Prints `key: value` lines. All that is compared is measured in turn, so that another program slows both. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +19,8 @@ struct Options {
     const char *gemm, *backend;
 };
 
-static const char usage[] = "bench [--shape DIM HIDDEN HEADS SEQ LAYERS CLASSES] [--threads N] [--gemm own|openblas|auto]"
-                            " [--steps N] [--backend cpu|sim]";
+static const char usage[] = "bench [--shape DIM HIDDEN HEADS SEQ LAYERS CLASSES] [--threads N]"
+                            " [--gemm own|openblas|auto] [--steps N] [--backend cpu|sim]";
 
 static int number(const char *text, int most) {
     char *end;
@@ -117,8 +117,8 @@ static void products_run(struct Products *products) {
         pool_run(products->pool, shape->heads, attention_products, products);
     gemm(products->pool, true, true, seq, classes, dim, 1, products->in, seq, table->weight, dim, 0, products->logits,
          classes);
-    gemm(products->pool, true, true, dim, seq, classes, 1, table->weight, dim, products->logits, classes, 0, products->out,
-         seq);
+    gemm(products->pool, true, true, dim, seq, classes, 1, table->weight, dim, products->logits, classes, 0,
+         products->out, seq);
     gemm(products->pool, true, true, classes, dim, seq, 1, products->logits, classes, products->in, seq, 1,
          table->gradient, dim);
 }
@@ -256,7 +256,8 @@ int main(int count, char **arguments) {
         fail("%s is no backend here\nhint: %s", options.backend, usage);
     }
     printf("backend: %s\nthreads: %d\ngemm: %s\n", kernels.name, options.threads, gemm_name());
-    printf("shape: %d %d %d %d %d %d\n", shape->dim, shape->hidden, shape->heads, shape->seq, shape->layers, shape->classes);
+    printf("shape: %d %d %d %d %d %d\n", shape->dim, shape->hidden, shape->heads, shape->seq, shape->layers,
+           shape->classes);
     parameters_initialise(parameters, 1, NULL);
     struct Model *model = model_new(parameters, &kernels, pool, 30, 0, 1024, &timers);
     model_stage(model);

@@ -1,5 +1,5 @@
-/* All logits are there at once, since their gradients are needed behind the step and each further product would pack the
- * embedding again; one token's are contiguous, so that its softmax stays in the cache. */
+/* All logits are there at once, since their gradients are needed behind the step and each further product would pack
+ * the embedding again; one token's are contiguous, so that its softmax stays in the cache. */
 #include "classifier.h"
 
 #include <math.h>
@@ -115,7 +115,8 @@ double classifier_loss(struct Classifier *classifier, const real *embedding, con
     struct Rows rows = {classifier, targets, (real)(scale / seq)};
     pool_run(classifier->pool, seq, row_loss, &rows);
     if (scale > 0)
-        gemm(classifier->pool, true, true, dim, seq, classes, 1, embedding, dim, logits, classifier->stride, 0, dx, seq);
+        gemm(classifier->pool, true, true, dim, seq, classes, 1, embedding, dim, logits, classifier->stride, 0, dx,
+             seq);
     double sum = 0;
     for (int t = 0; t < seq; t++)
         sum += classifier->losses[t];

@@ -1,6 +1,6 @@
 /* The kernels by matrix products on the CPU: the reference that the other backends are compared with.
  *
- * Attention goes through blocks of queries and only over the keys that one of the block may see; heads are in parallel. */
+ * Attention goes through blocks of queries and only over the keys that one of them may see; heads are in parallel. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -212,7 +212,8 @@ static void attention_back_head(void *context, int head) {
     const real *q = job->q + at, *k = job->k + at, *v = job->v + at, *da = job->da + at;
     real *dq = job->dq + at, *dk = job->dk + at, *dv = job->dv + at;
     real *p = head_scores(cpu, head), *dp = p + (size_t)BLOCK * (size_t)seq;
-    for (int begin = (seq - 1) / BLOCK * BLOCK; begin >= 0; begin -= BLOCK) { /* the last ones first: they see all keys */
+    /* The last queries first: they see all keys. */
+    for (int begin = (seq - 1) / BLOCK * BLOCK; begin >= 0; begin -= BLOCK) {
         int rows = rows_from(cpu, begin), keys = begin + rows;
         real beta = keys == seq ? 0 : 1;
         probabilities(cpu, q, k, begin, rows, p);
@@ -224,7 +225,8 @@ static void attention_back_head(void *context, int head) {
     }
 }
 
-static void sdpa_back(void *self, const real *q, const real *k, const real *v, const real *da, real *dq, real *dk, real *dv) {
+static void sdpa_back(void *self, const real *q, const real *k, const real *v, const real *da, real *dq, real *dk,
+                      real *dv) {
     struct Cpu *cpu = self;
     struct AttentionBack job = {cpu, q, k, v, da, dq, dk, dv};
     pool_run(cpu->pool, cpu->shape.heads, attention_back_head, &job);

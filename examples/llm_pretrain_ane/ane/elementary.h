@@ -1,5 +1,5 @@
-/* exp, tanh and the logistic function in loops that compilers turn into vectors: float within 2 units in the last place,
- * double by the C library. NaN stays NaN. */
+/* exp, tanh and the logistic function in loops that compilers turn into vectors: float within a few units in the last
+ * place, double by the C library. NaN stays NaN. */
 #ifndef ELEMENTARY_H
 #define ELEMENTARY_H
 

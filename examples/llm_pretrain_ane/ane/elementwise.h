@@ -12,7 +12,8 @@ void embed(struct Pool *pool, int dim, int seq, const real *table, const int32_t
 enum { SCATTERS = 2 };
 void embed_back(int part, int dim, int seq, const real *x, const int32_t *rows, real *table);
 
-/* RMSNorm of x + alpha branch (Zhang and Sennrich, 2019): y = sum gain inverse, inverse[t] = (mean of sum^2 + eps)^(-1/2). */
+/* RMSNorm of sum = x + alpha branch (Zhang and Sennrich, 2019): y = sum gain inverse, where
+   inverse[t] = (mean of sum^2 + eps)^(-1/2). */
 struct Norm {
     int dim, seq;
     const real *x, *branch; /* branch NULL: x alone, and sum is not written */
@@ -23,7 +24,7 @@ struct Norm {
 };
 void norm(struct Pool *pool, const struct Norm *norm);
 
-/* The way back through y = norm(x): dx += the gradient by x, which becomes zero where |x| >= limit; then scaled = alpha dx. */
+/* The way back through y = norm(x): dx += the gradient by x; dx = 0 where |x| >= limit; scaled = alpha dx. */
 struct NormBack {
     int dim, seq;
     const real *x, *inverse, *gain, *dy;

@@ -1,5 +1,5 @@
 /* A step forward and back. What the jobs behind read (each layer's activations and gradients, the classifier's) is not
- * written again before its group of jobs is done: group `layer` for a layer's matrices, group `layers` for the embedding. */
+ * written again before its group of jobs is done: group `layer` for a layer's matrices, `layers` for the embedding. */
 #include "model.h"
 
 #include <math.h>
@@ -101,8 +101,9 @@ void model_free(struct Model *model) {
     pool_wait(model->pool, -1);
     for (int layer = 0; layer < (trains(model) ? model->shape.layers : 1); layer++)
         free(model->layers[layer].memory);
-    void *owned[] = {model->inputs, model->targets, model->layers, model->last, model->normed,  model->inverse, model->branch,
-                     model->dx,     model->dy,      model->da,     model->du,   model->sums,    model->cosines, model->sines};
+    void *owned[] = {model->inputs, model->targets, model->layers, model->last, model->normed, model->inverse,
+                     model->branch, model->dx,      model->dy,     model->da,   model->du,     model->sums,
+                     model->cosines, model->sines};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         free(owned[i]);
     classifier_free(model->classifier);
@@ -239,7 +240,8 @@ static void layer_back(struct Model *model, int index) {
     kernels->ffn_back_w13(kernels->self, index, layer->h1, layer->h3, model->dx);
     lap(model, PHASE_KERNELS_BACKWARD);
     struct NormBack ffn = {shape->dim, shape->seq, layer->x2, layer->inverse_ffn, tensors[GAIN_FFN].weight, model->dx,
-                           (real)INFINITY, model->alpha, model->dy, layer->dout, tensors[GAIN_FFN].gradient, model->sums};
+                           (real)INFINITY, model->alpha, model->dy, layer->dout, tensors[GAIN_FFN].gradient,
+                           model->sums};
     norm_back(model->pool, &ffn);
     lap(model, PHASE_NORMS);
     matrix_behind(model, index, WO, layer->dout, layer->a);
@@ -261,8 +263,8 @@ static void layer_back(struct Model *model, int index) {
     /* The input of layer 0 is the embedding, which is not clamped. */
     struct NormBack attention = {shape->dim, shape->seq, layer->x, layer->inverse_attention,
                                  tensors[GAIN_ATTENTION].weight, model->dx, index > 0 ? model->max_act : (real)INFINITY,
-                                 model->alpha, model->dy, index > 0 ? layer[-1].df : NULL, tensors[GAIN_ATTENTION].gradient,
-                                 model->sums};
+                                 model->alpha, model->dy, index > 0 ? layer[-1].df : NULL,
+                                 tensors[GAIN_ATTENTION].gradient, model->sums};
     norm_back(model->pool, &attention);
     lap(model, PHASE_NORMS);
 }
@@ -286,8 +288,9 @@ static void back(struct Model *model) {
                                model->classifier->logits, model->normed, table->gradient};
     outer_behind(model, classifier, shape->layers);
     memset(model->dy, 0, (size_t)shape->dim * (size_t)shape->seq * sizeof *model->dy);
-    struct NormBack final = {shape->dim, shape->seq, model->last, model->inverse, gain->weight, model->dx, model->max_act,
-                             model->alpha, model->dy, model->layers[shape->layers - 1].df, gain->gradient, model->sums};
+    struct NormBack final = {shape->dim, shape->seq, model->last, model->inverse, gain->weight, model->dx,
+                             model->max_act, model->alpha, model->dy, model->layers[shape->layers - 1].df, gain->gradient,
+                             model->sums};
     norm_back(model->pool, &final);
     lap(model, PHASE_NORMS);
     for (int layer = shape->layers - 1; layer >= 0; layer--)

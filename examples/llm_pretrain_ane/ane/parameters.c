@@ -20,7 +20,8 @@ static void tensor_new(struct Tensor *tensor, enum Group group, int rows, int co
 }
 
 struct Parameters *parameters_new(const struct Shape *shape, enum Moments moments) {
-    static const char *const names[PER_LAYER] = {"wq", "wk", "wv", "wo", "w1", "w2", "w3", "gain_attention", "gain_ffn"};
+    static const char *const names[PER_LAYER] = {"wq", "wk", "wv", "wo",           "w1",
+                                                 "w2", "w3", "gain_attention", "gain_ffn"};
     int dim = shape->dim, hidden = shape->hidden;
     struct Parameters *parameters = need(1, sizeof *parameters);
     parameters->shape = *shape;

@@ -1,5 +1,5 @@
-/* Where the time of a step goes, as the main thread sees it. Each moment belongs to one phase: the model counts all but io,
-   which the kernels count, and update, which is the caller's. */
+/* Where the time of a step goes, as the main thread sees it. Each moment belongs to one phase: the model counts all but
+   io, which the kernels count, and update, which is the caller's. */
 #ifndef TIMERS_H
 #define TIMERS_H
 
