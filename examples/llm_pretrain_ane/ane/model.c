@@ -289,8 +289,8 @@ static void back(struct Model *model) {
     outer_behind(model, classifier, shape->layers);
     memset(model->dy, 0, (size_t)shape->dim * (size_t)shape->seq * sizeof *model->dy);
     struct NormBack final = {shape->dim, shape->seq, model->last, model->inverse, gain->weight, model->dx,
-                             model->max_act, model->alpha, model->dy, model->layers[shape->layers - 1].df, gain->gradient,
-                             model->sums};
+                             model->max_act, model->alpha, model->dy, model->layers[shape->layers - 1].df,
+                             gain->gradient, model->sums};
     norm_back(model->pool, &final);
     lap(model, PHASE_NORMS);
     for (int layer = shape->layers - 1; layer >= 0; layer--)
