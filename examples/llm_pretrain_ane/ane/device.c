@@ -1,8 +1,8 @@
 /* The kernels by programs of an executor: surfaces, staging, the test at the start, and falling back to the CPU.
  *
  * A program that has weights has an input surface per layer, so that weights are written only when they change.
- * Outputs, and the inputs of the two programs without weights, are shared by the layers, which take turns. The two programs of
- * attention's gradient work as a pair or not at all. */
+ * Outputs, and the inputs of the two programs without weights, are shared by the layers, which take turns. The two
+ * programs of attention's gradient work as a pair or not at all. */
 #include "device.h"
 
 #include <math.h>

@@ -1,6 +1,7 @@
 /* Kernels by compiled programs that work on surfaces of half-precision numbers: the sim and ane backends.
  *
- * device.c knows kernels, packing, staging, self-test and falling back; an Executor knows how to load and run a program. */
+ * device.c knows kernels, packing, staging, self-test and falling back; an Executor knows how to load and run a
+ * program. */
 #ifndef DEVICE_H
 #define DEVICE_H
 
@@ -66,14 +67,14 @@ static inline bool ane_executor(struct Executor *executor, struct Problem *why) 
 enum Dialect { DIALECT_M3, DIALECT_M1 }; /* M3 and later; M1 and M2 */
 
 /* Takes the executor over, closing it on failure, and `cpu`, which stays the caller's on failure. Each kernel is
-   compiled, in the newer dialect first, and compared with cpu_kernels on random input; one that fails, now or later, is done by
-   `cpu` from then on, with a notice on standard error. `strict`: a failure now is returned as the problem instead.
-   Pointers are kept. `timers` may be NULL. */
+   compiled, in the newer dialect first, and compared with cpu_kernels on random input; one that fails, now or later,
+   is done by `cpu` from then on, with a notice on standard error. `strict`: a failure now is returned as the problem
+   instead. Pointers are kept. `timers` may be NULL. */
 bool device_kernels(struct Kernels *kernels, struct Executor executor, struct Kernels cpu, const struct Shape *shape,
                     struct Pool *pool, bool strict, struct Timers *timers, struct Problem *problem);
 
-/* What came of the start of each kernel, for `make selftest`: its name, where it runs, and the largest error against cpu
-   in units of the largest result. */
+/* What came of the start of each kernel, for `make selftest`: its name, where it runs, and the largest error against
+   cpu in units of the largest result. */
 struct KernelReport {
     const char *kernel;
     bool on_device;

@@ -21,8 +21,8 @@ static struct Executor inner;
 static struct Fault faults[MOST_FAULTS];
 static int fault_count, live, closed;
 
-/* Calls number first .. first + count - 1 of a kind fail; `kernel` may be "" for all. Kinds: load, surface, lock, unlock,
-   bind, run, and after a run zeros, row, shift, nan: what is in the output. */
+/* Calls number first .. first + count - 1 of a kind fail; `kernel` may be "" for all. Kinds: load, surface, lock,
+   unlock, bind, run, and after a run zeros, row, shift, nan: what is in the output. */
 void failing_fault(const char *kind, const char *kernel, int first, int count) {
     struct Fault *fault = &faults[fault_count++];
     snprintf(fault->kind, WORD, "%s", kind);
