@@ -15,7 +15,8 @@ static const struct Shape SHAPE = {128, 160, 4, 32, 2, 64, true};
 
 static const char *const HOSTILE[] = {
     "-1", "0", "1", "3", "2147483647", "-2147483648", "99999999999999999999", "1e999", "0x", "nan", "-", "[", "]",
-    "(", ")", "{", "}", ";", ",", "=", "->", "\"", "\"\"", "tensor", "tensor<fp16, []>", "tensor<fp16, [1, 65536, 1, 65536]>",
+    "(", ")", "{", "}", ";", ",", "=", "->", "\"", "\"\"", "tensor", "tensor<fp16, []>",
+    "tensor<fp16, [1, 65536, 1, 65536]>",
     "tensor<fp16, [1, 1, 1, 1, 1]>", "tensor<int32, [5]>", "tile", "const", "true", "packed", "q", "\\", "\x01", "\xff",
     "@model_path/../../x", "fp32", "uint64(18446744073709551615)", "uint64(0)", "uint64(128)", "results", "softmax",
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
