@@ -224,7 +224,8 @@ def alone() -> Iterator[int]:
 
 def remove_candidate() -> None:
     try:
-        CANDIDATE.unlink(missing_ok=True)
+        for path in (CANDIDATE, CANDIDATE.with_name(CANDIDATE.name + ".part")):  # of a killed trainer: half a gigabyte
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise Failure(f"{CANDIDATE} is there and cannot be removed: {error.strerror}") from None
 

@@ -8,7 +8,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,30 +65,48 @@ def run(
     Each line of its output goes to `take` and of its errors to `take_error`, as they come. Whatever happens here, also
     KeyboardInterrupt, ends the whole group first. `inherited` are descriptors that stay open in it.
     """
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        pass_fds=inherited,
-        start_new_session=True,
-    )
-    assert process.stdout and process.stderr
     output, errors = Stream(take), Stream(take_error)
     deadline = time.monotonic() + limit_seconds
+    process = None
     try:
+        with _held(signal.SIGINT, signal.SIGTERM):
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=inherited,
+                start_new_session=True,
+            )
+        assert process.stdout and process.stderr
         _read({process.stdout.fileno(): output, process.stderr.fileno(): errors}, deadline)
         status: int | None = process.wait(max(0.0, deadline - time.monotonic()))
     except (TimeoutError, subprocess.TimeoutExpired):
         status = None
     finally:
-        if process.returncode is None:
-            _end(process)
-        process.stdout.close()
-        process.stderr.close()
+        if process is not None:
+            if process.returncode is None:
+                _end(process)
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
     return Ended(status, output.last, errors.last)
+
+
+@contextlib.contextmanager
+def _held(*numbers: int) -> Iterator[None]:
+    """Signals wait for the end: an exception within Popen would leave a process that nobody knows."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in came:
+        signal.raise_signal(number)
 
 
 def _read(streams: dict[int, Stream], deadline: float) -> None:

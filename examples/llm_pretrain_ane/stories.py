@@ -33,8 +33,7 @@ def write_stories(tokens: int, ids: int, seed: int) -> tuple[array[int], array[f
     used = _some(dice, [0, VOCAB - 1, *_some(dice, list(range(2, VOCAB - 1)), ids - 3)], ids - 1)
     names, words = used[: ids // 8], used[ids // 8 :]
     options = _options(words, dice)
-    first, *edges = accumulate([END, NAME, *_weights()])
-    edges = [first, *edges]
+    edges = list(accumulate([END, NAME, *_weights()]))
     surprise = [-math.log(part / ONE) for part in (END, NAME, *_weights())]
 
     text, nats = array("H"), array("d")

@@ -29,8 +29,6 @@ CFStringRef NSTemporaryDirectory(void);
 
 enum {
     MOST_LOADS = 100, /* after about as many compilations in a process the next ones fail without an error */
-    GRAIN = 16384,
-    SMALLEST = 65536,        /* smaller surfaces are refused on some chips */
     RETRY_NANOSECONDS = 100000000
 };
 
@@ -220,7 +218,7 @@ static bool make_program(struct Program *program, const struct Source *source, s
 }
 
 static void notice(const struct Program *program, const struct Problem *why) {
-    fprintf(stderr, "ane: %s: %s\n", program->name, why->text);
+    fprintf(stderr, "notice: ane: %s: %s\n", program->name, why->text);
 }
 
 static void unload(void *self, void *handle) {
@@ -313,9 +311,9 @@ static void release_surface(void *self, void *handle) {
 }
 
 static bool make_surface(const struct Engine *engine, struct Surface *surface, size_t bytes, struct Problem *why) {
-    if (bytes > SIZE_MAX / 2)
+    if (bytes > MOST_SURFACE)
         return problem(why, "a surface of %zu bytes is too large", bytes);
-    bytes = bytes < SMALLEST ? SMALLEST : (bytes + GRAIN - 1) / GRAIN * GRAIN;
+    bytes = surface_bytes(bytes);
     surface->bytes = bytes;
     surface->memory = create(bytes);
     if (!surface->memory || IOSurfaceGetAllocSize(surface->memory) < bytes)
@@ -480,7 +478,7 @@ bool ane_executor(struct Executor *executor, struct Problem *why) {
     }
     /* A caller in the background is reported to wait twice as long for each evaluation. */
     if (qos_class_self() == QOS_CLASS_BACKGROUND && pthread_set_qos_class_self_np(QOS_CLASS_USER_INITIATED, 0) != 0)
-        fprintf(stderr, "ane: this thread stays in the background, which makes evaluations slow\n");
+        fprintf(stderr, "notice: ane: this thread stays in the background, which makes evaluations slow\n");
     *executor = (struct Executor){
         .name = "ane",
         .self = engine,

@@ -168,7 +168,7 @@ static bool evaluate(struct Device *device, enum ProgramId id, int layer, const 
 
 static void turn_off(struct Device *device, enum ProgramId id, const char *reason) {
     struct Slot *slot = &device->slots[id];
-    fprintf(stderr, "%s: %s runs on the CPU: %s\n", device->executor.name, slot->packing->name, reason);
+    fprintf(stderr, "notice: %s: %s runs on the CPU: %s\n", device->executor.name, slot->packing->name, reason);
     slot->on = slot->report.on_device = false;
     snprintf(slot->report.problem, sizeof slot->report.problem, "%s", reason);
 }

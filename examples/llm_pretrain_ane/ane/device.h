@@ -45,6 +45,13 @@ struct Executor {
     void (*close)(void *self);
 };
 
+/* What an executor makes of a wish for a surface: whole pages of the device, and no small ones, which some chips refuse. */
+#define MOST_SURFACE ((size_t)1 << 40)
+static inline size_t surface_bytes(size_t wished) {
+    static const size_t page = 16384, least = 65536;
+    return wished < least ? least : (wished + page - 1) / page * page;
+}
+
 /* Executes MIL text on the CPU with every intermediate result rounded to half precision, and refuses what the hardware
    would refuse or get wrong. Subnormal halves are flushed to zero, as the hardware is reported to do. */
 struct Executor sim_executor(struct Pool *pool);

@@ -460,12 +460,11 @@ static void *load(void *self, const struct Source *source, struct Problem *why) 
 }
 
 static void *surface(void *self, size_t bytes, struct Problem *why) {
-    static const size_t STEP = 16384, LEAST = 65536;
     (void)self;
-    if (bytes > SIZE_MAX - STEP)
+    if (bytes > MOST_SURFACE)
         return problem(why, "a surface of %zu bytes", bytes), NULL;
     struct Surface *made = need(1, sizeof *made);
-    made->bytes = bytes < LEAST ? LEAST : (bytes + STEP - 1) / STEP * STEP;
+    made->bytes = surface_bytes(bytes);
     made->halves = need(made->bytes, 1);
     return made;
 }

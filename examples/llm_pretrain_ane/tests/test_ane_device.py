@@ -257,8 +257,8 @@ def test_gradients_that_are_not_scaled_are_lost_on_the_way() -> None:
 def notices(text: str) -> list[str]:
     """Of standard error: the kernels named, in order."""
     lines = text.splitlines()
-    assert all(line.startswith("failing: ") and " runs on the CPU: " in line for line in lines)
-    return [line.split()[1] for line in lines]
+    assert all(line.startswith("notice: failing: ") and " runs on the CPU: " in line for line in lines)
+    return [line.split()[2] for line in lines]
 
 
 def off(program: str) -> set[str]:

@@ -133,8 +133,8 @@ def test_a_kernel_that_fails_is_done_by_the_cpu(
     found = results(kernels, rounds=2)
     call(kernels, "close")
     notices = capfd.readouterr().err.splitlines()
-    assert sorted(line.split()[1] for line in notices) == sorted(on_cpu)
-    assert all(line.startswith("ane: ") and " runs on the CPU: " in line for line in notices)
+    assert sorted(line.split()[2] for line in notices) == sorted(on_cpu)
+    assert all(line.startswith("notice: ane: ") and " runs on the CPU: " in line for line in notices)
     assert words in "".join(notices[:1])
     fallen = {OF_PROGRAM[name] for name in on_cpu}
     for name in TABLE:
@@ -174,7 +174,7 @@ def test_training_goes_on_when_a_kernel_fails(tokens: Path, tmp_path: Path) -> N
     assert by_ane["kernels_on_device"] == by_sim["kernels_on_device"] == "8"
     assert by_ane["trainer_val_loss"] == by_sim["trainer_val_loss"]
     failed, notices = trained(tokens, tmp_path / "failed", "ane", "evaluate@20-21")
-    assert [line.split()[0] for line in notices.splitlines()] == ["ane:"] * len(notices.splitlines())
+    assert [line.split()[1] for line in notices.splitlines()] == ["ane:"] * len(notices.splitlines())
     assert 1 <= len(notices.splitlines()) <= 3
     assert int(failed["kernels_on_device"]) == 8 - len(notices.splitlines())
     assert float(failed["trainer_val_loss"]) == pytest.approx(float(by_sim["trainer_val_loss"]), rel=1e-3)

@@ -518,3 +518,20 @@ def test_real_refusals(real):
         real.data.write_bytes(tokens)
     real.candidate.write_bytes(b"ARKANE01")
     failed(real.run("evaluate"), 1, "candidate.ckpt")
+
+
+def test_a_signal_within_the_start_of_a_program_ends_it_too(tmp_path, monkeypatch):
+    processes = load("processes")
+    started = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *words, **options):
+            super().__init__(*words, **options)
+            started.append(self.pid)
+            os.kill(os.getpid(), signal.SIGINT)  # before anybody has the object
+            time.sleep(0.1)
+
+    monkeypatch.setattr(processes.subprocess, "Popen", Popen)
+    with pytest.raises(KeyboardInterrupt):
+        processes.run(["sleep", "100"], tmp_path, os.environ, 60)
+    assert len(started) == 1 and gone(started[0])

@@ -169,7 +169,7 @@ def test_unloading_that_fails_is_a_notice(mac: Mac, capfd: pytest.CaptureFixture
     program = engine.load(mac.text())
     mac.faults("unload")
     engine.executor.unload(engine.executor.self, program)
-    assert capfd.readouterr().err.startswith("ane: program: unloading failed: Error Domain=")
+    assert capfd.readouterr().err.startswith("notice: ane: program: unloading failed: Error Domain=")
     engine.close()
     assert mac.is_clean()
 
