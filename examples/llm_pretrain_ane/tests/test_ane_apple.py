@@ -143,6 +143,7 @@ def linked_on_a_mac(program: str, tmp_path: Path) -> str:
     return done.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_the_makefile_links_all_that_is_needed_on_a_mac(tmp_path: Path) -> None:
     """Every name that a file of ours wants and one of ours defines is in the link on macOS, with the frameworks."""
     if shutil.which("make") is None:

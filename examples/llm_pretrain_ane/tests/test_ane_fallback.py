@@ -93,6 +93,7 @@ def test_the_kernels_give_what_the_simulator_gives(mac: Mac, capfd: pytest.Captu
 SDPA = ["sdpaBwd1", "sdpaBwd2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "words", "on_cpu"),
     [

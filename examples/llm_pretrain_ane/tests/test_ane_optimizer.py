@@ -201,6 +201,7 @@ def curves(config: Config, moments: int, double: bool, updates: int) -> tuple[li
     return losses, expected, held_out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rope", [False, True], ids=["plain", "rope"])
 @pytest.mark.parametrize("moments", [LION, ADAMW], ids=["lion", "adamw"])
 def test_training_in_double_has_the_loss_curve_of_torch(moments: int, rope: bool) -> None:

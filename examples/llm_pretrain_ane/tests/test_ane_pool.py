@@ -180,6 +180,7 @@ def stress(made: Path, threads: int, rounds: int) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
 def test_random_loops_jobs_and_products(threads: int) -> None:
     stress(program(*STRESS), threads, 5000)

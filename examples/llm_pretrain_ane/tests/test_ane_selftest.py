@@ -96,6 +96,7 @@ def on_the_fake(faked: Path, folder: Path, fault: str, **environment: str) -> su
 
 
 # Of the first 16 compilations are the 8 programs in two dialects; then those of the kernels.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "status", "there", "words"),
     [
