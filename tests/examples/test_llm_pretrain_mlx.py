@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from example_project import ark, commit, laid
 
 from autoresearch_kit.lab.cache import data_root
 
@@ -28,32 +26,7 @@ CPU_SPEC = "autoresearch-config.cpu.yaml"
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """The example in a repository of its own, with caches of its own; one thread, since other tests run beside it."""
-    folder = tmp_path / "project"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "*.graph", "run.log"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("ARK_CACHE", str(tmp_path / "data"))
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    git(folder, "init", "-q")
-    git(folder, "config", "user.name", "tester")
-    git(folder, "config", "user.email", "tester@localhost")
-    commit(folder)
-    return folder
-
-
-def git(folder: Path, *words: str) -> None:
-    subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True)
-
-
-def commit(folder: Path) -> None:
-    git(folder, "add", "-A")
-    git(folder, "commit", "-qm", "change")
-
-
-def ark(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    order = [sys.executable, "-c", "from autoresearch_kit.cli import main; main(prog_name='ark')", *words]
-    return subprocess.run(order, cwd=folder, capture_output=True, text=True)
+    return laid(EXAMPLE, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["data.py", "download.py", "prepare.py", "stories.py", "command.py"])
