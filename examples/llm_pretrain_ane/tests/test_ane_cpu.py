@@ -167,8 +167,6 @@ MANIFEST += ("ms_norms", "ms_classifier", "ms_products_own", "step_to_products",
 
 @pytest.fixture(scope="module")
 def bench() -> Path:
-    if not (ANE / "device.c").exists() or not (ANE / "sim.c").exists():
-        pytest.skip("the simulator is not there")
     return program(ANE / "bench.c", *modules())
 
 
