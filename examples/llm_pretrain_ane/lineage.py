@@ -27,7 +27,7 @@ CANDIDATE, KEPT = "candidate.ckpt", "kept.ckpt"
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 # Of checkpoint.h: magic, version, tensors, architecture, then more, and the checksum of all before it.
-_HEADER_BYTES, _MAGIC, _ARCHITECTURE = 200, b"ARKANE01", slice(16, 32)
+_HEADER_BYTES, _MAGIC, _ARCHITECTURE = 208, b"ARKANE01", slice(16, 32)
 
 _TAG = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TREE = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")

@@ -164,7 +164,7 @@ static void measure_update(struct Parameters *parameters, struct Pool *pool) {
     double updates[UPDATES], copies[UPDATES];
     for (int i = 0; i < UPDATES; i++) {
         double start = seconds();
-        optimizer_update(&settings, parameters, pool, i, 1);
+        optimizer_update(&settings, parameters, pool, i, i, 1);
         double middle = seconds();
         pool_run(pool, (int)((copy.bytes + COPY_PIECE - 1) / COPY_PIECE), copy_piece, &copy);
         updates[i] = middle - start;

@@ -14,7 +14,7 @@
 #include "checkpoint_format.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "headers are written as they are in memory");
-_Static_assert(sizeof(struct Checkpoint) == 200, "the header has no gaps");
+_Static_assert(sizeof(struct Checkpoint) == 208, "the header has no gaps");
 
 void checkpoint_describe(struct Checkpoint *header, const struct Settings *settings, const struct Tokens *tokens) {
     memcpy(header->architecture, settings->architecture, sizeof header->architecture);
@@ -54,15 +54,15 @@ struct Shape checkpoint_shape(const struct Checkpoint *header, const struct Toke
 static bool counters_check(const struct Checkpoint *header) {
     const int64_t most = INT64_C(1) << 53;
     const int64_t counters[] = {header->updates, header->micro_steps, header->skipped, header->cycles,
-                                header->token_count};
+                                header->moment_updates, header->token_count};
     for (size_t i = 0; i < sizeof counters / sizeof *counters; ++i) {
         if (counters[i] < 0 || counters[i] > most) {
             return false;
         }
     }
     const uint64_t *state = header->order.state;
-    return (state[0] | state[1] | state[2] | state[3]) != 0 && isfinite(header->loss_average) &&
-           isfinite(header->train_seconds) && header->train_seconds >= 0;
+    return header->moment_updates <= header->updates && (state[0] | state[1] | state[2] | state[3]) != 0 &&
+           isfinite(header->loss_average) && isfinite(header->train_seconds) && header->train_seconds >= 0;
 }
 
 static bool numbers_check(const struct Checkpoint *header) {

@@ -23,6 +23,7 @@ struct Checkpoint {
     double softcap, max_act, loss_scale;
     /* Over all cycles. */
     int64_t updates, micro_steps, skipped, cycles;
+    int64_t moment_updates; /* those since the moments were zero */
     uint64_t init_seed;
     struct Random order; /* which windows come next */
     double train_seconds, loss_average;

@@ -47,8 +47,8 @@ static bool update(struct Cycle *cycle, struct Accumulation *a, struct Problem *
     double begin = seconds();
     model_wait(cycle->model);
     double waited = seconds();
-    struct Update done =
-        optimizer_update(cycle->settings, cycle->parameters, cycle->pool, cycle->state->updates, a->micro_steps);
+    struct Update done = optimizer_update(cycle->settings, cycle->parameters, cycle->pool, cycle->state->updates,
+                                          cycle->state->moment_updates, a->micro_steps);
     cycle->timers->seconds[PHASE_UPDATE] += seconds() - waited;
     a->micro_steps = 0;
     if (done.skipped) {
@@ -63,6 +63,7 @@ static bool update(struct Cycle *cycle, struct Accumulation *a, struct Problem *
     cycle->update_seconds = fmax(cycle->update_seconds * average_decay, seconds() - begin);
     cycle->updates++;
     cycle->state->updates++;
+    cycle->state->moment_updates++;
     return true;
 }
 

@@ -36,7 +36,7 @@ struct Chunks {
     struct Chunk *chunks;
     int count;
     double rate, scale;        /* scale: of the gradients */
-    double correct_m, correct_v; /* 1 / (1 - beta^t) */
+    double correct_m, correct_v; /* 1 / (1 - beta^t), t updates since the moments were zero */
 };
 
 static size_t size(const struct Tensor *tensor) {
@@ -119,7 +119,7 @@ static void change(void *context, int part) {
 }
 
 struct Update optimizer_update(const struct Settings *settings, struct Parameters *parameters, struct Pool *pool,
-                               int64_t updates, int micro_steps) {
+                               int64_t updates, int64_t moment_updates, int micro_steps) {
     struct Chunks all = {.settings = settings, .rate = scheduled_rate(settings, updates)};
     cut(&all, parameters);
     pool_run(pool, all.count, squares, &all);
@@ -132,8 +132,8 @@ struct Update optimizer_update(const struct Settings *settings, struct Parameter
     update.clipped = !update.skipped && update.norm > settings->grad_clip;
     if (update.clipped)
         all.scale *= settings->grad_clip / update.norm;
-    all.correct_m = 1 / (1 - pow(settings->beta1, (double)updates + 1));
-    all.correct_v = 1 / (1 - pow(settings->beta2, (double)updates + 1));
+    all.correct_m = 1 / (1 - pow(settings->beta1, (double)moment_updates + 1));
+    all.correct_v = 1 / (1 - pow(settings->beta2, (double)moment_updates + 1));
     if (update.skipped)
         gradients_zero(parameters, pool);
     else

@@ -18,8 +18,9 @@ struct Update {
     bool clipped, skipped; /* skipped: the norm was not finite, and nothing but the gradients was changed */
 };
 /* Divides the gradients by micro_steps and loss_scale, clips, changes the weights, zeroes the gradients. `updates` counts
-   those done before, skipped ones not. Deterministic for any number of threads. */
+   those done before, and `moment_updates` those of them since the moments were zero; skipped ones not. Deterministic
+   for any number of threads. */
 struct Update optimizer_update(const struct Settings *settings, struct Parameters *parameters, struct Pool *pool,
-                               int64_t updates, int micro_steps);
+                               int64_t updates, int64_t moment_updates, int micro_steps);
 
 #endif

@@ -136,11 +136,12 @@ static void start_from_checkpoint(struct Trainer *t) {
     t->parameters = checkpoint_parameters(&file, &t->tokens, moments_kind(), &p);
     check(t->parameters != NULL, &p);
     checkpoint_close(&file);
+    t->state = file.header;
     if (file.header.lion != (int)settings.lion) {
+        t->state.moment_updates = 0;
         fprintf(stderr, "notice: the checkpoint was trained with %s, so the moments begin at zero\n",
                 file.header.lion ? "Lion" : "AdamW");
     }
-    t->state = file.header;
     if (t->options.seed != NO_SEED) {
         mix_order(&t->state.order, (uint64_t)t->options.seed);
     }

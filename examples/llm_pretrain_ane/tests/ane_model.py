@@ -99,7 +99,7 @@ def c_model(double: bool = False) -> ctypes.CDLL:
     c.cpu_kernels.argtypes = (ctypes.POINTER(Shape), handle)
     c.model_new.argtypes = (handle, ctypes.POINTER(Kernels), handle, number, number, number, handle)
     c.model_loss.argtypes = c.model_train.argtypes = (handle, handle, handle)
-    c.optimizer_update.argtypes = (ctypes.POINTER(Settings), handle, handle, ctypes.c_int64, ctypes.c_int)
+    c.optimizer_update.argtypes = (ctypes.POINTER(Settings), handle, handle, *[ctypes.c_int64] * 2, ctypes.c_int)
     c.scheduled_rate.argtypes = c.scheduled_accumulation.argtypes = (ctypes.POINTER(Settings), ctypes.c_int64)
     return c
 
@@ -160,9 +160,12 @@ class CModel:
         self.c.model_wait(self.model)
         return loss
 
-    def update(self, settings: Settings, updates: int, micro_steps: int = 1) -> Update:
-        """One update after `updates` others."""
-        return self.c.optimizer_update(ctypes.byref(settings), self.parameters, self.pool, updates, micro_steps)
+    def update(
+        self, settings: Settings, updates: int, micro_steps: int = 1, *, moment_updates: int | None = None
+    ) -> Update:
+        """One update after `updates` others, all of them or moment_updates since the moments were zero."""
+        since = updates if moment_updates is None else moment_updates
+        return self.c.optimizer_update(ctypes.byref(settings), self.parameters, self.pool, updates, since, micro_steps)
 
     def zero(self) -> None:
         """Gradients become 0."""

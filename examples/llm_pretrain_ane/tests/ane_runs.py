@@ -47,7 +47,7 @@ HEADER = np.dtype(
     + [(name, "<i4") for name in ("dim", "hidden", "heads", "kv_heads", "seq", "layers", "vocab")]
     + [(name, "<i4") for name in ("rope", "compact", "lion")]
     + [(name, "<f8") for name in ("softcap", "max_act", "loss_scale")]
-    + [(name, "<i8") for name in ("updates", "micro_steps", "skipped", "cycles")]
+    + [(name, "<i8") for name in ("updates", "micro_steps", "skipped", "cycles", "moment_updates")]
     + [("init_seed", "<u8"), ("order", "<u8", 4), ("train_seconds", "<f8"), ("loss_average", "<f8")]
     + [("token_count", "<i8"), ("token_checksum", "<u4"), ("header_checksum", "<u4")]
 )

@@ -287,6 +287,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "micro-steps": ({"micro_steps": 2**62}, "values that no training has"),
     "skipped": ({"skipped": -(2**63)}, "values that no training has"),
     "cycles": ({"cycles": -1}, "values that no training has"),
+    "moments": ({"moment_updates": -1}, "values that no training has"),
+    "moments-more": ({"updates": 3, "moment_updates": 4}, "values that no training has"),
     "order": ({"order": (0, 0, 0, 0)}, "values that no training has"),
     "seconds": ({"train_seconds": -1.0}, "values that no training has"),
     "average": ({"loss_average": np.nan}, "values that no training has"),

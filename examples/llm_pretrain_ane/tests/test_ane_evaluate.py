@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ane_runs import evaluate_program, refused, run, sealed, train, train_program
+from ane_runs import HEADER, evaluate_program, refused, run, sealed, train, train_program
 from ane_tokens import write_tokens
 
 
@@ -103,7 +103,9 @@ def test_what_is_wrong_is_a_sentence_without_a_metric(made: Path, folder: Path, 
     path.write_bytes(whole[:300] + np.float32(np.nan).tobytes() + whole[304:])
     path.write_bytes(sealed(path.read_bytes()))
     assert "not finite" in sentence()
-    path.write_bytes(whole[:200] + np.full(30000, 3e38, "<f4").tobytes() + whole[200 + 120000 :])
+    path.write_bytes(
+        whole[: HEADER.itemsize] + np.full(30000, 3e38, "<f4").tobytes() + whole[HEADER.itemsize + 120000 :]
+    )
     path.write_bytes(sealed(path.read_bytes()))
     assert sentence().startswith("the loss of the checkpoint")
     path.write_bytes(whole)

@@ -394,7 +394,7 @@ def test_a_trainer_that_does_not_end_is_killed(example, capfd, monkeypatch):
 
 
 def contents(path: Path) -> str:
-    return path.read_bytes()[200:].decode()
+    return path.read_bytes()[208:].decode()
 
 
 def test_by_hand_a_cycle_goes_on_from_what_was_kept(example):

@@ -20,7 +20,7 @@ TREES = {name: f"{i:x}" * 40 for i, name in enumerate(["base", "one", "two", "th
 
 def checkpoint(path: Path, content: str, architecture: str = ONE) -> Path:
     """What the lineage sees of a checkpoint: a sound header, and something behind it."""
-    header = (b"ARKANE01" + bytes(8) + architecture.encode()).ljust(196, b"\0")
+    header = (b"ARKANE01" + bytes(8) + architecture.encode()).ljust(204, b"\0")
     path.write_bytes(header + zlib.crc32(header).to_bytes(4, "little") + content.encode())
     return path
 
@@ -40,7 +40,7 @@ class Project:
     def run(self, tree: str, parent: str, content: str = "", **how: str) -> str:
         """A cycle as the harness makes it; what it resumed, in the content's words."""
         cycle = self.begin(tree, parent, **how)
-        resumed = cycle.resume.read_bytes()[200:].decode() if cycle.resume else cycle.notice
+        resumed = cycle.resume.read_bytes()[208:].decode() if cycle.resume else cycle.notice
         made = self.folder / "candidate.ckpt"
         made.unlink(missing_ok=True)
         checkpoint(made, content or tree, how.get("architecture", ONE))
@@ -51,7 +51,7 @@ class Project:
 
     def left(self, tag: str = "run") -> set[str]:
         (folder,) = (self.root / tag).iterdir()
-        return {path.read_bytes()[200:].decode() for path in folder.iterdir()}
+        return {path.read_bytes()[208:].decode() for path in folder.iterdir()}
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_a_full_disk_leaves_nothing_behind(project, monkeypatch):
 
 def by_hand(project: Project, content: str, architecture: str = ONE) -> str:
     cycle = lineage.begin(project.root, architecture, project.data, {})
-    resumed = cycle.resume.read_bytes()[200:].decode() if cycle.resume else cycle.notice
+    resumed = cycle.resume.read_bytes()[208:].decode() if cycle.resume else cycle.notice
     made = project.folder / "candidate.ckpt"
     made.unlink(missing_ok=True)
     lineage.save(cycle, checkpoint(made, content, architecture))
@@ -187,12 +187,12 @@ def by_hand(project: Project, content: str, architecture: str = ONE) -> str:
 def test_by_hand_only_what_is_kept_is_resumed(project):
     assert by_hand(project, "first").startswith("there is no ")
     assert by_hand(project, "second").startswith("there is no ")
-    assert lineage.keep(project.root).read_bytes()[200:] == b"second"
+    assert lineage.keep(project.root).read_bytes()[208:] == b"second"
     assert by_hand(project, "worse") == "second"
     assert by_hand(project, "better") == "second", "the worse one was not kept"
     lineage.keep(project.root)
     assert by_hand(project, "other", OTHER).endswith("has another architecture")
-    assert (project.root / "kept.ckpt").read_bytes()[200:] == b"better"
+    assert (project.root / "kept.ckpt").read_bytes()[208:] == b"better"
 
 
 def test_a_run_that_fails_leaves_nothing_to_keep(project):
@@ -208,7 +208,7 @@ def test_only_a_whole_candidate_is_kept(project):
     (project.root / "candidate.ckpt").write_bytes(b"ARKANE01")
     with pytest.raises(lineage.Failure, match="is no whole checkpoint"):
         lineage.keep(project.root)
-    assert (project.root / "kept.ckpt").read_bytes()[200:] == b"first"
+    assert (project.root / "kept.ckpt").read_bytes()[208:] == b"first"
 
 
 def test_a_link_is_not_resumed_by_hand(project):

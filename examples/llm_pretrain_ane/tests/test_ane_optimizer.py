@@ -81,9 +81,12 @@ def test_lion_by_hand() -> None:
             np.testing.assert_allclose(model.arrays("m")[name][-1, -4:], [0.875, -0.125, 0.375, 0.25], rtol=1e-15)
 
 
+@pytest.mark.parametrize("before", [0, 3000], ids=["first", "after_lion"])
 @pytest.mark.parametrize("double", [True, False], ids=["double", "float"])
-def test_adamw_is_that_of_torch(double: bool) -> None:
+def test_adamw_is_that_of_torch(double: bool, before: int) -> None:
+    """Also after updates by Lion: the moments begin at zero, and the schedule goes on."""
     s = settings(learning_rate=0.01, matrix_lr_scale=0.5, embed_lr_scale=3.0, grad_clip=1e9, weight_decay=0.3)
+    s.beta2, s.total_steps = 0.9999, before + 500
     with CModel(TINY, moments=ADAMW, double=double) as model:
         weights = {name: torch.tensor(array, requires_grad=True) for name, array in model.arrays().items()}
         scales = {name: 0.5 if name.startswith("layer0.w") else 3 if name == "embedding" else 1 for name in weights}
@@ -93,9 +96,9 @@ def test_adamw_is_that_of_torch(double: bool) -> None:
             for name, gradient in fill(model, seed=updates).items():
                 weights[name].grad = torch.tensor(gradient)
             for group, scale in zip(theirs.param_groups, scales.values(), strict=True):
-                group["lr"] = scale * model.c.scheduled_rate(ctypes.byref(s), updates)
+                group["lr"] = scale * model.c.scheduled_rate(ctypes.byref(s), before + updates)
             theirs.step()
-            model.update(s, updates)
+            model.update(s, before + updates, moment_updates=updates)
         for name, array in model.arrays().items():
             wanted = weights[name].detach().numpy()
             np.testing.assert_allclose(array, wanted, rtol=1e-12 if double else 2e-5, atol=0 if double else 1e-6)

@@ -181,6 +181,24 @@ def test_another_optimizer_is_noticed(made: Path, data: Path, tmp_path: Path) ->
     assert (tmp_path / "b").stat().st_size == HEADER.itemsize + 12 * PARAMETERS + 4
 
 
+def test_adamw_after_lion_begins_with_steps_of_the_learning_rate(made: Path, data: Path, tmp_path: Path) -> None:
+    """Bias corrections go by the updates since the moments were zero, the schedule by all of them."""
+    rates = {"embed_lr_scale": 1.0, "matrix_lr_scale": 1.0, "weight_decay": 0.0, "warmup_steps": 0, "lr_min_frac": 1.0}
+    adamw = train_program(lion=0, beta2=0.9999, **rates)
+    train(made, data, tmp_path / "lion", "--max-steps", 40)
+    assert (read_header(tmp_path / "lion")["updates"], read_header(tmp_path / "lion")["moment_updates"]) == (20, 20)
+    train(adamw, data, tmp_path / "one", "--max-steps", 2, "--resume", tmp_path / "lion")
+    assert (read_header(tmp_path / "one")["updates"], read_header(tmp_path / "one")["moment_updates"]) == (21, 1)
+    weights = [np.frombuffer(body(tmp_path / name), "<f4", PARAMETERS) for name in ("lion", "one")]
+    assert np.abs(weights[1] - weights[0]).max() == pytest.approx(1e-3, rel=1e-3)
+    train(adamw, data, tmp_path / "part", "--max-steps", 10, "--resume", tmp_path / "one")
+    train(adamw, data, tmp_path / "whole", "--max-steps", 12, "--resume", tmp_path / "lion")
+    assert body(tmp_path / "part") == body(tmp_path / "whole")
+    assert read_header(tmp_path / "part")["moment_updates"] == read_header(tmp_path / "whole")["moment_updates"] == 6
+    train(made, data, tmp_path / "back", "--max-steps", 4, "--resume", tmp_path / "part")
+    assert (read_header(tmp_path / "back")["updates"], read_header(tmp_path / "back")["moment_updates"]) == (28, 2)
+
+
 def test_compaction_may_be_switched(made: Path, data: Path, tmp_path: Path) -> None:
     whole = train_program(vocab_compact=0)
     train(made, data, tmp_path / "a", "--max-steps", 2)
