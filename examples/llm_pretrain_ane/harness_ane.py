@@ -134,7 +134,9 @@ def train(options: argparse.Namespace, lock: int, show_block: bool) -> dict[str,
     remove_candidate()  # of an earlier run, first of all: it must never be taken for this one's
     config = read_config(HERE / options.config, options.config)
     data = token_file(options)
-    cycle = lineage.begin(Path(options.lineage), config.architecture, data, os.environ) if options.lineage else None
+    cycle = None
+    if options.lineage:
+        cycle = lineage.begin(Path(options.lineage), HERE, config.architecture, data, os.environ)
     build_folder = HERE / options.build
     make_folder(build_folder)
     write_header(config, build_folder)

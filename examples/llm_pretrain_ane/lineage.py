@@ -1,15 +1,18 @@
 """Which checkpoint a cycle goes on from, and where its own is left: a discarded one leaves no trace for the next.
 
 By hand: DIR/kept.ckpt is resumed, the result is DIR/candidate.ckpt, and `harness_ane.py keep` makes it the kept one.
-Under ark nobody needs to say what was kept. Each result is DIR/TAG/DATA/TREE-PARENT.ckpt by the names of git's trees,
-and a run resumes what its parent left: only what was kept ever becomes a parent. A baseline, whose tree is its
-parent's, trains from scratch. Measurements of the same commit again resume the same parent and leave the first result.
+Under ark nobody needs to say what was kept. Each result is DIR/TAG/RUN/TREE-PARENT.ckpt by the names of git's trees,
+and a run resumes what its parent left: only what was kept ever becomes a parent. ark refuses a tree that was measured
+before in its run, so a tree names one attempt there. ARK_ATTEMPT 0 begins a run: it trains from scratch, and what a
+former run left in this folder goes. A baseline that is measured again later, whose tree is its parent's, trains from
+scratch and deletes nothing. Measurements of the same commit again resume the same parent and leave the first result.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -29,6 +32,7 @@ NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTS
 # Of checkpoint.h: magic, version, tensors, architecture, then more, and the checksum of all before it.
 _HEADER_BYTES, _MAGIC, _ARCHITECTURE = 208, b"ARKANE01", slice(16, 32)
 
+_ATTEMPT = re.compile(r"[0-9]{1,9}")
 _TAG = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TREE = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.ckpt")
@@ -43,14 +47,16 @@ class Cycle:
     folder: Path
     result: str
     replaces: bool  # by hand the result of the run before; under ark a first result stays
+    prunes: bool  # a baseline does not know what the others need
 
 
-def begin(root: Path, architecture: str, data: Path, environment: Mapping[str, str]) -> Cycle:
-    """What the next cycle is. Makes the folders. Failure for what is not as the lineage left it."""
+def begin(root: Path, home: Path, architecture: str, data: Path, environment: Mapping[str, str]) -> Cycle:
+    """What the next cycle of the harness in the folder `home` is. Makes the folders. Failure for what is not as the
+    lineage left it."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         if "ARK_TREE" in environment:
-            return _under_ark(root, architecture, data, environment)
+            return _under_ark(root, home, architecture, data, environment)
         return _by_hand(root, architecture)
     except OSError as error:
         raise Failure(f"{error.filename}: {error.strerror}", "--lineage needs a folder that can be written") from None
@@ -63,9 +69,9 @@ def save(cycle: Cycle, checkpoint: Path) -> None:
         with _locked(cycle.folder):
             if cycle.replaces:
                 target.unlink(missing_ok=True)
-            if not os.path.lexists(target):
+            if not os.path.lexists(target) and not (cycle.prunes and _is_taken_back(target)):
                 _link_or_copy(checkpoint, target)
-            if not cycle.replaces:
+            if cycle.prunes:
                 _prune(cycle.folder, cycle.result)
     except OSError as error:
         raise Failure(f"{target} cannot be written: {error.strerror}", "make room, or give another --lineage") from None
@@ -100,31 +106,35 @@ def _by_hand(root: Path, architecture: str) -> Cycle:
     (root / CANDIDATE).unlink(missing_ok=True)  # of the run before; if this one fails there is nothing to keep
     kept = root / KEPT
     if not os.path.lexists(kept):
-        return Cycle(None, f"there is no {kept} yet", root, CANDIDATE, True)
+        return Cycle(None, f"there is no {kept} yet", root, CANDIDATE, True, False)
     resume, notice = _resumable(kept, architecture)
-    return Cycle(resume, notice, root, CANDIDATE, True)
+    return Cycle(resume, notice, root, CANDIDATE, True, False)
 
 
-def _under_ark(root: Path, architecture: str, data: Path, environment: Mapping[str, str]) -> Cycle:
-    tag, tree, parent = (environment.get(name, "") for name in ("ARK_TAG", "ARK_TREE", "ARK_PARENT_TREE"))
-    if not _TAG.fullmatch(tag) or tag in (".", "..") or not (_TREE.fullmatch(tree) and _TREE.fullmatch(parent)):
-        raise Failure(
-            "ARK_TREE is set, but ARK_TAG, ARK_TREE and ARK_PARENT_TREE are not what ark sets",
-            "by hand: unset ARK_TREE",
-        )
-    folder = root / tag / _identity(data)
+def _under_ark(root: Path, home: Path, architecture: str, data: Path, environment: Mapping[str, str]) -> Cycle:
+    names = ("ARK_TAG", "ARK_ATTEMPT", "ARK_TREE", "ARK_PARENT_TREE")
+    tag, attempt, tree, parent = (environment.get(name, "") for name in names)
+    trees = _TREE.fullmatch(tree) and _TREE.fullmatch(parent)
+    if not (_TAG.fullmatch(tag) and _ATTEMPT.fullmatch(attempt) and trees) or tag in (".", ".."):
+        raise Failure(f"ARK_TREE is set, but {', '.join(names)} are not what ark sets", "by hand: unset ARK_TREE")
+    folder = root / tag / _run_name(home, data)
     for each in (folder.parent, folder):
         each.mkdir(exist_ok=True)
         if not stat.S_ISDIR(each.lstat().st_mode):
             raise Failure(f"{each} is a link and no folder", f"rm {each}")
     result = f"{tree[:16]}-{parent[:16]}.ckpt"
-    if tree == parent:
-        return Cycle(None, "this is a baseline", folder, result, False)
+    if int(attempt) == 0:
+        with _locked(folder):
+            for path, *_ in _checkpoints(folder):
+                path.unlink()
+    if int(attempt) == 0 or tree == parent:
+        return Cycle(None, "this is a baseline", folder, result, False, False)
     left = [path for path, own, _ in _checkpoints(folder) if own == parent[:16]]
     if not left:
-        return Cycle(None, f"its parent left no checkpoint in {folder}", folder, result, False)
+        raise Failure(f"the checkpoint of its parent is gone: {folder}", "begin a new run under another --tag")
+    # Of two, the newer: a head that was measured anew as a baseline, and its value is that one's.
     resume, notice = _resumable(left[0], architecture)
-    return Cycle(resume, notice, folder, result, False)
+    return Cycle(resume, notice, folder, result, False, True)
 
 
 def _resumable(checkpoint: Path, architecture: str) -> tuple[Path | None, str]:
@@ -135,9 +145,10 @@ def _resumable(checkpoint: Path, architecture: str) -> tuple[Path | None, str]:
     return checkpoint, ""
 
 
-def _identity(data: Path) -> str:
-    """Of the token file: 12 hex digits, since a checkpoint belongs to the tokens that it was trained with."""
-    return sha256(data)[:12]
+def _run_name(home: Path, data: Path) -> str:
+    """12 hex digits. On ark's bench the harness's path is that of one run, so that runs of other projects or clones
+    with the same tag are told apart; and a checkpoint belongs to the tokens that it was trained with."""
+    return hashlib.sha256(repr((str(home), sha256(data))).encode()).hexdigest()[:12]
 
 
 def _plain(path: Path) -> os.stat_result | None:
@@ -156,6 +167,13 @@ def _checkpoints(folder: Path) -> list[tuple[Path, str, str]]:
         if name and state:
             found.append((state.st_mtime_ns, path.name, (path, name[1], name[2])))
     return [entry for *_, entry in sorted(found, reverse=True)]
+
+
+def _is_taken_back(target: Path) -> bool:
+    """Whether the tree is its parent's parent: a head without its last change, as `ark verify --ablate` measures it.
+    What the tree left as an attempt stays the only one."""
+    tree, parent = target.stem.split("-")
+    return any((own, before) == (parent, tree) for _, own, before in _checkpoints(target.parent))
 
 
 def _prune(folder: Path, result: str) -> None:

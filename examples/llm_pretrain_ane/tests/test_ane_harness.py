@@ -12,11 +12,11 @@ import signal
 import subprocess
 import sys
 import time
-import zlib
 from pathlib import Path
 
 import pytest
 from ane_modules import EXAMPLE, load
+from ane_stubs import content, stub
 from ane_tokens import write_tokens
 
 config = load("experiment_config")
@@ -85,8 +85,7 @@ class Example:
     def made(self, content: str, architecture: str | None = None) -> None:
         """What the trainer will leave."""
         architecture = architecture or config.read_config(self.folder / "ane" / "experiment_config.h").architecture
-        header = (b"ARKANE01" + bytes(8) + architecture.encode()).ljust(196, b"\0")
-        self.checkpoint.write_bytes(header + zlib.crc32(header).to_bytes(4, "little") + content.encode())
+        self.checkpoint.write_bytes(stub(content, architecture))
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen:
         return subprocess.Popen(
@@ -393,10 +392,6 @@ def test_a_trainer_that_does_not_end_is_killed(example, capfd, monkeypatch):
 # Lineage
 
 
-def contents(path: Path) -> str:
-    return path.read_bytes()[208:].decode()
-
-
 def test_by_hand_a_cycle_goes_on_from_what_was_kept(example):
     runs = example.folder / "runs"
     assert "from scratch: there is no" in example.run("train", "--lineage", str(runs))[2]
@@ -405,7 +400,7 @@ def test_by_hand_a_cycle_goes_on_from_what_was_kept(example):
     example.made("second")
     assert f"notice: training goes on from {runs / 'kept.ckpt'}" in example.run("--lineage", str(runs))[2]
     assert f"--resume {runs / 'kept.ckpt'}" in example.log("trained")
-    assert (contents(runs / "kept.ckpt"), contents(runs / "candidate.ckpt")) == ("made", "second")
+    assert (content(runs / "kept.ckpt"), content(runs / "candidate.ckpt")) == ("made", "second")
     example.trainer("exit 1")
     assert example.run("--lineage", str(runs))[0] == 1
     failed(example.run("keep", "--lineage", str(runs)), 1, "there is no .* to keep")
@@ -425,6 +420,7 @@ def test_under_ark_an_attempt_goes_on_from_its_parent(example):
     runs, base, one = example.folder / "runs", "a" * 40, "b" * 40
     ark = {"ARK_TAG": "nov", "ARK_ATTEMPT": "0", "ARK_TREE": base, "ARK_PARENT_TREE": base}
     assert "from scratch: this is a baseline" in example.run("train", "--lineage", str(runs), **ark)[2]
+    ark["ARK_ATTEMPT"] = "1"
     errors = example.run("train", "--lineage", str(runs), **ark | {"ARK_TREE": one})[2]
     assert re.search(f"goes on from .*/nov/[0-9a-f]{{12}}/{base[:16]}-{base[:16]}.ckpt", errors)
     (folder,) = (runs / "nov").iterdir()

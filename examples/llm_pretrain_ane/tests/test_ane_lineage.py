@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
-import zlib
 from pathlib import Path
 
 import pytest
 from ane_modules import load
+from ane_stubs import content as content_of
+from ane_stubs import stub
 
 lineage = load("lineage")
 ONE, OTHER = "0123456789abcdef", "fedcba9876543210"
@@ -19,28 +20,33 @@ TREES = {name: f"{i:x}" * 40 for i, name in enumerate(["base", "one", "two", "th
 
 
 def checkpoint(path: Path, content: str, architecture: str = ONE) -> Path:
-    """What the lineage sees of a checkpoint: a sound header, and something behind it."""
-    header = (b"ARKANE01" + bytes(8) + architecture.encode()).ljust(204, b"\0")
-    path.write_bytes(header + zlib.crc32(header).to_bytes(4, "little") + content.encode())
+    path.write_bytes(stub(content, architecture))
     return path
 
 
 class Project:
-    """A lineage below `folder`, and what ark would say to each run."""
+    """A lineage below `folder`, what ark would say to each run, and the bench where it is measured."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.root, self.time = folder, folder / "lineage", 0
+    def __init__(self, folder: Path, bench: str = "bench") -> None:
+        self.folder, self.root, self.time, self.attempts = folder, folder / "lineage", 0, 0
+        self.bench = folder / bench
         self.data = folder / "tokens.bin"
         self.data.write_bytes(b"\1\0")
 
-    def begin(self, tree: str, parent: str, tag: str = "run", architecture: str = ONE):
+    def begin(self, tree: str, parent: str, tag: str = "run", architecture: str = ONE, attempt: int | None = None):
+        """The first is attempt 0, as in a run."""
+        number = self.attempts if attempt is None else attempt
         environment = {"ARK_TAG": tag, "ARK_TREE": TREES[tree], "ARK_PARENT_TREE": TREES[parent]}
-        return lineage.begin(self.root, architecture, self.data, environment)
+        cycle = lineage.begin(
+            self.root, self.bench, architecture, self.data, environment | {"ARK_ATTEMPT": str(number)}
+        )
+        self.attempts = number + 1
+        return cycle
 
-    def run(self, tree: str, parent: str, content: str = "", **how: str) -> str:
+    def run(self, tree: str, parent: str, content: str = "", **how) -> str:
         """A cycle as the harness makes it; what it resumed, in the content's words."""
         cycle = self.begin(tree, parent, **how)
-        resumed = cycle.resume.read_bytes()[208:].decode() if cycle.resume else cycle.notice
+        resumed = content_of(cycle.resume) if cycle.resume else cycle.notice
         made = self.folder / "candidate.ckpt"
         made.unlink(missing_ok=True)
         checkpoint(made, content or tree, how.get("architecture", ONE))
@@ -50,8 +56,8 @@ class Project:
         return resumed
 
     def left(self, tag: str = "run") -> set[str]:
-        (folder,) = (self.root / tag).iterdir()
-        return {path.read_bytes()[208:].decode() for path in folder.iterdir()}
+        """What all runs of the tag have left."""
+        return {content_of(path) for path in (self.root / tag).glob("*/*")}
 
 
 @pytest.fixture
@@ -75,12 +81,76 @@ def test_measured_again_the_first_result_stays(project):
     assert project.left() == {"base", "one"}
 
 
+GONE = "the checkpoint of its parent is gone: "
+
+
 def test_other_runs_and_other_tokens_have_lineages_of_their_own(project):
     project.run("base", "base")
-    assert "left no checkpoint" in project.run("one", "base", tag="other")
+    with pytest.raises(lineage.Failure, match=GONE):
+        project.run("one", "base", tag="other")
     project.data.write_bytes(b"\1\0\2\0")
-    assert "left no checkpoint" in project.run("two", "base")
+    with pytest.raises(lineage.Failure, match=GONE) as caught:
+        project.run("two", "base")
+    assert caught.value.hint == "begin a new run under another --tag"
     assert len(list((project.root / "run").iterdir())) == 2
+
+
+def test_a_clone_with_the_same_tag_and_trees_has_a_lineage_of_its_own(project):
+    """On ark's bench the harness's folder is one run's own."""
+    project.run("base", "base")
+    clone = Project(project.folder, "bench of a clone")
+    assert clone.run("base", "base", "the clone's base") == "this is a baseline"
+    assert clone.run("one", "base", "the clone's one") == "the clone's base"
+    assert project.run("one", "base") == "base" and project.run("two", "one") == "one"
+    assert clone.run("two", "one", "the clone's two") == "the clone's one"
+    assert project.left() == {*("base", "one", "two"), *("the clone's base", "the clone's one", "the clone's two")}
+
+
+def test_a_run_anew_under_an_old_tag_begins_with_nothing(project):
+    project.run("base", "base")
+    project.run("one", "base")
+    other = Project(project.folder)
+    notes = next((project.root / "run").iterdir()) / "notes.txt"
+    checkpoint(notes, "notes")
+    assert other.run("base", "base", "new base") == "this is a baseline"
+    assert project.left() == {"new base", "notes"}
+    assert other.run("one", "base", "new one") == "new base"
+    assert other.run("two", "one") == "new one"
+
+
+def test_the_base_commit_of_an_exam_or_a_look_at_the_noise_has_another_parent(project):
+    for content in ("base", "base again"):
+        assert project.run("one", "base", content, attempt=0) == "this is a baseline"
+        assert project.left() == {content}
+    assert project.run("two", "one") == "base again"
+
+
+def test_a_verification_changes_no_lineage(project):
+    """`ark verify` measures baseline and head under one number, and the head without a change; long after the baseline
+    was deleted, too."""
+    project.run("base", "base")
+    project.run("one", "base")
+    project.run("two", "one")
+    for attempt in ("three", "four", "five", "six", "seven"):
+        project.run(attempt, "two")
+    before = project.left()
+    assert "base" not in before
+    assert project.run("base", "base", "verified base", attempt=9) == "this is a baseline"
+    assert project.run("two", "one", "verified two", attempt=9) == "one"
+    assert project.run("one", "two", "two without its change", attempt=9) == "two"
+    assert {"one", "two"} <= project.left() <= before | {"verified base"}
+    assert project.run("two", "one", "in turn") == "one"
+
+
+def test_a_baseline_anew_deletes_nothing_and_is_gone_on_from(project):
+    """ark measures the head as a baseline when the machine or the spec is another."""
+    project.run("base", "base")
+    for attempt in ("one", "two", "three", "four", "five", "six"):
+        project.run(attempt, "base")
+    before = project.left()
+    assert project.run("one", "one", "one from scratch") == "this is a baseline"
+    assert project.left() == before | {"one from scratch"}
+    assert project.run("seven", "one") == "one from scratch"
 
 
 def test_another_architecture_begins_from_scratch_and_can_be_a_parent(project):
@@ -88,13 +158,6 @@ def test_another_architecture_begins_from_scratch_and_can_be_a_parent(project):
     assert project.run("one", "base", architecture=OTHER).endswith("has another architecture")
     assert project.run("two", "one", architecture=OTHER) == "one"
     assert project.run("three", "base") == "base"
-
-
-def test_the_newest_of_a_tree_that_came_back_is_resumed(project):
-    project.run("base", "base")
-    project.run("one", "base")
-    project.run("base", "one", "base again")
-    assert project.run("two", "base") == "base again"
 
 
 def test_four_others_stay_and_the_line_of_the_best(project):
@@ -116,7 +179,8 @@ def test_other_names_and_links_are_left_alone(project):
     link = folder / f"{TREES['one'][:16]}-{TREES['base'][:16]}.ckpt"
     link.symlink_to(outside)
     (folder / "notes.txt").write_text("mine")
-    assert "left no checkpoint" in project.run("two", "one"), "through the link nothing is resumed"
+    with pytest.raises(lineage.Failure, match=GONE):
+        project.run("two", "one")  # through the link nothing is resumed
     assert project.run("one", "base") == "base"
     for attempt in ("three", "four", "five", "six", "seven"):
         project.run(attempt, "base")
@@ -139,9 +203,9 @@ def test_what_ark_does_not_set_is_refused(project, tag):
 
 
 def test_an_odd_tree_is_refused(project):
-    environment = {"ARK_TAG": "run", "ARK_TREE": "../../x", "ARK_PARENT_TREE": TREES["base"]}
+    environment = {"ARK_TAG": "run", "ARK_ATTEMPT": "1", "ARK_TREE": "../../x", "ARK_PARENT_TREE": TREES["base"]}
     with pytest.raises(lineage.Failure, match="not what ark sets"):
-        lineage.begin(project.root, ONE, project.data, environment)
+        lineage.begin(project.root, project.bench, ONE, project.data, environment)
 
 
 def test_a_damaged_header_is_left_to_the_trainer(project):
@@ -176,8 +240,8 @@ def test_a_full_disk_leaves_nothing_behind(project, monkeypatch):
 
 
 def by_hand(project: Project, content: str, architecture: str = ONE) -> str:
-    cycle = lineage.begin(project.root, architecture, project.data, {})
-    resumed = cycle.resume.read_bytes()[208:].decode() if cycle.resume else cycle.notice
+    cycle = lineage.begin(project.root, project.bench, architecture, project.data, {})
+    resumed = content_of(cycle.resume) if cycle.resume else cycle.notice
     made = project.folder / "candidate.ckpt"
     made.unlink(missing_ok=True)
     lineage.save(cycle, checkpoint(made, content, architecture))
@@ -187,17 +251,17 @@ def by_hand(project: Project, content: str, architecture: str = ONE) -> str:
 def test_by_hand_only_what_is_kept_is_resumed(project):
     assert by_hand(project, "first").startswith("there is no ")
     assert by_hand(project, "second").startswith("there is no ")
-    assert lineage.keep(project.root).read_bytes()[208:] == b"second"
+    assert content_of(lineage.keep(project.root)) == "second"
     assert by_hand(project, "worse") == "second"
     assert by_hand(project, "better") == "second", "the worse one was not kept"
     lineage.keep(project.root)
     assert by_hand(project, "other", OTHER).endswith("has another architecture")
-    assert (project.root / "kept.ckpt").read_bytes()[208:] == b"better"
+    assert content_of(project.root / "kept.ckpt") == "better"
 
 
 def test_a_run_that_fails_leaves_nothing_to_keep(project):
     by_hand(project, "first")
-    lineage.begin(project.root, ONE, project.data, {})
+    lineage.begin(project.root, project.bench, ONE, project.data, {})
     with pytest.raises(lineage.Failure, match="to keep"):
         lineage.keep(project.root)
 
@@ -208,7 +272,7 @@ def test_only_a_whole_candidate_is_kept(project):
     (project.root / "candidate.ckpt").write_bytes(b"ARKANE01")
     with pytest.raises(lineage.Failure, match="is no whole checkpoint"):
         lineage.keep(project.root)
-    assert (project.root / "kept.ckpt").read_bytes()[208:] == b"first"
+    assert content_of(project.root / "kept.ckpt") == "first"
 
 
 def test_a_link_is_not_resumed_by_hand(project):
