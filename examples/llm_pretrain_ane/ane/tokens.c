@@ -11,7 +11,7 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "token files are mapped as they are");
 
-enum { IDS = 65536, EVALUATED = 25600 };
+enum { IDS = 65536, EVALUATED = 25600, LONGEST = 1024 };
 
 static bool map_file(struct Tokens *tokens, int file, const char *path, struct Problem *p) {
     struct stat status;
@@ -144,5 +144,8 @@ int tokens_windows(const struct Tokens *tokens, enum Split split, int seq) {
     int64_t begin, end;
     tokens_split(tokens, split, &begin, &end);
     int64_t predicted = end - begin - 1 < EVALUATED ? end - begin - 1 : EVALUATED;
+    if (predicted > LONGEST) {
+        predicted -= predicted % LONGEST;
+    }
     return predicted < seq ? 0 : (int)(predicted / seq);
 }

@@ -27,8 +27,9 @@ bool tokens_suffice(const struct Tokens *tokens, int seq, struct Problem *proble
    has changed since it was opened. */
 bool tokens_window(const struct Tokens *tokens, int64_t start, int seq, int32_t *inputs, int32_t *targets,
                    struct Problem *problem);
-/* Windows of `split` that are evaluated: as many whole ones as its first 25,601 tokens hold, so that the predicted
-   tokens are the same ones for every seq. Window i starts at begin + i * seq. */
+/* Windows of `split` that are evaluated; window i starts at begin + i * seq. They predict its first 25,600 tokens after
+   the first one, or those that a shorter split has, rounded down to a multiple of 1,024: the same ones for every seq,
+   each of which divides 1,024. Only a split with fewer than 1,024 is filled by whole windows. */
 int tokens_windows(const struct Tokens *tokens, enum Split split, int seq);
 
 #endif

@@ -118,9 +118,21 @@ def test_windows_are_successive_classes(c: ctypes.CDLL, tmp_path: Path) -> None:
             assert targets.tolist() == classes[start + 1 : start + 33].tolist()
 
 
+# Predicted tokens of a split, and how many of them are evaluated.
+SHORT = {1024: 1024, 1025: 1024, 1999: 1024, 2047: 1024, 2048: 2048, 25_599: 24_576, 25_600: 25_600, 25_601: 25_600}
+
+
 @pytest.mark.parametrize("seq", [32, 64, 128, 256, 512, 1024])
 def test_evaluated_tokens_are_the_same_for_every_seq(c: ctypes.CDLL, seq: int) -> None:
     assert c.tokens_windows(ctypes.byref(Tokens(count=20_658_981)), VALIDATION, seq) * seq == 25_600
+    for predicted, evaluated in SHORT.items():
+        tokens = Tokens(count=20 * (predicted + 1))
+        for split in (VALIDATION, HOLDOUT):
+            assert c.tokens_windows(ctypes.byref(tokens), split, seq) * seq == evaluated
+
+
+@pytest.mark.parametrize("seq", [32, 64, 128, 256, 512])
+def test_a_short_split_is_filled_by_windows(c: ctypes.CDLL, seq: int) -> None:
     for length in (seq, seq + 1, 2 * seq, 2 * seq + 1):
         tokens = Tokens(count=20 * length)
         begin, end = span(c, tokens, HOLDOUT)
