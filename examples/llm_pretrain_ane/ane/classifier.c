@@ -96,7 +96,8 @@ static void row_loss(void *context, int t) {
     real *z = classifier->logits + (size_t)t * (size_t)classifier->stride;
     double sum = cap_row(z, count, cap);
     real at_target = z[target];
-    classifier->losses[t] = sum - at_target;
+    double loss = sum - at_target;
+    classifier->losses[t] = loss < 0 ? 0 : loss; /* what is certain may round to less; NaN stays */
     if (scale == 0)
         return;
     real subtract = (real)sum, inverse = 1 / cap;

@@ -77,6 +77,14 @@ def test_an_untrained_model_knows_nothing(made: Path, folder: Path, tmp_path: Pa
     assert abs(float(evaluated(made, tmp_path / "a", folder / "tokens.bin")["val_loss"]) - np.log(48)) < 0.05
 
 
+def test_a_file_with_one_id_has_the_loss_0(made: Path, tmp_path: Path) -> None:
+    np.full(2000, 7, "<u2").tofile(tmp_path / "tokens.bin")
+    for softcap in (30.0, 2.0, 0.3):
+        result = train(train_program(softcap=softcap), tmp_path / "tokens.bin", tmp_path / "a", "--max-steps", 2)
+        assert result["trainer_val_loss"] == result["train_loss"] == result["train_loss_last"] == "0.000000"
+        assert evaluated(made, tmp_path / "a", tmp_path / "tokens.bin")["val_loss"] == "0.000000"
+
+
 def test_what_is_wrong_is_a_sentence_without_a_metric(made: Path, folder: Path, tmp_path: Path) -> None:
     data, whole, path = folder / "tokens.bin", (folder / "model.ckpt").read_bytes(), tmp_path / "a"
 
