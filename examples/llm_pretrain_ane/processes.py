@@ -114,9 +114,10 @@ def _read(streams: dict[int, Stream], deadline: float) -> None:
         for descriptor in streams:
             selector.register(descriptor, selectors.EVENT_READ)
         while selector.get_map():
-            ready = selector.select(max(0.0, deadline - time.monotonic()))
-            if not ready:
+            left = deadline - time.monotonic()
+            if left <= 0:  # also of a program that says something all the time
                 raise TimeoutError
+            ready = selector.select(left)
             for key, _ in ready:
                 data = os.read(key.fd, 1 << 16)
                 streams[key.fd].add(data)

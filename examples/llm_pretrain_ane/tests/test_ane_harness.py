@@ -516,6 +516,12 @@ def test_real_refusals(real):
     failed(real.run("evaluate"), 1, "candidate.ckpt")
 
 
+def test_the_limit_holds_for_a_program_that_never_stops_talking(tmp_path):
+    processes = load("processes")
+    done = processes.run(["yes"], tmp_path, os.environ, 0.2)
+    assert done.status is None and done.last[-1] == "y"
+
+
 def test_a_signal_within_the_start_of_a_program_ends_it_too(tmp_path, monkeypatch):
     processes = load("processes")
     started = []
