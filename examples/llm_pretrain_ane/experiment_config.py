@@ -23,6 +23,7 @@ from failure import Failure
 LIMIT_BYTES = 64 * 1024
 LIMIT_LITERAL = 40  # characters
 LIMIT_GB = 16.0  # what the largest model may need, so that no setting exhausts the machine
+LIMIT_ACTIVATIONS = 1 << 31  # as settings.c has it
 VOCAB = 32000  # as settings.h has it
 
 
@@ -162,6 +163,12 @@ def needed_gb(values: Mapping[str, int | float]) -> float:
     parameters = parameter_count(values)
     activations = layers * (10 * dim + 4 * hidden) * seq + 3 * VOCAB * seq + 3 * int(values["HEADS"]) * seq * seq
     return (parameters * (4 * 4 + 2 * 2) + activations * 4) / 1e9
+
+
+def activation_count(values: Mapping[str, int | float]) -> int:
+    """Numbers that are kept for the way back, as settings.c counts them."""
+    dim, hidden, seq, layers = (int(values[name]) for name in ("DIM", "HIDDEN", "SEQ", "NLAYERS"))
+    return layers * seq * (10 * dim + 3 * hidden)
 
 
 def parameter_count(values: Mapping[str, int | float]) -> int:
@@ -319,6 +326,14 @@ def _check_together(values: Mapping[str, int | float], lines: Mapping[str, int],
             f"this model of {parameter_count(values) / 1e6:,.0f} million parameters needs about "
             f"{needed_gb(values):,.1f} GB, more than {LIMIT_GB:g}",
             "lower DIM, HIDDEN or NLAYERS",
+        )
+    if activation_count(values) > LIMIT_ACTIVATIONS:
+        raise _refused(
+            name,
+            lines["NLAYERS"],
+            f"this model keeps {activation_count(values) / 1e6:,.0f} million activations, "
+            f"more than {LIMIT_ACTIVATIONS / 1e6:,.0f} million",
+            "lower SEQ, HIDDEN or NLAYERS",
         )
 
 

@@ -5,12 +5,14 @@ pytest examples/llm_pretrain_ane/tests/test_ane_config.py
 
 from __future__ import annotations
 
+import ctypes
 import os
+import random
 import re
 import subprocess
 
 import pytest
-from ane_build import program
+from ane_build import Problem, Settings, library, program
 from ane_modules import EXAMPLE, load
 
 config = load("experiment_config")
@@ -159,6 +161,10 @@ TOGETHER = {
         {"DIM": "4096", "HIDDEN": "16384", "HEADS": "32", "NLAYERS": "64"},
         "this model of 17,311 million parameters needs about 360.5 GB, more than 16",
     ),
+    "activations": (
+        {"DIM": "32", "HIDDEN": "16384", "HEADS": "1", "SEQ": "1024", "NLAYERS": "48"},
+        "this model keeps 2,432 million activations, more than 2,147 million",
+    ),
 }
 
 
@@ -229,6 +235,40 @@ def test_architecture_changes_with_architecture_alone():
         digest(name, literal) for name, literal in {"USE_LION": "0", "SOFTCAP": "20.f", "TOTAL_STEPS": "500"}.items()
     }
     assert len(same) == 1 and not same & digests and re.fullmatch("[0-9a-f]{16}", same.pop())
+
+
+def random_value(setting, dice: random.Random) -> str:
+    """Often an end, often large: that is where the limits are."""
+    if not setting.whole:
+        return repr(dice.choice([setting.low, setting.high, dice.uniform(setting.low, setting.high)]) + 0.0)
+    value = dice.choice(
+        [setting.low, setting.high, round(setting.low * (setting.high / max(1, setting.low)) ** dice.random())]
+    )
+    if setting.power_of_two:
+        return str(1 << int(value).bit_length() - 1)
+    return str(max(setting.low, value // setting.multiple * setting.multiple))
+
+
+def test_whatever_is_accepted_settings_c_accepts_too():
+    check = library("settings.c", "base.c").settings_check
+    check.restype = ctypes.c_bool
+    dice = random.Random(7)
+    accepted = 0
+    while accepted < 400:
+        values = {setting.name: random_value(setting, dice) for setting in config.SETTINGS}
+        dim = int(values["DIM"])
+        values["HEADS"] = str(dice.choice([n for n in range(1, 129) if dim % (32 * n) == 0]))
+        values["N_KV_HEADS"] = "HEADS"
+        text = "".join(f"#define {name} {literal}\n" for name, literal in values.items())
+        try:
+            parsed = config.parse_config(text.encode(), "e.h")
+        except config.Failure as failure:
+            assert re.match("e.h:[0-9]+: (HIDDEN|TOTAL_STEPS|this model) ", failure.sentence), failure.sentence
+            continue
+        fields = {setting.field: parsed.values[setting.name] for setting in config.SETTINGS}
+        settings, problem = Settings(**fields, architecture=parsed.architecture.encode()), Problem()
+        assert check(ctypes.byref(settings), ctypes.byref(problem)), (problem.text, values)
+        accepted += 1
 
 
 PRINT = r"""
