@@ -54,6 +54,8 @@ def begin(root: Path, home: Path, architecture: str, data: Path, environment: Ma
     """What the next cycle of the harness in the folder `home` is. Makes the folders. Failure for what is not as the
     lineage left it."""
     try:
+        if os.path.lexists(root) and not root.is_dir():
+            raise Failure(f"--lineage {root} is no folder", "give another")
         root.mkdir(parents=True, exist_ok=True)
         if "ARK_TREE" in environment:
             return _under_ark(root, home, architecture, data, environment)
@@ -82,13 +84,28 @@ def keep(root: Path) -> Path:
     candidate, kept = root / CANDIDATE, root / KEPT
     if _plain(candidate) is None:
         raise Failure(f"there is no {candidate} to keep", "python harness_ane.py --lineage DIR makes one")
-    if architecture_of(candidate) is None:
+    try:
+        whole = _is_whole(candidate)
+    except OSError as error:
+        raise Failure(f"{candidate} cannot be read: {error.strerror}") from None
+    if not whole:
         raise Failure(f"{candidate} is no whole checkpoint", f"rm {candidate}")
     try:
         candidate.replace(kept)
     except OSError as error:
         raise Failure(f"{kept} cannot be written: {error.strerror}") from None
     return kept
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether its header is sound, and the CRC-32 at its end is that of all before it."""
+    crc, left = 0, checkpoint.stat().st_size - 4
+    if left < _HEADER_BYTES or architecture_of(checkpoint) is None:  # the header alone ends with its own checksum
+        return False
+    with open(checkpoint, "rb") as file:
+        while left > 0 and (block := file.read(min(left, 1 << 20))):
+            crc, left = zlib.crc32(block, crc), left - len(block)
+        return file.read() == crc.to_bytes(4, "little")
 
 
 def architecture_of(checkpoint: Path) -> str | None:

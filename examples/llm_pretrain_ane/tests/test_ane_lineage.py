@@ -224,7 +224,9 @@ def test_without_hard_links_it_is_a_copy(project, monkeypatch, error):
         raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(lineage.os, "link", refuse)
-    project.run("base", "base")
+    left_over = project.begin("base", "base")
+    (left_over.folder / f"{left_over.result}.part").write_text("of a copy that was killed")
+    project.run("base", "base", attempt=0)
     assert project.run("one", "base") == "base" and project.left() == {"base", "one"}
 
 
@@ -269,10 +271,34 @@ def test_a_run_that_fails_leaves_nothing_to_keep(project):
 def test_only_a_whole_candidate_is_kept(project):
     by_hand(project, "first")
     lineage.keep(project.root)
-    (project.root / "candidate.ckpt").write_bytes(b"ARKANE01")
-    with pytest.raises(lineage.Failure, match="is no whole checkpoint"):
+    whole = stub("second", ONE)
+    flips = [bytes(b ^ (i == at) for i, b in enumerate(whole)) for at in (20, len(whole) - 8, len(whole) - 1)]
+    candidate = project.root / "candidate.ckpt"
+    for damaged in (whole[:8], whole[:-10], whole[:-4], whole[:-1], whole + b"\0", b"", *flips):
+        candidate.write_bytes(damaged)
+        with pytest.raises(lineage.Failure, match="is no whole checkpoint"):
+            lineage.keep(project.root)
+        assert content_of(project.root / "kept.ckpt") == "first" and candidate.read_bytes() == damaged
+    candidate.write_bytes(whole)
+    assert content_of(lineage.keep(project.root)) == "second"
+
+
+def test_a_candidate_that_cannot_be_read_is_not_kept(project, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    by_hand(project, "first")
+    monkeypatch.setattr(lineage, "open", refuse, raising=False)
+    with pytest.raises(lineage.Failure, match=r"candidate\.ckpt cannot be read: Permission denied"):
         lineage.keep(project.root)
-    assert content_of(project.root / "kept.ckpt") == "first"
+
+
+@pytest.mark.parametrize("inner", ["", "inner"], ids=["a file", "below a file"])
+def test_a_lineage_that_is_no_folder(project, inner):
+    project.root.write_text("mine")
+    with pytest.raises(lineage.Failure, match=f"{project.root}.*(is no folder|Not a directory)"):
+        lineage.begin(project.root / inner, project.bench, ONE, project.data, {})
+    assert project.root.read_text() == "mine"
 
 
 def test_a_link_is_not_resumed_by_hand(project):
