@@ -8,6 +8,7 @@ import re
 import resource
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,62 @@ def test_ends_by_the_wall_time(made: Path, tmp_path: Path) -> None:
     result = train(made, tmp_path / "short.bin", tmp_path / "a", "--wall-time", "1.2")
     assert int(result["steps"]) > 1
     assert int(result["updates"]) == math.ceil(int(result["steps"]) / 2)
+
+
+# In the place of the functions of the C library: writes down what is synced and renamed, and syncs as slowly as wished.
+SYNC = r"""
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static void note(const char *what, const char *path, long long bytes) {
+    FILE *log = fopen(getenv("SYNC_LOG"), "a");
+    if (log) {
+        fprintf(log, "%s %s %lld\n", what, path, bytes);
+        fclose(log);
+    }
+}
+int fsync(int file) {
+    char name[64], path[4096] = "";
+    struct stat status;
+    snprintf(name, sizeof name, "/proc/self/fd/%d", file);
+    if (readlink(name, path, sizeof path - 1) < 0 || fstat(file, &status) != 0) return -1;
+    note("sync", path, S_ISREG(status.st_mode) ? (long long)status.st_size : -1);
+    usleep((useconds_t)atoi(getenv("SYNC_MICROSECONDS")));
+    return (int)syscall(SYS_fsync, file);
+}
+int rename(const char *from, const char *to) {
+    note("rename", from, -1);
+    return renameat(AT_FDCWD, from, AT_FDCWD, to);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def syncing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if sys.platform != "linux":
+        pytest.skip("functions of the C library are replaced as Linux allows it")
+    folder = tmp_path_factory.mktemp("sync")
+    (folder / "sync.c").write_text(SYNC)
+    return program(ANE / "train.c", folder / "sync.c", shared(), flags=[f"-I{write_config()}"])
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(syncing: Path, data: Path, tmp_path: Path) -> None:
+    log, out = tmp_path / "log", tmp_path / "out" / "a"
+    out.parent.mkdir()
+    environment = {**os.environ, "SYNC_LOG": str(log), "SYNC_MICROSECONDS": "0"}
+    train(syncing, data, out, "--max-steps", 1, env=environment)
+    lines = log.read_text().splitlines()
+    assert len(lines) == 4 and lines[0].startswith(f"sync {out}.part ")  # the first one probes the disk
+    assert lines[1:] == [f"sync {out}.part {out.stat().st_size}", f"rename {out}.part -1", f"sync {out.parent} -1"]
+
+
+def test_the_wall_time_has_room_for_saving(syncing: Path, data: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "SYNC_LOG": str(tmp_path / "log"), "SYNC_MICROSECONDS": "300000"}
+    arguments = ("--data", data, "--checkpoint", tmp_path / "a", "--wall-time", "0.3")
+    assert "a wall time of 0.3 s is too short" in refused(syncing, *arguments, env=environment)
 
 
 def test_the_trainers_own_validation_takes_a_tenth_of_the_wall_time_at_most(tmp_path: Path) -> None:
