@@ -522,11 +522,21 @@ def test_a_peak_that_is_no_number(made: Path, data: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, {"dim": 64, "rope": 1, "lion": 0, "max_act": 2.0}], ids=["small", "more"])
-def test_clean_under_sanitizers(data: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("backend", "changes"),
+    [
+        ("cpu", {}),
+        ("cpu", {"dim": 64, "rope": 1, "lion": 0, "max_act": 2.0}),
+        ("sim", ALLOWED),
+        ("sim", {**ALLOWED, "seq": 64, "layers": 2, "rope": 1, "lion": 0, "max_act": 2.0}),
+    ],
+    ids=["small", "more", "sim", "sim-rope"],
+)
+def test_clean_under_sanitizers(data: Path, tmp_path: Path, backend: str, changes: dict[str, Any]) -> None:
     made = train_program(sanitize=True, **changes)
     for threads in (1, 2):
-        train(made, data, tmp_path / "a", "--max-steps", 5, "--threads", threads)
-        train(made, data, tmp_path / "b", "--max-steps", 4, "--threads", threads, "--resume", tmp_path / "a")
+        how = ("--backend", backend, "--threads", threads)
+        assert train(made, data, tmp_path / "a", "--max-steps", 5, *how)["backend"] == backend
+        train(made, data, tmp_path / "b", "--max-steps", 4, *how, "--resume", tmp_path / "a")
     (tmp_path / "c").write_bytes((tmp_path / "a").read_bytes()[:-1])
     refused(made, "--data", data, "--checkpoint", tmp_path / "b", "--wall-time", 300, "--resume", tmp_path / "c")
