@@ -16,8 +16,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import hashlib
 import math
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -31,7 +33,7 @@ from typing import Any, NoReturn
 import lineage
 import processes
 from experiment_config import read_config, write_header
-from failure import Failure
+from failure import Failure, sha256
 
 HERE = Path(__file__).resolve().parent
 CONFIG = Path("ane/experiment_config.h")
@@ -44,6 +46,7 @@ EVALUATE_SECONDS = 1800.0  # the largest models on a slow machine
 MOST_WALL_SECONDS = 7 * 24 * 3600.0
 LARGEST_SEED = 2**63 - 1
 
+PROGRAMS = ("train", "evaluate", "selftest", "bench")
 BACKENDS = ("auto", "cpu", "sim", "ane")
 SUMMARY = ("val_loss", "train_loss", "steps", "ms_per_step", "wall_time_s", "compile_time_s", "ane_util_pct")
 TRAINED = SUMMARY[1:]
@@ -76,12 +79,15 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a full disk, a file that was taken away: whatever has no sentence of its own
+        name = f"{error.filename}: " if error.filename else ""
+        return _report("failed", f"{name}{error.strerror or error}", "", 1)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _report(status: str, sentence: str, hint: str, code: int) -> int:
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         _print_block({"status": status, "error": " ".join(sentence.split())})
     say(f"harness_ane.py: {sentence}" + (f"\nhint: {hint}" if hint else ""))
     return code
@@ -139,7 +145,10 @@ def train(options: argparse.Namespace, lock: int, show_block: bool) -> dict[str,
         cycle = lineage.begin(Path(options.lineage), HERE, config.architecture, data, os.environ)
     build_folder = HERE / options.build
     make_folder(build_folder)
-    write_header(config, build_folder)
+    try:
+        write_header(config, build_folder)
+    except OSError as error:
+        raise unusable(build_folder, error) from None
     build(f"{options.build}/train", options.build, lock)
 
     command = [f"{build_folder}/train", "--data", str(data), "--checkpoint", str(CANDIDATE)]
@@ -233,13 +242,22 @@ def remove_candidate() -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """The build folder, without what killed evaluations have left there."""
+    """The build folder, without what killed evaluations have left there. Failure for one of sources."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if any(path.suffix in (".c", ".h", ".py") and path.name != "config.h" for path in folder.iterdir()):
+            raise Failure(f"the build folder {folder} holds sources", "give a folder of its own: --build build", 2)
         for path in folder.glob("evaluate-*"):
             shutil.rmtree(path)
     except OSError as error:
-        raise Failure(f"the build folder {folder} cannot be used: {error.strerror}", f"rm -r {folder}") from None
+        raise unusable(folder, error) from None
+
+
+def unusable(folder: Path, error: OSError) -> Failure:
+    what = f"{Path(error.filename).name}: {error.strerror}" if error.filename else error.strerror
+    return Failure(
+        f"the build folder {folder} cannot be used: {what}", f"make room, or rm -r {shlex.quote(str(folder))}"
+    )
 
 
 def token_file(options: argparse.Namespace) -> Path:
@@ -262,13 +280,47 @@ def forwarded(options: argparse.Namespace, *names: str) -> list[str]:
     return [word for name, value in given if value is not None for word in (name, str(value))]
 
 
+def compiler_name() -> str:
+    """The first word of CC, which may hold flags as well."""
+    text = os.environ.get("CC") or "cc"
+    try:
+        words = shlex.split(text)
+    except ValueError:  # a quotation mark without its other one
+        words = []
+    if not words:
+        raise Failure(f"CC is {text!r}, which names no compiler", "unset CC")
+    return words[0]
+
+
+def remove_stale(folder: Path, compiler: str) -> None:
+    """Removes what was built there of other sources or flags, by another compiler or on another machine: make sees only
+    times, and a copied folder may hold anything."""
+    digest = hashlib.sha256()
+    flags = [os.environ.get(name) for name in ("CC", "CFLAGS")]
+    digest.update(repr((flags, compiler, platform.machine(), platform.node())).encode())
+    sources = [path for path in sorted((HERE / "ane").glob("*.[ch]")) if not path.name.startswith("experiment_config")]
+    for path in [HERE / "Makefile", *sources]:
+        digest.update(f"{path.name} {sha256(path)}\n".encode())
+    noted, now = folder / "digest", digest.hexdigest()
+    try:
+        if noted.is_file() and noted.read_bytes() == now.encode():
+            return
+        for path in [*folder.glob("*.o"), *(folder / name for name in PROGRAMS)]:
+            path.unlink(missing_ok=True)
+        noted.write_text(now)
+    except OSError as error:
+        raise unusable(folder, error) from None
+
+
 def build(target: str, folder: str, lock: int) -> None:
     """make TARGET with BUILD=FOLDER, both relative to this folder."""
-    make, compiler = shutil.which("make"), shlex.split(os.environ.get("CC") or "cc")[0]
-    if make is None or shutil.which(compiler) is None:
+    make, compiler = shutil.which("make"), compiler_name()
+    found = shutil.which(compiler)
+    if make is None or found is None:
         what = "make" if make is None else f"C compiler {compiler}"
         hint = "xcode-select --install" if sys.platform == "darwin" else "apt install build-essential"
         raise Failure(f"there is no {what} on this machine", hint)
+    remove_stale(HERE / folder, found)
     # MAKEFLAGS and its like would change what this make does, when the harness was itself started by one.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "GNUMAKE"))}
     jobs = f"-j{os.cpu_count() or 1}"
@@ -280,6 +332,8 @@ def build(target: str, folder: str, lock: int) -> None:
         for line in done.last_errors[-20:]:
             say(line)
         raise Failure(f"{target} could not be built", "the compiler's words are above; make clean starts anew")
+    if not (HERE / target).is_file():
+        raise Failure(f"make ended well and left no {target}", f"is {compiler} a C compiler?")
 
 
 def run_program(
