@@ -161,7 +161,7 @@ def train(options: argparse.Namespace, lock: int, show_block: bool) -> dict[str,
     block = Block(show_block)
     try:
         limit = START_SECONDS + 1.1 * options.wall_time
-        run_program("the trainer", command, limit, lock, block.take, cycle.resume if cycle else None)
+        run_program("the trainer", command, limit, lock, block.take, cycle)
         missing = [key for key in TRAINED if key not in block.pairs]
         if missing or not os.path.lexists(CANDIDATE):
             what = missing[0] if missing else CANDIDATE.name
@@ -342,7 +342,7 @@ def run_program(
     limit_seconds: float,
     lock: int,
     take: Callable[[str], None],
-    resumed: Path | None = None,
+    cycle: lineage.Cycle | None = None,
 ) -> None:
     """Runs one of our programs; its notices are shown as they come. Failure with its own sentence where it fails."""
     errors: list[str] = []
@@ -372,8 +372,8 @@ def run_program(
         name = signal.Signals(-done.status).name
         raise Failure(f"{what} was ended by {name}", hint or "perhaps for want of memory: lower DIM, HIDDEN or NLAYERS")
     sentence = sentences[-1] if sentences else f"{what} ended with status {done.status}"
-    if resumed and str(resumed) in sentence:
-        hint = f"rm {shlex.quote(str(resumed))}; training then begins from scratch"
+    if cycle and cycle.resume and str(cycle.resume) in sentence:
+        hint = cycle.without_resume
     raise Failure(sentence, hint)
 
 

@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import stat
 import zlib
@@ -26,6 +27,7 @@ from pathlib import Path
 from failure import Failure, sha256
 
 NEWEST_LEFT = 4  # checkpoints of other attempts that stay; a full-size one has half a GB
+NEW_RUN = "begin a new run under another --tag"
 CANDIDATE, KEPT = "candidate.ckpt", "kept.ckpt"
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
@@ -48,6 +50,13 @@ class Cycle:
     result: str
     replaces: bool  # by hand the result of the run before; under ark a first result stays
     prunes: bool  # a baseline does not know what the others need
+
+    @property
+    def without_resume(self) -> str:
+        """A hint for a checkpoint that cannot be gone on from."""
+        if self.replaces:
+            return f"rm {shlex.quote(str(self.resume))}; training then begins from scratch"
+        return NEW_RUN
 
 
 def begin(root: Path, home: Path, architecture: str, data: Path, environment: Mapping[str, str]) -> Cycle:
@@ -148,7 +157,7 @@ def _under_ark(root: Path, home: Path, architecture: str, data: Path, environmen
         return Cycle(None, "this is a baseline", folder, result, False, False)
     left = [path for path, own, _ in _checkpoints(folder) if own == parent[:16]]
     if not left:
-        raise Failure(f"the checkpoint of its parent is gone: {folder}", "begin a new run under another --tag")
+        raise Failure(f"the checkpoint of its parent is gone: {folder}", NEW_RUN)
     # Of two, the newer: a head that was measured anew as a baseline, and its value is that one's.
     resume, notice = _resumable(left[0], architecture)
     return Cycle(resume, notice, folder, result, False, True)

@@ -523,6 +523,10 @@ def test_under_ark_an_attempt_goes_on_from_its_parent(example):
     example.header.write_text(text.replace("NLAYERS 6", "NLAYERS 2"))
     errors = example.run("train", "--lineage", str(runs), **ark | {"ARK_TREE": "c" * 40})[2]
     assert "has another architecture" in errors
+    example.header.write_text(text)
+    example.trainer('echo "the checkpoint $from is damaged" >&2; exit 1')
+    words = ("train", "--lineage", str(runs))
+    failed(example.run(*words, **ark | {"ARK_TREE": "d" * 40}), 1, "is damaged", "a new run under another --tag")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
