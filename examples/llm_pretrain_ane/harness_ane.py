@@ -1,14 +1,14 @@
 """One cycle: checks ane/experiment_config.h, builds, trains within the wall time, evaluates, and prints the results.
 
-    python harness_ane.py --wall-time 300           # all of it; then `grep ^val_loss:`
-    python harness_ane.py train                     # the first half: leaves candidate.ckpt beside this file
-    python harness_ane.py evaluate --split holdout  # the second half: of candidate.ckpt, whatever the header says now
-    python harness_ane.py --lineage runs            # goes on from runs/kept.ckpt, leaves runs/candidate.ckpt
-    python harness_ane.py keep --lineage runs       # makes the candidate the kept one
+    python3 harness_ane.py --wall-time 300           # all of it; then `grep ^val_loss:`
+    python3 harness_ane.py train                     # the first half: leaves candidate.ckpt beside this file
+    python3 harness_ane.py evaluate --split holdout  # the second half: of candidate.ckpt, whatever the header says now
+    python3 harness_ane.py --lineage runs            # goes on from runs/kept.ckpt, leaves runs/candidate.ckpt
+    python3 harness_ane.py keep --lineage runs       # makes the candidate the kept one
 
 The evaluation takes the checkpoint as data and its own program from the sources alone: what experiment_config.h or the
 build folder hold does not matter to it. Where something fails, `status:` and `error:` take the place of the results;
-the exit status is 2 for what was refused before anything was compiled, 130 for Ctrl-C, else 1.
+the exit status is 2 for a refused header or command line, 130 for Ctrl-C, 143 for SIGTERM, else 1.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def run_evaluate(options: argparse.Namespace, lock: int) -> None:
 
 def run_keep(options: argparse.Namespace, lock: int) -> None:
     if options.lineage is None:
-        raise Failure("keep needs --lineage", "python harness_ane.py keep --lineage DIR", 2)
+        raise Failure("keep needs --lineage", "python3 harness_ane.py keep --lineage DIR", 2)
     print(f"kept: {lineage.keep(Path(options.lineage))}")
 
 
@@ -154,7 +154,7 @@ def train(options: argparse.Namespace, lock: int, show_block: bool) -> dict[str,
     command = [f"{build_folder}/train", "--data", str(data), "--checkpoint", str(CANDIDATE)]
     command += ["--wall-time", repr(options.wall_time), *forwarded(options, "threads", "backend", "max_steps", "seed")]
     if cycle and cycle.resume:
-        say(f"notice: training goes on from {cycle.resume}")
+        say(f"notice: resuming {cycle.resume}")
         command += ["--resume", str(cycle.resume)]
     elif cycle:
         say(f"notice: training from scratch: {cycle.notice}")
@@ -165,7 +165,7 @@ def train(options: argparse.Namespace, lock: int, show_block: bool) -> dict[str,
         missing = [key for key in TRAINED if key not in block.pairs]
         if missing or not os.path.lexists(CANDIDATE):
             what = missing[0] if missing else CANDIDATE.name
-            raise Failure(f"the trainer ended without {what}", "make clean; python harness_ane.py")
+            raise Failure(f"the trainer ended without {what}", "make clean; python3 harness_ane.py")
         if cycle:
             lineage.save(cycle, CANDIDATE)
     except BaseException:
@@ -177,7 +177,7 @@ def train(options: argparse.Namespace, lock: int, show_block: bool) -> dict[str,
 def evaluate(options: argparse.Namespace, lock: int) -> dict[str, str]:
     """val_loss of candidate.ckpt and what the judge says with it, by a program built anew from the sources."""
     if not os.path.lexists(CANDIDATE):
-        raise Failure(f"there is no {CANDIDATE.name} to evaluate", "python harness_ane.py train")
+        raise Failure(f"there is no {CANDIDATE.name} to evaluate", "python3 harness_ane.py train")
     data = token_file(options)
     make_folder(HERE / options.build)
     # Nothing in this folder can be older than this moment.
@@ -268,10 +268,16 @@ def token_file(options: argparse.Namespace) -> Path:
     except RuntimeError:
         raise Failure(f"{path} cannot be found: nobody has that home", "export ARK_CACHE=/a/folder/you/own") from None
     if not path.is_file():
-        kind = "tinystories" if path.name == TOKENS else "synthetic"
-        out = shlex.join(["--out", str(path)]) if options.data else ""
-        raise Failure(f"there is no token file {path}", f"python prepare.py {kind} {out}".rstrip())
+        raise Failure(f"there is no token file {path}", preparing(path))
     return path
+
+
+def preparing(path: Path) -> str:
+    """The command that makes a token file."""
+    kind = "tinystories" if path.name == TOKENS else "synthetic"
+    standard = path.parent == Path(os.environ.get("ARK_CACHE") or "~/.cache/ark-data", "ane").expanduser().absolute()
+    out = [] if standard and path.name in (TOKENS, "synthetic.bin") else ["--out", str(path)]
+    return shlex.join(["python3", "prepare.py", kind, *out])
 
 
 def forwarded(options: argparse.Namespace, *names: str) -> list[str]:
@@ -356,7 +362,7 @@ def run_program(
     try:
         done = processes.run(command, HERE, os.environ, limit_seconds, take, take_error, [lock])
     except OSError as error:
-        raise Failure(f"{command[0]} cannot be run: {error.strerror}", "make clean; python harness_ane.py") from None
+        raise Failure(f"{command[0]} cannot be run: {error.strerror}", "make clean; python3 harness_ane.py") from None
     if done.status == 0:
         for line in errors:
             say(line)
@@ -368,12 +374,15 @@ def run_program(
     for line in sentences[:-1]:
         say(line)
     hint = hints[-1] if hints else ""
+    data = command[command.index("--data") + 1]
     if done.status < 0:
         name = signal.Signals(-done.status).name
         raise Failure(f"{what} was ended by {name}", hint or "perhaps for want of memory: lower DIM, HIDDEN or NLAYERS")
     sentence = sentences[-1] if sentences else f"{what} ended with status {done.status}"
     if cycle and cycle.resume and str(cycle.resume) in sentence:
         hint = cycle.without_resume
+    elif data in sentence and not hint:
+        hint = f"rm {shlex.quote(data)}; {preparing(Path(data))}"
     raise Failure(sentence, hint)
 
 
@@ -383,7 +392,7 @@ def run_program(
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise Failure(message.rstrip("."), "python harness_ane.py --help", 2)
+        raise Failure(message.rstrip("."), "python3 harness_ane.py --help", 2)
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -396,11 +405,11 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--backend", choices=BACKENDS, help="auto: ane on macOS, else cpu")
     add("--lineage", metavar="DIR", help="go on from the checkpoint that was kept there; without it, from scratch")
     add("--threads", type=whole(1, 256), metavar="N", help="default: one per processor")
-    add("--build", type=folder_name, default="build", metavar="DIR", help="in this folder; default: %(default)s")
+    add("--build", type=inside, default="build", metavar="DIR", help="in this folder; default: %(default)s")
     add("--seed", type=whole(0, LARGEST_SEED), metavar="N", help="else ARK_SEED")
     add("--max-steps", type=whole(1, LARGEST_SEED), metavar="N", help="end after N windows")
     add("--split", choices=("validation", "holdout"), default="validation", help="to evaluate; default: %(default)s")
-    add("--config", default=str(CONFIG), metavar="FILE", help="in this folder; default: %(default)s")
+    add("--config", type=inside, default=str(CONFIG), metavar="FILE", help="in this folder; default: %(default)s")
     options = parser.parse_args(arguments)
     if options.wall_time is None:
         options.wall_time = from_environment(("ANE_WALL_TIME", "ARK_BUDGET_SECONDS"), wall_time, 300.0)
@@ -439,10 +448,10 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def folder_name(text: str) -> str:
+def inside(text: str) -> str:
     """For make, which cannot have spaces or signs of its own in names."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*", text):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no folder in this one, of letters, digits and -_+.")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no name in this folder, of letters, digits and -_+.")
     return text
 
 

@@ -92,7 +92,7 @@ def keep(root: Path) -> Path:
     """By hand: from now on the candidate is what cycles begin with."""
     candidate, kept = root / CANDIDATE, root / KEPT
     if _plain(candidate) is None:
-        raise Failure(f"there is no {candidate} to keep", "python harness_ane.py --lineage DIR makes one")
+        raise Failure(f"there is no {candidate} to keep", "python3 harness_ane.py --lineage DIR makes one")
     try:
         whole = _is_whole(candidate)
     except OSError as error:

@@ -1,8 +1,8 @@
 """Makes token files: little-endian 16-bit ids of the Llama-2 tokenizer without a header, each story begun by id 1.
 
-    python prepare.py tinystories       # downloads 1 GB, keeps 41 MB: 20,658,981 tokens of TinyStories
-    python prepare.py synthetic         # a million tokens of made-up stories, and the loss that no model can beat
-    python prepare.py verify FILE       # what the trainer will refuse, and what the judge needs
+    python3 prepare.py tinystories       # downloads 1 GB, keeps 41 MB: 20,658,981 tokens of TinyStories
+    python3 prepare.py synthetic         # a million tokens of made-up stories, and the loss that no model can beat
+    python3 prepare.py verify FILE       # what the trainer will refuse, and what the judge needs
 
 Files go to $ARK_CACHE/ane, else ~/.cache/ark-data/ane. A file has its name when all of it is there and was checked.
 """
@@ -167,7 +167,7 @@ def say(line: str) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise Failure(message.rstrip("."), f"python {self.prog} --help", 2)
+        raise Failure(message.rstrip("."), f"python3 {self.prog} --help", 2)
 
 
 def number(low: int, high: int) -> Callable[[str], int]:

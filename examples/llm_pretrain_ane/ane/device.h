@@ -45,7 +45,8 @@ struct Executor {
     void (*close)(void *self);
 };
 
-/* What an executor makes of a wish for a surface: whole pages of the device, and no small ones, which some chips refuse. */
+/* What an executor makes of a wish for a surface: whole pages of the device, and no small ones: some chips refuse
+   them. */
 #define MOST_SURFACE ((size_t)1 << 40)
 static inline size_t surface_bytes(size_t wished) {
     static const size_t page = 16384, least = 65536;

@@ -1,6 +1,7 @@
-/* The one file to edit: every setting of an experiment, one literal each. harness_ane.py reads it by a strict parser and
- * compiles the numbers, never this text: `#define NAME literal` and comments are all that can be here. A comment begins
- * with the range. Some pairs have rules beyond it, which the harness names. The vocabulary, 32000 ids, is no setting. */
+/* The one file to edit: every setting of an experiment, one literal each. harness_ane.py reads it by a strict
+ * parser and compiles the numbers, never this text: `#define NAME literal` and comments are all that can be here. A
+ * comment begins with the range. Some pairs have rules beyond it, which the harness names. The vocabulary, 32000 ids, is
+ * no setting. */
 
 /* Architecture: a change of any of these resets the checkpoint, and training begins from scratch. */
 #define DIM 768            // 32 to 4096, a multiple of 32: width of the model; the Neural Engine wants 128 or more

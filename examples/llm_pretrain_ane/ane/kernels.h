@@ -35,7 +35,8 @@ struct Kernels {
     /* da = Wo' dout: [D, S]. */
     void (*wo_back)(void *self, int layer, const real *dout, real *da);
     /* Gradients of a by q, k (as rotated) and v; probabilities are computed again. */
-    void (*sdpa_back)(void *self, const real *q, const real *k, const real *v, const real *da, real *dq, real *dk, real *dv);
+    void (*sdpa_back)(void *self, const real *q, const real *k, const real *v, const real *da, real *dq, real *dk,
+                      real *dv);
     /* dxn = Wq' dq + Wk' dk + Wv' dv: [D, S]. */
     void (*qkv_back)(void *self, int layer, const real *dq, const real *dk, const real *dv, real *dxn);
     void (*close)(void *self);

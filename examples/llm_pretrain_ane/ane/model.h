@@ -1,7 +1,8 @@
 /* The model, its parameters, and a step of training: everything but the eight kernels.
  *
- * Activations are channel-first, [C, S] row-major; weights [out, in] row-major. One micro-step is one sequence of S tokens.
- * Residuals are scaled by alpha = 1 / sqrt(2 layers); the embedding is tied with the classifier; eps of the norms is 1e-5. */
+ * Activations are channel-first, [C, S] row-major; weights [out, in] row-major. One micro-step is one sequence of S
+ * tokens. Residuals are scaled by alpha = 1 / sqrt(2 layers); the embedding is tied with the classifier; eps of the norms
+ * is 1e-5. */
 #ifndef MODEL_H
 #define MODEL_H
 

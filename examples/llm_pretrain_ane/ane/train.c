@@ -44,7 +44,7 @@ static struct Options read_options(int argc, char **argv) {
                         .most_steps = INT64_MAX,
                         .seed = NO_SEED,
                         .threads = default_threads(),
-                        .log_every = 10};
+                        .log_every = 100};
     const struct Argument arguments[] = {
         {"--data", TEXT, "FILE", &o.data, 0, 0, "token file: little-endian 16-bit ids", 1},
         {"--checkpoint", TEXT, "FILE", &o.checkpoint, 0, 0, "what is written at the end", 1},
@@ -59,7 +59,7 @@ static struct Options read_options(int argc, char **argv) {
          "where the kernels run; auto: ane on macOS, else cpu", 0},
         {"--threads", WHOLE, "N", &o.threads, 1, MOST_THREADS, "one per processor where it is not given", 0},
         {"--gemm", CHOICE, "auto|own|openblas|accelerate", &o.gemm, 0, 0, "matrix products of the CPU", 0},
-        {"--log-every", WHOLE, "N", &o.log_every, 0, INT64_MAX, "micro-steps, 10 where it is not given; 0: no log", 0},
+        {"--log-every", WHOLE, "N", &o.log_every, 0, INT64_MAX, "micro-steps, 100 where it is not given; 0: no log", 0},
     };
     arguments_read(argc, argv, "train", arguments, sizeof arguments / sizeof *arguments);
     return o;
@@ -256,7 +256,8 @@ static struct Cycle plan_cycle(struct Trainer *t, double begin) {
     cycle.step_seconds = 3 * t->forward_seconds;
     cycle.update_seconds = 1e-8 * (double)parameter_count(settings.dim, settings.hidden, settings.layers);
     if (cycle.wall_seconds < cycle_least_seconds(&cycle)) {
-        fail("a wall time of %g s is too short: a step, the validation and the checkpoint take about %.2g s",
+        fail("a wall time of %g s is too short: a step, the validation and the checkpoint take about %.2g s\n"
+             "hint: --wall-time, or ANE_WALL_TIME",
              cycle.wall_seconds, cycle_least_seconds(&cycle));
     }
     return cycle;

@@ -206,9 +206,9 @@ OPTIONS = {
     "seed": ("--seed=-1", "'-1' is no whole number"),
     "large seed": ("--seed=9223372036854775808", "is no whole number"),
     "steps": ("--max-steps=1e3", "'1e3' is no whole number"),
-    "build": ("--build=../x", "is no folder in this one"),
-    "space": ("--build=a b", "is no folder in this one"),
-    "option of make": ("--build=-n", "is no folder in this one"),
+    "build": ("--build=../x", "is no name in this folder"),
+    "space": ("--build=a b", "is no name in this folder"),
+    "option of make": ("--build=-n", "is no name in this folder"),
     "split": ("--split=training", "invalid choice: 'training'"),
 }
 
@@ -489,7 +489,7 @@ def test_by_hand_a_cycle_goes_on_from_what_was_kept(example):
     code, output, _ = example.run("keep", "--lineage", str(runs))
     assert (code, output) == (0, f"kept: {runs / 'kept.ckpt'}\n")
     example.made("second")
-    assert f"notice: training goes on from {runs / 'kept.ckpt'}" in example.run("--lineage", str(runs))[2]
+    assert f"notice: resuming {runs / 'kept.ckpt'}" in example.run("--lineage", str(runs))[2]
     assert f"--resume {runs / 'kept.ckpt'}" in example.log("trained")
     assert (content(runs / "kept.ckpt"), content(runs / "candidate.ckpt")) == ("made", "second")
     example.trainer("exit 1")
@@ -513,7 +513,7 @@ def test_under_ark_an_attempt_goes_on_from_its_parent(example):
     assert "from scratch: this is a baseline" in example.run("train", "--lineage", str(runs), **ark)[2]
     ark["ARK_ATTEMPT"] = "1"
     errors = example.run("train", "--lineage", str(runs), **ark | {"ARK_TREE": one})[2]
-    assert re.search(f"goes on from .*/nov/[0-9a-f]{{12}}/{base[:16]}-{base[:16]}.ckpt", errors)
+    assert re.search(f"resuming .*/nov/[0-9a-f]{{12}}/{base[:16]}-{base[:16]}.ckpt", errors)
     (folder,) = (runs / "nov").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == [
         f"{'a' * 16}-{'a' * 16}.ckpt",

@@ -78,7 +78,9 @@ def test_a_shape_that_is_none(simulated: Path, shape: str, words: str) -> None:
 def test_without_macos(simulated: Path) -> None:
     done = run(simulated)
     assert done.returncode == 2
-    assert done.stderr.startswith("selftest: the Neural Engine needs macOS on Apple Silicon\n\nhint: --backend sim")
+    assert done.stderr.startswith(
+        "selftest: the Neural Engine needs macOS on Apple Silicon\n\nhint: make selftest OPTIONS="
+    )
 
 
 def on_the_fake(faked: Path, folder: Path, fault: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -140,4 +142,4 @@ def test_no_neural_engine(faked: Path, tmp_path: Path, fault: str, words: str) -
     done = on_the_fake(faked, tmp_path, fault, **environment)
     assert done.returncode == 2
     assert done.stderr.startswith(f"selftest: {words}")
-    assert "\n\nhint: --backend sim" in done.stderr
+    assert "\n\nhint: make selftest OPTIONS=" in done.stderr
