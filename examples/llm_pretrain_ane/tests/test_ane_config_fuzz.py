@@ -90,7 +90,7 @@ def test_edited_headers(text):
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, **RELAXED)
+@settings(max_examples=1000, **RELAXED)
 @given(edited())
 def test_many_edited_headers(text):
     check(text)

@@ -13,7 +13,7 @@ FILES = ("base", "tokens", "settings", "checkpoint", "checkpoint_save", "paramet
 
 @pytest.mark.parametrize(
     ("rounds", "seed"),
-    [(200, 1), pytest.param(3000, 2, marks=pytest.mark.slow)],
+    [(200, 1), pytest.param(1500, 2, marks=pytest.mark.slow)],
     ids=["quick", "long"],
 )
 def test_damage_is_refused(tmp_path: Path, rounds: int, seed: int) -> None:

@@ -384,4 +384,4 @@ def test_changed_texts_and_files_are_refused_or_run() -> None:
 
 @pytest.mark.slow
 def test_many_changed_texts_and_files_are_refused_or_run() -> None:
-    fuzz(5000, 2)
+    fuzz(2500, 2)
