@@ -32,7 +32,7 @@ FLAGS += ["-Wall", "-Wextra", "-Werror", "-pthread"]
 SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 
 
-def library(*names: str, double: bool = False) -> ctypes.CDLL:
+def shared_object(*names: str, double: bool = False) -> ctypes.CDLL:
     """The named files of ane/ (all that have no main, without names) as a loaded shared object."""
     sources = [ANE / name for name in names] or modules()
     flags = ["-fPIC", "-shared", *(["-DANE_DOUBLE"] if double else [])]

@@ -6,7 +6,7 @@ import ctypes
 from dataclasses import dataclass, fields
 
 import numpy as np
-from ane_build import Settings, Shape, library, pointer
+from ane_build import Settings, Shape, pointer, shared_object
 
 MODULES = ("base", "pool", "gemm", "blas", "parameters", "elementwise", "classifier", "model", "cpu", "optimizer")
 NO_TRAINING, LION, ADAMW = range(3)
@@ -86,7 +86,7 @@ class Update(ctypes.Structure):
 
 def c_model(double: bool = False) -> ctypes.CDLL:
     """The C files of model, cpu kernels and optimizer, with the types of their functions."""
-    c = library(*(f"{name}.c" for name in MODULES), double=double)
+    c = shared_object(*(f"{name}.c" for name in MODULES), double=double)
     handle, number = ctypes.c_void_p, ctypes.c_double
     c.pool_new.restype = c.parameters_new.restype = c.model_new.restype = handle
     c.cpu_kernels.restype, c.optimizer_update.restype = Kernels, Update

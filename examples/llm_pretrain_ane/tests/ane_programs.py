@@ -6,7 +6,7 @@ import ctypes
 from dataclasses import dataclass
 
 import numpy as np
-from ane_build import Problem, Shape, library
+from ane_build import Problem, Shape, shared_object
 
 PROGRAMS = (
     "sdpaWoFwd",
@@ -109,7 +109,7 @@ class Text:
 
 def load() -> ctypes.CDLL:
     """What the device backends are made of, with the types of their functions."""
-    made = library(*(f"{name}.c" for name in FILES))
+    made = shared_object(*(f"{name}.c" for name in FILES))
     made.mil_new.restype = Source
     made.pool_new.restype = ctypes.c_void_p
     made.sim_executor.restype = Executor

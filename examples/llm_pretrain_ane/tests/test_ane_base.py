@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from ane_build import Problem, library
+from ane_build import Problem, shared_object
 
 WORD = 2**64 - 1
 
@@ -21,7 +21,7 @@ class Random(ctypes.Structure):
 
 @pytest.fixture(scope="module")
 def base() -> ctypes.CDLL:
-    lib = library("base.c")
+    lib = shared_object("base.c")
     lib.checksum.argtypes = [ctypes.c_uint32, ctypes.c_char_p, ctypes.c_size_t]
     lib.checksum.restype = ctypes.c_uint32
     lib.need.argtypes = [ctypes.c_size_t, ctypes.c_size_t]
@@ -45,7 +45,7 @@ def test_checksum_is_that_of_zlib_however_the_bytes_are_cut(base: ctypes.CDLL) -
 
 
 def test_the_first_checksums_may_be_by_several_threads() -> None:
-    lib = library("base.c", "fp16.c")  # a build of its own, whose table is not made yet
+    lib = shared_object("base.c", "fp16.c")  # a build of its own, whose table is not made yet
     lib.checksum.restype = ctypes.c_uint32
     data = np.random.default_rng(1).bytes(100_000)
     with ThreadPoolExecutor(4) as threads:

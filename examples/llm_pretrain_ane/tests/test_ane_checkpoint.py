@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ane_build import ANE, Problem, Settings, Shape, library, program
+from ane_build import ANE, Problem, Settings, Shape, program, shared_object
 from ane_runs import HEADER, SMALL, read_header, sealed, shared
 from ane_tokens import VOCAB, write_tokens
 from test_ane_tokens import Tokens
@@ -63,7 +63,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.c = library()
+        self.c = shared_object()
         for name in ("parameters_new", "checkpoint_parameters"):
             getattr(self.c, name).restype = ctypes.POINTER(Parameters)
         self.c.parameters_free.argtypes = [ctypes.c_void_p]

@@ -12,7 +12,7 @@ import re
 import subprocess
 
 import pytest
-from ane_build import Problem, Settings, library, program
+from ane_build import Problem, Settings, program, shared_object
 from ane_modules import EXAMPLE, load
 
 config = load("experiment_config")
@@ -250,7 +250,7 @@ def random_value(setting, dice: random.Random) -> str:
 
 
 def test_whatever_is_accepted_settings_c_accepts_too():
-    check = library("settings.c", "base.c").settings_check
+    check = shared_object("settings.c", "base.c").settings_check
     check.restype = ctypes.c_bool
     dice = random.Random(7)
     accepted = 0

@@ -222,14 +222,14 @@ def test_a_product_that_is_not_to_be_had_is_a_sentence(tmp_path: Path) -> None:
     made = shared()
     slow = shared("x86-64") if platform.machine() == "x86_64" else made
     for file in ("libopenblas.so.0", "libopenblas.so"):
-        (tmp_path / file).write_text("not a library")
+        (tmp_path / file).write_text("no shared object")
     assert ask(made, "own", tmp_path) == ["True", "own", ""]
     assert ask(slow, "auto", tmp_path) == ["True", "own", ""]
     unknown = ask(made, "mkl", tmp_path)
     assert unknown[:2] == ["False", "own"] and "own, openblas, accelerate and auto" in unknown[2]
     assert "no OpenBLAS is installed" in ask(made, "openblas", tmp_path)[2]
     assert "macOS" in ask(made, "accelerate", tmp_path)[2]
-    other = build([ANE / "fp16.c"], ["-fPIC", "-shared"])  # a library, but no BLAS
+    other = build([ANE / "fp16.c"], ["-fPIC", "-shared"])  # a shared object, but no BLAS
     (tmp_path / "libopenblas.so.0").write_bytes(other.read_bytes())
     assert "lacks cblas_sgemm" in ask(made, "openblas", tmp_path)[2]
     assert ask(slow, "auto", tmp_path) == ["True", "own", ""]

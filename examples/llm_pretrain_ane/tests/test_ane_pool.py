@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ane_build import ANE, SANITIZE, library, program
+from ane_build import ANE, SANITIZE, program, shared_object
 
 PART = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int)
 STRESS = [
@@ -24,7 +24,7 @@ class Pool:
     """A pool of threads, and parts that are Python functions."""
 
     def __init__(self, threads: int) -> None:
-        self.lib = library("base.c", "pool.c")
+        self.lib = shared_object("base.c", "pool.c")
         self.lib.pool_new.restype = ctypes.c_void_p
         self.pool = ctypes.c_void_p(self.lib.pool_new(threads))
         self.parts: list[object] = []  # ctypes does not keep them alive
@@ -167,7 +167,7 @@ pool.pool_new(int(sys.argv[2]))
     ("threads", "words"), [("0", "a pool needs at least one thread, not 0"), ("1000", "the system gives no more than")]
 )
 def test_threads_that_are_not_to_be_had_are_a_sentence(threads: str, words: str) -> None:
-    command = [sys.executable, "-c", REFUSED, library("base.c", "pool.c")._name, threads]
+    command = [sys.executable, "-c", REFUSED, shared_object("base.c", "pool.c")._name, threads]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith(words) and done.stderr.count("\n") == 1

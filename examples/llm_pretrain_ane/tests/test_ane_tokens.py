@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ane_build import Problem, library, pointer
+from ane_build import Problem, pointer, shared_object
 from ane_tokens import VOCAB, markov_tokens, write_tokens
 
 TRAIN, VALIDATION, HOLDOUT = range(3)
@@ -33,7 +33,7 @@ class Tokens(ctypes.Structure):
 
 @pytest.fixture(scope="module")
 def c() -> ctypes.CDLL:
-    made = library("base.c", "tokens.c")
+    made = shared_object("base.c", "tokens.c")
     for name in ("tokens_open", "tokens_suffice", "tokens_window"):
         getattr(made, name).restype = ctypes.c_bool
     made.tokens_window.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int] + [ctypes.c_void_p] * 3

@@ -215,7 +215,7 @@ def test_ends_by_the_wall_time(made: Path, tmp_path: Path) -> None:
     assert int(result["updates"]) == math.ceil(int(result["steps"]) / 2)
 
 
-# In the place of the functions of the C library: writes down what is synced and renamed, and syncs as slowly as wished.
+# In the place of the functions of the C runtime: writes down what is synced and renamed, and syncs as slowly as wished.
 SYNC = r"""
 #include <fcntl.h>
 #include <stdio.h>
@@ -249,7 +249,7 @@ int rename(const char *from, const char *to) {
 @pytest.fixture(scope="module")
 def syncing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if sys.platform != "linux":
-        pytest.skip("functions of the C library are replaced as Linux allows it")
+        pytest.skip("functions of the C runtime are replaced as Linux allows it")
     folder = tmp_path_factory.mktemp("sync")
     (folder / "sync.c").write_text(SYNC)
     return program(ANE / "train.c", folder / "sync.c", shared(), flags=[f"-I{write_config()}"])
