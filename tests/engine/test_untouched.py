@@ -146,7 +146,7 @@ def dirty_and_check(template: Path, kind: type, todo: list[tuple[str, str]], det
 quick = settings(
     max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate]
 )  # a campaign takes half a second: shrinking would take an hour
-thorough = settings(quick, max_examples=50)
+thorough = settings(quick, max_examples=100)
 
 
 @pytest.mark.slow
