@@ -7,6 +7,16 @@ from ane_build import Shape
 
 Values = dict[str, np.ndarray]
 WEIGHTS = ("wq", "wk", "wv", "wo", "w1", "w3", "w2")
+# Inputs and outputs of each function of struct Kernels: D for [dim, seq], F for [hidden, seq].
+CALLS = {
+    "attention": ("D", "DDDDD"),
+    "ffn": ("DD", "DFFF"),
+    "ffn_back_w2": ("D", "F"),
+    "ffn_back_w13": ("FF", "D"),
+    "wo_back": ("D", "D"),
+    "sdpa_back": ("DDDD", "DDD"),
+    "qkv_back": ("DDD", "D"),
+}
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:

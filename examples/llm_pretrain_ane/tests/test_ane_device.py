@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ane_build import ANE, Problem, Shape, build, pointer
+from ane_kernels import CALLS
 from ane_model import ADAMW, LION, CModel, Config, Kernels, settings, window
 from ane_programs import FILES, PROGRAMS, SHAPES, Executor
 
@@ -18,16 +19,6 @@ PHASE_IO = 2
 # Of the largest number; measured: 0.0012 at most.
 BOUND = 2e-3
 
-# The kernels' inputs and outputs: D for [dim, seq], F for [hidden, seq].
-CALLS = {
-    "attention": ("D", "DDDDD"),
-    "ffn": ("DD", "DFFF"),
-    "ffn_back_w2": ("D", "F"),
-    "ffn_back_w13": ("FF", "D"),
-    "wo_back": ("D", "D"),
-    "sdpa_back": ("DDDD", "DDD"),
-    "qkv_back": ("DDD", "D"),
-}
 KERNEL_OF = {
     "sdpaWoFwd": "attention",
     "ffnFused": "ffn",

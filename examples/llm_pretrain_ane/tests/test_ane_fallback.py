@@ -10,22 +10,13 @@ import numpy as np
 import pytest
 from ane_build import ANE, Problem, pointer, program
 from ane_fake import FAKED, FLAGS, LOADED, PORTABLE, SHAPE, Mac
+from ane_kernels import CALLS
 from ane_model import Kernels
 from ane_programs import PROGRAMS, Executor
 from ane_runs import block, run, shared, write_config
 from ane_tokens import write_tokens
 
-# Rows of the inputs and outputs of each function of struct Kernels: D is dim, F is hidden.
-TABLE = {
-    "attention": ("D", "DDDDD"),
-    "ffn": ("DD", "DFFF"),
-    "ffn_back_w2": ("D", "F"),
-    "ffn_back_w13": ("FF", "D"),
-    "wo_back": ("D", "D"),
-    "sdpa_back": ("DDDD", "DDD"),
-    "qkv_back": ("DDD", "D"),
-}
-OF_PROGRAM = dict(zip(PROGRAMS, [*list(TABLE)[:5], "sdpa_back", "sdpa_back", "qkv_back"], strict=True))
+OF_PROGRAM = dict(zip(PROGRAMS, [*list(CALLS)[:5], "sdpa_back", "sdpa_back", "qkv_back"], strict=True))
 Results = dict[str, list[np.ndarray]]
 
 
@@ -36,11 +27,11 @@ def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mac:
 
 def results(kernels: Kernels, rounds: int = 1) -> Results:
     """What each function makes of the same random weights and inputs, in both layers, in the last round."""
-    rng, found = np.random.default_rng(5), {name: [] for name in TABLE}
+    rng, found = np.random.default_rng(5), {name: [] for name in CALLS}
     rows = {"D": SHAPE.dim, "F": SHAPE.hidden}
     shapes = [(rows[a], rows[b]) for a, b in ("DD", "DD", "DD", "DD", "FD", "DF", "FD")]  # wq wk wv wo w1 w2 w3
     inputs = {
-        name: [rng.normal(0, 1, (rows[r], SHAPE.seq)).astype(np.float32) for r in TABLE[name][0]] for name in TABLE
+        name: [rng.normal(0, 1, (rows[r], SHAPE.seq)).astype(np.float32) for r in CALLS[name][0]] for name in CALLS
     }
     kept = []
     for layer in range(SHAPE.layers):
@@ -48,7 +39,7 @@ def results(kernels: Kernels, rounds: int = 1) -> Results:
         kept.append((weights, (ctypes.c_void_p * 7)(*(weight.ctypes.data for weight in weights))))
         call(kernels, "stage", layer, kept[-1][1])
     for layer in list(range(SHAPE.layers)) * rounds:
-        for name, (_, outputs) in TABLE.items():
+        for name, (_, outputs) in CALLS.items():
             made = [np.zeros((rows[r], SHAPE.seq), np.float32) for r in outputs]
             layers = [] if name == "sdpa_back" else [layer]
             call(kernels, name, *layers, *(pointer(array) for array in (*inputs[name], *made)))
@@ -81,7 +72,7 @@ def test_the_kernels_give_what_the_simulator_gives(mac: Mac, capfd: pytest.Captu
     found = results(kernels)
     call(kernels, "close")
     assert all(np.abs(array).max() > 0 for arrays in expected.values() for array in arrays)
-    assert all(same(found[name], expected[name]) for name in TABLE)
+    assert all(same(found[name], expected[name]) for name in CALLS)
     steps = mac.steps()
     assert [step for step in steps if step in LOADED] == LOADED * len(PROGRAMS)
     assert steps.count("evaluate") == len(PROGRAMS) * (1 + SHAPE.layers)  # the test at the start, then each layer
@@ -138,7 +129,7 @@ def test_a_kernel_that_fails_is_done_by_the_cpu(
     assert all(line.startswith("notice: ane: ") and " runs on the CPU: " in line for line in notices)
     assert words in "".join(notices[:1])
     fallen = {OF_PROGRAM[name] for name in on_cpu}
-    for name in TABLE:
+    for name in CALLS:
         assert same(found[name], by_cpu[name] if name in fallen else by_sim[name]), name
     assert mac.is_clean()
 
