@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import hashlib
 import math
 import os
@@ -26,7 +25,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +33,7 @@ import lineage
 import processes
 from experiment_config import read_config, write_header
 from failure import Failure, sha256
+from folders import data_folder, locked, token_path
 
 HERE = Path(__file__).resolve().parent
 CONFIG = Path("ane/experiment_config.h")
@@ -67,7 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-        with alone() as lock:
+        busy = Failure(f"another harness is at work in {HERE}", "wait for it, or copy the folder")
+        with locked(HERE, busy) as lock:
             VERBS[options.verb](options, lock)
         return 0
     except Failure as failure:
@@ -218,21 +219,6 @@ class Block:
 # Files and programs
 
 
-@contextlib.contextmanager
-def alone() -> Iterator[int]:
-    """One harness at a time in this folder, as long as it or a program of it lives. Yields the lock's descriptor."""
-    descriptor = os.open(HERE, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise Failure(f"another harness is at work in {HERE}", "wait for it, or copy the folder") from None
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def remove_candidate() -> None:
     try:
         for path in (CANDIDATE, CANDIDATE.with_name(CANDIDATE.name + ".part")):  # of a killed trainer: half a gigabyte
@@ -262,11 +248,7 @@ def unusable(folder: Path, error: OSError) -> Failure:
 
 def token_file(options: argparse.Namespace) -> Path:
     """--data, else the one in the cache folder."""
-    path = Path(options.data or Path(os.environ.get("ARK_CACHE") or "~/.cache/ark-data", "ane", TOKENS))
-    try:
-        path = path.expanduser().absolute()
-    except RuntimeError:
-        raise Failure(f"{path} cannot be found: nobody has that home", "export ARK_CACHE=/a/folder/you/own") from None
+    path = token_path(options.data, TOKENS)
     if not path.is_file():
         raise Failure(f"there is no token file {path}", preparing(path))
     return path
@@ -275,7 +257,7 @@ def token_file(options: argparse.Namespace) -> Path:
 def preparing(path: Path) -> str:
     """The command that makes a token file."""
     kind = "tinystories" if path.name == TOKENS else "synthetic"
-    standard = path.parent == Path(os.environ.get("ARK_CACHE") or "~/.cache/ark-data", "ane").expanduser().absolute()
+    standard = path.parent == data_folder().expanduser().absolute()
     out = [] if standard and path.name in (TOKENS, "synthetic.bin") else ["--out", str(path)]
     return shlex.join(["python3", "prepare.py", kind, *out])
 

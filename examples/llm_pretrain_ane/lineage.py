@@ -11,7 +11,6 @@ scratch and deletes nothing. Measurements of the same commit again resume the sa
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -19,12 +18,12 @@ import shlex
 import shutil
 import stat
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from failure import Failure, sha256
+from folders import locked
 
 NEWEST_LEFT = 4  # checkpoints of other attempts that stay; a full-size one has half a GB
 NEW_RUN = "begin a new run under another --tag"
@@ -77,7 +76,7 @@ def save(cycle: Cycle, checkpoint: Path) -> None:
     """Leaves the checkpoint in the lineage, as a link where the file system can, and deletes old ones."""
     target = cycle.folder / cycle.result
     try:
-        with _locked(cycle.folder):
+        with locked(cycle.folder):
             if cycle.replaces:
                 target.unlink(missing_ok=True)
             if not os.path.lexists(target) and not (cycle.prunes and _is_taken_back(target)):
@@ -150,7 +149,7 @@ def _under_ark(root: Path, home: Path, architecture: str, data: Path, environmen
             raise Failure(f"{each} is a link and no folder", f"rm {each}")
     result = f"{tree[:16]}-{parent[:16]}.ckpt"
     if int(attempt) == 0:
-        with _locked(folder):
+        with locked(folder):
             for path, *_ in _checkpoints(folder):
                 path.unlink()
     if int(attempt) == 0 or tree == parent:
@@ -233,14 +232,3 @@ def _link_or_copy(source: Path, target: Path) -> None:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Alone in the folder, waiting for others."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,6 @@ Files go to $ARK_CACHE/ane, else ~/.cache/ark-data/ane. A file has its name when
 from __future__ import annotations
 
 import argparse
-import fcntl
 import hashlib
 import math
 import os
@@ -26,6 +25,7 @@ from typing import NoReturn
 import stories
 from download import fetch, member
 from failure import Failure
+from folders import locked, token_path
 
 REPOSITORY, ARCHIVE = "enio/TinyStories", "tok32000/TinyStories_tok32000.tar.gz"
 MEMBER, MEMBER_TOKENS = "data00.bin", 20_658_981
@@ -70,7 +70,7 @@ def tinystories(options: argparse.Namespace) -> None:
     if path.exists():
         say(f"{path} is there already")
     else:
-        with alone(path.parent):
+        with locked(path.parent, busy(path.parent)):
             archive = path.parent / ARCHIVE.rpartition("/")[2]
             fetch(REPOSITORY, ARCHIVE, archive, options.sha256)
             with whole(path) as part:
@@ -96,7 +96,7 @@ def synthetic(options: argparse.Namespace) -> None:
     if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):
         if os.path.lexists(path) and not options.force:
             raise Failure(f"{path} is there already, and is another file", "--force to replace it, or another --out")
-        with alone(path.parent), whole(path) as part:
+        with locked(path.parent, busy(path.parent)), whole(path) as part:
             part.write_bytes(data)
     report(path, *read_tokens(path))
     for split, (begin, _) in list(splits(len(nats)).items())[1:]:
@@ -121,11 +121,7 @@ def report(path: Path, ids: array[int], digest: str) -> None:
 
 def target(options: argparse.Namespace, name: str) -> Path:
     """--out, else the name in the cache folder."""
-    path = Path(options.out or Path(os.environ.get("ARK_CACHE") or "~/.cache/ark-data", "ane", name))
-    try:
-        path = path.expanduser().absolute()
-    except RuntimeError:
-        raise Failure(f"{path} cannot be found: nobody has that home", "export ARK_CACHE=/a/folder/you/own") from None
+    path = token_path(options.out, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -144,17 +140,8 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """One prepare.py at a time in the folder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise Failure(f"another prepare.py is at work in {folder}", "wait for it") from None
-    finally:
-        os.close(descriptor)
+def busy(folder: Path) -> Failure:
+    return Failure(f"another prepare.py is at work in {folder}", "wait for it")
 
 
 def say(line: str) -> None:
