@@ -23,6 +23,7 @@ import pytest
 from autoresearch_kit import data, starter
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.core.specfile import load_spec, parse_spec
+from autoresearch_kit.ledger.lock import Lock
 from autoresearch_kit.starter.text import own_spec
 
 ARK = [sys.executable, "-m", "autoresearch_kit"]
@@ -285,6 +286,36 @@ def test_two_at_once_in_one_repository_make_two_projects(code):
     both = [subprocess.Popen([*ARK, "init", name], cwd=code, stderr=subprocess.PIPE, text=True) for name in "abc"]
     said = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0, 0], said
+    assert git(code, "status", "--porcelain") == ""
+
+
+def test_it_waits_for_another_that_commits_here(code):
+    lock = Lock(code / ".git/ark/+first-commit", "the index")
+    lock.acquire()
+    process = subprocess.Popen([*ARK, "init", "sub"], cwd=code, stderr=subprocess.PIPE, text=True)
+    while not (code / "sub/program.md").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    assert process.returncode is None
+    assert git(code, "status", "--porcelain") == "?? sub/\n"
+    lock.release()
+    assert process.communicate(timeout=30)[1].startswith("made and committed in sub")
+    assert git(code, "status", "--porcelain") == ""
+
+
+def test_a_commit_of_another_git_that_takes_new_files_out_of_the_index_is_survived(code, tmp_path, monkeypatch):
+    # What a partial commit does that has read the index before our `add` and writes it after.
+    wrapper = tmp_path / "git"
+    wrapper.write_text(
+        f"#!/bin/sh\ncase \" $* \" in *' commit '*) [ -e '{tmp_path}/once' ] || {{ : > '{tmp_path}/once';"
+        f" '{shutil.which('git')}' rm -rq --cached sub; }}; esac\nexec '{shutil.which('git')}' \"$@\"\n"
+    )
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("GIT_PYTHON_GIT_EXECUTABLE", str(wrapper))
+    assert ark("init", "sub", cwd=code).stderr.startswith("made and committed in sub")
+    assert (tmp_path / "once").exists()
     assert git(code, "status", "--porcelain") == ""
 
 

@@ -14,10 +14,13 @@ from pathlib import Path
 
 from autoresearch_kit.core.errors import ArkError
 from autoresearch_kit.ledger.git import git, git_error  # ours first: it is quiet where there is no git
+from autoresearch_kit.ledger.lock import Lock
 
 _PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 _INDEX_SECONDS = 5.0
 """How long to wait for another git that works on the user's index."""
+_TURN_SECONDS = 60.0
+"""How long to wait for another `ark` that commits here; hooks of the user's take their time."""
 
 
 def _forget_other_repositories() -> None:
@@ -59,14 +62,22 @@ def commit_new_files(folder: Path, names: Sequence[str], message: str) -> str:
             )
             if status != 0:
                 identity = ["-c", "user.name=ark", "-c", "user.email=ark@localhost"]
+            # Two partial commits at once: git reads the index before it locks it, so that one can undo the other's.
+            lock = Lock(
+                Path(repository.common_dir) / "ark/+first-commit",
+                "the index of this repository",
+                "wait for it, then try again",
+                _TURN_SECONDS,
+            )
+            lock.acquire()
             try:
-                # By force: a rule such as `*.md` in the user's own list must not leave half of a project uncommitted.
-                _patiently(repository, [*command, "add", "--force", "--", *paths])
-                _patiently(repository, [*command, *identity, "commit", "--quiet", "-m", message, "--", *paths])
+                _add_and_commit(repository, command, [*identity, "commit", "--quiet", "-m", message], paths)
             except BaseException:
                 with contextlib.suppress(git.GitCommandError):
                     _patiently(repository, [*command, "rm", "--cached", "--quiet", "--ignore-unmatch", "--", *paths])
                 raise
+            finally:
+                lock.release()
     except git.GitCommandNotFound:
         raise ArkError("git is not installed", "install git 2.30 or newer") from None
     except git.GitCommandError as error:
@@ -74,6 +85,19 @@ def commit_new_files(folder: Path, names: Sequence[str], message: str) -> str:
         said = str(error.stderr).strip().removeprefix("stderr: '").removesuffix("'").strip()
         raise git_error("commit", 1, said) from None
     return "ark <ark@localhost>" if identity else ""
+
+
+def _add_and_commit(repository: git.Repo, command: list[str], commit: list[str], paths: list[str]) -> None:
+    """Commit `paths` alone, from the start when another git's commit took them out of the index in between."""
+    deadline = time.monotonic() + _INDEX_SECONDS
+    while True:
+        # By force: a rule such as `*.md` in the user's own list must not leave half of a project uncommitted.
+        _patiently(repository, [*command, "add", "--force", "--", *paths])
+        try:
+            return _patiently(repository, [*command, *commit, "--", *paths])
+        except git.GitCommandError as error:
+            if "did not match any file" not in str(error.stderr) or time.monotonic() > deadline:
+                raise
 
 
 def _patiently(repository: git.Repo, command: list[str]) -> None:
