@@ -31,6 +31,7 @@ from typing import Any, NoReturn
 
 import lineage
 import processes
+from command import LARGEST_SEED, Parser, whole_number
 from experiment_config import read_config, write_header
 from failure import Failure, sha256
 from folders import data_folder, locked, token_path
@@ -44,7 +45,6 @@ BUILD_SECONDS = 120.0
 START_SECONDS = 120.0  # that training may take beyond its wall time: compilation for the device, and its own validation
 EVALUATE_SECONDS = 1800.0  # the largest models on a slow machine
 MOST_WALL_SECONDS = 7 * 24 * 3600.0
-LARGEST_SEED = 2**63 - 1
 
 PROGRAMS = ("train", "evaluate", "selftest", "bench")
 BACKENDS = ("auto", "cpu", "sim", "ane")
@@ -372,31 +372,26 @@ def run_program(
 # Command line
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Failure(message.rstrip("."), "python3 harness_ane.py --help", 2)
-
-
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The options, with what the environment says where they are not given. Failure with status 2."""
-    parser = _Parser(prog="harness_ane.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("harness_ane.py", __doc__)
     add = parser.add_argument
     add("verb", nargs="?", choices=VERBS, default="all", help="default: %(default)s")
     add("--wall-time", type=wall_time, metavar="S", help="seconds; else ANE_WALL_TIME, ARK_BUDGET_SECONDS, or 300")
     add("--data", metavar="FILE", help=f"token file; default: $ARK_CACHE/ane/{TOKENS}")
     add("--backend", choices=BACKENDS, help="auto: ane on macOS, else cpu")
     add("--lineage", metavar="DIR", help="go on from the checkpoint that was kept there; without it, from scratch")
-    add("--threads", type=whole(1, 256), metavar="N", help="default: one per processor")
+    add("--threads", type=whole_number(1, 256), metavar="N", help="default: one per processor")
     add("--build", type=inside, default="build", metavar="DIR", help="in this folder; default: %(default)s")
-    add("--seed", type=whole(0, LARGEST_SEED), metavar="N", help="else ARK_SEED")
-    add("--max-steps", type=whole(1, LARGEST_SEED), metavar="N", help="end after N windows")
+    add("--seed", type=whole_number(0, LARGEST_SEED), metavar="N", help="else ARK_SEED")
+    add("--max-steps", type=whole_number(1, LARGEST_SEED), metavar="N", help="end after N windows")
     add("--split", choices=("validation", "holdout"), default="validation", help="to evaluate; default: %(default)s")
     add("--config", type=inside, default=str(CONFIG), metavar="FILE", help="in this folder; default: %(default)s")
     options = parser.parse_args(arguments)
     if options.wall_time is None:
         options.wall_time = from_environment(("ANE_WALL_TIME", "ARK_BUDGET_SECONDS"), wall_time, 300.0)
     if options.seed is None:
-        options.seed = from_environment(("ARK_SEED",), whole(0, LARGEST_SEED), None)
+        options.seed = from_environment(("ARK_SEED",), whole_number(0, LARGEST_SEED), None)
     return options
 
 
@@ -419,15 +414,6 @@ def wall_time(text: str) -> float:
     if not 0 < value <= MOST_WALL_SECONDS:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of seconds above 0, and a week at most")
     return value
-
-
-def whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch("[0-9]{1,19}", text) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number from {low} to {high}")
-        return int(text)
-
-    return parse
 
 
 def inside(text: str) -> str:

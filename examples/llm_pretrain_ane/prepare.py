@@ -17,12 +17,12 @@ import re
 import stat
 import sys
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import stories
+from command import LARGEST_SEED, Parser, whole_number
 from download import fetch, member
 from failure import Failure
 from folders import locked, token_path
@@ -152,20 +152,6 @@ def say(line: str) -> None:
 # Command line
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Failure(message.rstrip("."), f"python3 {self.prog} --help", 2)
-
-
-def number(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch("[0-9]{1,19}", text) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number from {low} to {high}")
-        return int(text)
-
-    return parse
-
-
 def digest(text: str) -> str:
     if not re.fullmatch("[0-9a-fA-F]{64}", text):
         raise argparse.ArgumentTypeError(f"{text[:70]!r} is no SHA-256, which has 64 hex digits")
@@ -173,16 +159,18 @@ def digest(text: str) -> str:
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    parser = _Parser(prog="prepare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("prepare.py", __doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     verb = verbs.add_parser("tinystories", help=f"{MEMBER} of {ARCHIVE} from {REPOSITORY} on the Hugging Face hub")
     verb.add_argument("--sha256", type=digest, metavar="HEX", help="of the archive; else as the hub states it")
     verb.add_argument("--out", metavar="FILE")
     verb.set_defaults(run=tinystories)
     verb = verbs.add_parser("synthetic", help="made-up stories")
-    verb.add_argument("--tokens", type=number(LEAST_TOKENS, 10**8), default=1_000_000, metavar="N")
-    verb.add_argument("--ids", type=number(stories.LEAST_IDS, 16_384), default=512, metavar="N", help="different ones")
-    verb.add_argument("--seed", type=number(0, 2**63 - 1), default=0, metavar="N")
+    verb.add_argument("--tokens", type=whole_number(LEAST_TOKENS, 10**8), default=1_000_000, metavar="N")
+    verb.add_argument(
+        "--ids", type=whole_number(stories.LEAST_IDS, 16_384), default=512, metavar="N", help="different ones"
+    )
+    verb.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, metavar="N")
     verb.add_argument("--out", metavar="FILE")
     verb.add_argument("--force", action="store_true", help="replace another file of that name")
     verb.set_defaults(run=synthetic)
