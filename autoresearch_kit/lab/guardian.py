@@ -87,6 +87,7 @@ class Guardian:
         self.family = self.new_family()
         self.nurse = os.getppid()
         self.inbox = b""
+        self.messages: list[dict[str, Any]] = []
         self.poll = select.poll()
         self.poll.register(channel, select.POLLIN)
         self.bell = doorbell()
@@ -95,9 +96,9 @@ class Guardian:
     def new_family(self) -> Family:
         return PortableFamily(self.token) if self.portable else Family()
 
-    def wait(self, seconds: float) -> list[dict[str, Any]]:
-        """Sleep until something happens; the messages that came. When `ark` is gone: end everybody, and the program."""
-        messages = []
+    def wait(self, seconds: float) -> dict[str, Any]:
+        """Sleep until something happens; the next message, or {}. When `ark` is gone: end everybody and the program."""
+        seconds = 0 if self.messages else seconds
         for file, _ in self.poll.poll(max(0, min(int(seconds * 1000) + 1, 1000))):
             if file == self.bell:
                 os.read(self.bell, 4096)
@@ -105,19 +106,19 @@ class Guardian:
                 data = self.channel.recv(1 << 20)
                 self.inbox += data
                 *lines, self.inbox = self.inbox.split(b"\n")
-                messages = [json.loads(x) for x in lines]
+                self.messages += map(json.loads, lines)
                 if not data:
                     raise EOFError
         if os.getppid() != self.nurse:
             raise EOFError
-        return messages
+        return self.messages.pop(0) if self.messages else {}
 
     def serve(self) -> None:
         while True:
-            for message in self.wait(1.0):
-                if "command" in message:
-                    answer = {"id": message["id"], **self.run(message)}
-                    self.channel.sendall(json.dumps(answer).encode() + b"\n")
+            message = self.wait(1.0)
+            if "command" in message:
+                answer = {"id": message["id"], **self.run(message)}
+                self.channel.sendall(json.dumps(answer).encode() + b"\n")
 
     def start(self, order: dict[str, Any], pipe: int) -> "subprocess.Popen[bytes]":
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
@@ -234,10 +235,10 @@ class Guardian:
                         reason, kill_at = {"problem": "disk_full", "detail": detail}, now
                 soonest = min(next_sample, term_at if not reason["problem"] else kill_at)
                 soonest = min(soonest, next_watch) if order["watch"] else soonest
-                for message in self.wait(soonest - time.monotonic()):
-                    if message.get("cancel") == order["id"]:
-                        term_at, term_why, grace = 0.0, ("cancelled", "cancelled"), CANCEL_GRACE_SECONDS
-                        kill_at = min(kill_at, time.monotonic() + grace)
+                # The cancel may have come together with its command.
+                if self.wait(soonest - time.monotonic()).get("cancel") == order["id"]:
+                    term_at, term_why, grace = 0.0, ("cancelled", "cancelled"), CANCEL_GRACE_SECONDS
+                    kill_at = min(kill_at, time.monotonic() + grace)
                 if listening and self.drain(source, log, 1):  # nobody holds the other end: poll would ring for ever
                     self.poll.unregister(source)
                     listening = False

@@ -525,6 +525,29 @@ def test_cancel_from_another_thread(run: Run, supervisor: Supervisor, tmp_path: 
     assert not alive(pid_in(tmp_path / "pid", 0))
 
 
+def test_a_cancel_that_comes_together_with_its_command_is_heard(tmp_path: Path) -> None:
+    class Late:
+        """A channel that keeps the command back until something follows it."""
+
+        def __init__(self, channel: Any) -> None:
+            self.channel, self.kept = channel, b""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.channel, name)
+
+        def sendall(self, data: bytes) -> None:
+            if b'"command"' in data:
+                self.kept = data
+            else:
+                self.channel.sendall(self.kept + data)
+
+    with Supervisor() as supervisor:
+        supervisor._channel = Late(supervisor._channel)  # type: ignore[assignment]
+        threading.Timer(0.3, supervisor.cancel).start()
+        done = supervisor.run(order(tmp_path, "sleep 600"))
+    assert (done.problem, done.detail) == ("cancelled", "cancelled")
+
+
 def test_cancel_without_a_command_does_nothing(run: Run, supervisor: Supervisor) -> None:
     supervisor.cancel()
     assert run("true").problem == ""
