@@ -22,7 +22,7 @@ demo: .venv/installed
 	@echo "  $(ARK) init my-project               a project of your own"
 
 test: .venv/dev lint
-	$(BIN)/pytest -m ""
+	$(BIN)/pytest -m "" tests examples
 
 lint: .venv/dev
 	$(BIN)/ruff check

@@ -7,20 +7,18 @@ Its own tests are beside it, in examples/llm_pretrain_cuda/tests; what needs a G
 
 from __future__ import annotations
 
-import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from example_project import ark, commit, laid
+from example_project import ark, laid
+from small_gpt import CPU_SPEC, check_six_attempts
 
 from autoresearch_kit.lab.cache import data_root
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "llm_pretrain_cuda"
-CPU_SPEC = "autoresearch-config.cpu.yaml"
 
 
 @pytest.fixture
@@ -28,6 +26,7 @@ def project(tmp_path, monkeypatch):
     return laid(EXAMPLE, tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [".", CPU_SPEC])
 def test_no_mutable_code_is_executed_by_the_evaluation(project, spec):
     checked = ark(project, "check", spec)
@@ -46,6 +45,7 @@ def test_engine_and_example_agree_where_data_lie(project, monkeypatch):
     assert example() == str(data_root())
 
 
+@pytest.mark.slow
 def test_the_small_data_are_pinned_by_the_hash_of_what_prepare_makes(project):
     """So the stories, their tokenizer and their packing are the same here as where the spec was written."""
     spec = yaml.safe_load((project / CPU_SPEC).read_text())
@@ -63,20 +63,4 @@ def test_the_small_data_are_pinned_by_the_hash_of_what_prepare_makes(project):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_six_attempts_with_the_search_agent(project):
-    """The spec as it is but for the time: three seconds of training instead of thirty, and one run for each attempt."""
-    path = project / CPU_SPEC
-    text, changed = re.subn(r"^budget_minutes: .*$", "budget_minutes: 0.05", path.read_text(), flags=re.M)
-    assert changed == 1
-    path.write_text(f"{text}decision: first_better\n")
-    commit(project)
-    run = ark(project, "run", CPU_SPEC, "--tag", "t", "--attempts", "6")
-    assert run.returncode == 0, run.stdout + run.stderr
-    attempts = json.loads(ark(project, "log", CPU_SPEC, "--tag", "t", "--json").stdout)
-    assert len(attempts) == 7
-    assert {attempt["outcome"] for attempt in attempts} <= {"keep", "discard", "crash"}
-    measured = [attempt for attempt in attempts if attempt["value"] is not None]
-    assert len(measured) >= 5, [attempt["problem"] for attempt in attempts]
-    for attempt in measured:
-        assert attempt["value"] > attempt["also"]["entropy_floor_bpb"] > 0
-        assert attempt["also"]["peak_vram_mb"] > 0
-    assert len({attempt["value"] for attempt in measured}) == len(measured)  # each was trained, none was copied
+    check_six_attempts(project)
