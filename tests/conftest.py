@@ -17,3 +17,8 @@ def _ordinary_signals():
     """`nohup pytest &` starts us with signals ignored, which every process that a test starts would inherit."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What was given more time than others begins first, so that no worker is left alone with it in the end."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)

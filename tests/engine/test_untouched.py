@@ -157,6 +157,7 @@ def test_any_dirty_repository(_template: Path, tiny: Tiny, todo: list[Any], deta
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @thorough
 @given(todo=actions, detached=st.booleans(), inner=st.booleans())
 def test_any_dirty_repository_again(_template: Path, tiny: Tiny, todo: list[Any], detached: bool, inner: bool) -> None:
