@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -18,6 +19,9 @@ from autoresearch_kit.core.globs import compile_globs
 from autoresearch_kit.core.names import AGENTS, MODEL_FREE, SPEC_NAME
 from autoresearch_kit.ledger.git import Repository
 from autoresearch_kit.starter import BLANK, Own, Started
+
+MOST_NAMED = 5
+"""Files of one folder; of more, `ark init` says how many."""
 
 
 def list_templates() -> None:
@@ -107,7 +111,7 @@ def _prompt(question: str, default: str, kind: click.Choice[str] | None = None) 
 
 def tell(folder: Path, started: Started) -> None:
     """Say what was made, and what to do next."""
-    click.echo(f"made and committed in {folder}: {', '.join(started.made)}", err=True)
+    click.echo(f"made and committed in {folder}: {', '.join(_listed(started.made))}", err=True)
     if started.author:
         click.echo(f"git does not know you yet, so the author is {started.author}", err=True)
     if started.worth_ignoring:
@@ -118,6 +122,16 @@ def tell(folder: Path, started: Started) -> None:
     width = max(len(line) for line, _ in steps)
     for line, why in steps:
         click.echo(f"  {line:<{width}}  {why}".rstrip(), err=True)
+
+
+def _listed(names: list[str]) -> Iterator[str]:
+    """The files, in order; for a folder with many, their number."""
+    for folder, inside in groupby(names, lambda name: name.rpartition("/")[0].partition("/")[0]):
+        files = list(inside)
+        if folder and len(files) > MOST_NAMED:
+            yield f"{folder}/ ({len(files)} files)"
+        else:
+            yield from files
 
 
 def _steps(folder: Path, started: Started) -> Iterator[tuple[str, str]]:
