@@ -18,7 +18,9 @@ from autoresearch_kit.ledger.lock import Lock
 
 _PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 _INDEX_SECONDS = 5.0
-"""How long to wait for another git that works on the user's index."""
+"""How long to wait, for each command, for another git that works on the user's index."""
+_CROSSED = ("index.lock'", "did not match any file(s) known to git")
+"""What git says when another one holds the index, or has written it back without what was just added."""
 _TURN_SECONDS = 60.0
 """How long to wait for another `ark` that commits here; hooks of the user's take their time."""
 
@@ -71,7 +73,12 @@ def commit_new_files(folder: Path, names: Sequence[str], message: str) -> str:
             )
             lock.acquire()
             try:
-                _add_and_commit(repository, command, [*identity, "commit", "--quiet", "-m", message], paths)
+                _patiently(
+                    repository,
+                    # By force: a rule such as `*.md` in the user's list must not leave half of a project uncommitted.
+                    [*command, "add", "--force", "--", *paths],
+                    [*command, *identity, "commit", "--quiet", "-m", message, "--", *paths],
+                )
             except BaseException:
                 with contextlib.suppress(git.GitCommandError):
                     _patiently(repository, [*command, "rm", "--cached", "--quiet", "--ignore-unmatch", "--", *paths])
@@ -87,33 +94,28 @@ def commit_new_files(folder: Path, names: Sequence[str], message: str) -> str:
     return "ark <ark@localhost>" if identity else ""
 
 
-def _add_and_commit(repository: git.Repo, command: list[str], commit: list[str], paths: list[str]) -> None:
-    """Commit `paths` alone, from the start when another git's commit took them out of the index in between."""
-    deadline = time.monotonic() + _INDEX_SECONDS
+def _patiently(repository: git.Repo, *commands: list[str]) -> None:
+    """Run git commands in turn, from the first again while another git works on the user's index, for a few seconds."""
+    deadline = time.monotonic() + _INDEX_SECONDS * len(commands)
     while True:
-        # By force: a rule such as `*.md` in the user's own list must not leave half of a project uncommitted.
-        _patiently(repository, [*command, "add", "--force", "--", *paths])
         try:
-            return _patiently(repository, [*command, *commit, "--", *paths])
-        except git.GitCommandError as error:
-            if "did not match any file" not in str(error.stderr) or time.monotonic() > deadline:
-                raise
-
-
-def _patiently(repository: git.Repo, command: list[str]) -> None:
-    """Run git, again while another git holds the user's index, for a few seconds."""
-    deadline = time.monotonic() + _INDEX_SECONDS
-    while True:
-        process = repository.git.execute(command, as_process=True)
-        try:
-            process.wait()
+            for command in commands:
+                _run(repository, command)
             return
         except git.GitCommandError as error:
-            if "index.lock'" not in str(error.stderr) or time.monotonic() > deadline:
+            if not any(sign in str(error.stderr) for sign in _CROSSED) or time.monotonic() > deadline:
                 raise
-        except BaseException:  # whoever ended us must not find a commit later on
-            if process.proc is not None:
-                process.proc.terminate()
-                process.proc.wait()  # for git alone: a hook of the user's may outlive it
-            raise
         time.sleep(0.05)
+
+
+def _run(repository: git.Repo, command: list[str]) -> None:
+    process = repository.git.execute(command, as_process=True)
+    try:
+        process.wait()
+    except git.GitCommandError:
+        raise
+    except BaseException:  # whoever ended us must not find a commit later on
+        if process.proc is not None:
+            process.proc.terminate()
+            process.proc.wait()  # for git alone: a hook of the user's may outlive it
+        raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+CPU_SPEC = "autoresearch-config.cpu.yaml"
 MADE = ("__pycache__", ".hypothesis", "build", "run.log", "*.safetensors", "*.graph", "*.ckpt")
 
 
@@ -40,3 +43,27 @@ def commit(folder: Path) -> None:
 def ark(folder: Path, *words: str) -> subprocess.CompletedProcess:
     order = [sys.executable, "-c", "from autoresearch_kit.cli import main; main(prog_name='ark')", *words]
     return subprocess.run(order, cwd=folder, capture_output=True, text=True)
+
+
+def edit(path: Path, pattern: str, new: str, times: int = 1) -> None:
+    """Replace what matches, which must be there so many times; ^ and $ are those of lines."""
+    text, count = re.subn(pattern, new, path.read_text(), flags=re.M)
+    assert count == times, pattern
+    path.write_text(text)
+
+
+def attempts_of(project: Path, *words: str) -> list[dict]:
+    """Every attempt of a run of the CPU spec, which ends well."""
+    run = ark(project, "run", CPU_SPEC, "--tag", "t", *words)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return json.loads(ark(project, "log", CPU_SPEC, "--tag", "t", "--json").stdout)
+
+
+def measured_of_six(attempts: list[dict]) -> list[dict]:
+    """Those with a number, nearly all, of a baseline and six attempts that were each measured for themselves."""
+    assert [attempt["number"] for attempt in attempts] == list(range(7))
+    assert {attempt["outcome"] for attempt in attempts} <= {"keep", "discard", "crash"}
+    measured = [attempt for attempt in attempts if attempt["value"] is not None]
+    assert len(measured) >= 5, [attempt["problem"] for attempt in attempts]
+    assert len({attempt["value"] for attempt in measured}) == len(measured)  # each was trained, none was copied
+    return measured

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from example_project import ark, laid
-from small_gpt import CPU_SPEC, check_six_attempts
+from example_project import CPU_SPEC, ark, laid
+from small_gpt import check_six_attempts
 
 from autoresearch_kit.lab.cache import data_root
 

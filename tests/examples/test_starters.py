@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from example_project import edit
 
 from autoresearch_kit import starter
 
@@ -50,10 +51,7 @@ def change(path: Path, old: str, new: str) -> None:
 
 def measure_roughly(folder: Path) -> None:
     """Few rounds: what is told apart here differs by more than a few percent."""
-    path = folder / "measure.py"
-    text, count = re.subn("^ROUNDS = .*$", "ROUNDS = 4", path.read_text(), flags=re.M)
-    assert count == 1
-    path.write_text(text)
+    edit(folder / "measure.py", "^ROUNDS = .*$", "ROUNDS = 4")
 
 
 # python-speed

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 from ane_example import KEYS, Example, failed
 from ane_modules import EXAMPLE
 from ane_stubs import content
 from ane_tokens import write_tokens
-
-
-@pytest.fixture
-def example(tmp_path: Path) -> Example:
-    return Example(tmp_path / "example")
 
 
 def test_by_hand_a_cycle_goes_on_from_what_was_kept(example):

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
-from ane_example import KEYS, Example, failed
-
-
-@pytest.fixture
-def example(tmp_path: Path) -> Example:
-    return Example(tmp_path / "example")
+from ane_example import KEYS, failed
 
 
 def test_one_cycle_ends_with_the_block(example):

@@ -5,16 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 from ane_example import Example, failed, full_disk, here, in_process
 from ane_modules import EXAMPLE
-
-
-@pytest.fixture
-def example(tmp_path: Path) -> Example:
-    return Example(tmp_path / "example")
 
 
 def without(example: Example, *missing: str) -> str:

@@ -6,16 +6,10 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
-from ane_example import Example, failed, gone, here, in_process, waiting
+from ane_example import failed, gone, here, in_process, waiting
 from ane_modules import load
-
-
-@pytest.fixture
-def example(tmp_path: Path) -> Example:
-    return Example(tmp_path / "example")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"])
