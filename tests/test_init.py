@@ -294,7 +294,7 @@ def test_of_a_folder_with_many_files_their_number_is_told(tmp_path):
     counted = re.fullmatch(
         r"made and committed in mine: .*Makefile, README\.md, ane/ \((\d+) files\), .*stories\.py, .*", said
     )
-    assert counted and int(counted[1]) == len(list((tmp_path / "my/ane").iterdir()))
+    assert counted and int(counted[1]) == len(list((tmp_path / "mine/ane").iterdir()))
     assert len(said) < 500
 
 
