@@ -1,15 +1,26 @@
-"""What the command lines of these programs share: one sentence for a wrong one, and whole numbers."""
+"""What the command lines of these programs share: how they speak, one sentence for a wrong one, whole numbers."""
 
 from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from failure import Failure
 
 LARGEST_SEED = 2**63 - 1
+
+
+def say(line: str) -> None:
+    """On standard error, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def complain(program: str, sentence: str, hint: str = "") -> None:
+    """What went wrong in `program`, and what to do about it in a line of its own."""
+    say(f"{program}: {sentence}" + (f"\nhint: {hint}" if hint else ""))
 
 
 class Parser(argparse.ArgumentParser):

@@ -31,7 +31,7 @@ from typing import Any, NoReturn
 
 import lineage
 import processes
-from command import LARGEST_SEED, Parser, whole_number
+from command import LARGEST_SEED, Parser, complain, say, whole_number
 from experiment_config import read_config, write_header
 from failure import Failure, sha256
 from folders import data_folder, locked, token_path
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _report(status: str, sentence: str, hint: str, code: int) -> int:
     with contextlib.suppress(OSError):
         _print_block({"status": status, "error": " ".join(sentence.split())})
-    say(f"harness_ane.py: {sentence}" + (f"\nhint: {hint}" if hint else ""))
+    complain("harness_ane.py", sentence, hint)
     return code
 
 
@@ -99,10 +99,6 @@ def _print_block(pairs: Mapping[str, str]) -> None:
     for key, value in pairs.items():
         print(f"{key + ':':<17} {value}")
     sys.stdout.flush()
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

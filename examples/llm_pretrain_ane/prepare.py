@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import stories
-from command import LARGEST_SEED, Parser, whole_number
+from command import LARGEST_SEED, Parser, complain, say, whole_number
 from download import fetch, member
 from failure import Failure
 from folders import locked, token_path
@@ -144,10 +144,6 @@ def busy(folder: Path) -> Failure:
     return Failure(f"another prepare.py is at work in {folder}", "wait for it")
 
 
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # Command line
 
@@ -187,14 +183,14 @@ def main(arguments: list[str] | None = None) -> int:
         options.run(options)
         return 0
     except Failure as failure:
-        say(f"prepare.py: {failure.sentence}" + (f"\nhint: {failure.hint}" if failure.hint else ""))
+        complain("prepare.py", failure.sentence, failure.hint)
         return failure.status
     except KeyboardInterrupt:
-        say("prepare.py: interrupted; the same command goes on from here")
+        complain("prepare.py", "interrupted; the same command goes on from here")
         return 130
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        say(f"prepare.py: {where}{error.strerror or error}\nhint: --out names another disk")
+        complain("prepare.py", f"{where}{error.strerror or error}", "--out names another disk")
         return 1
 
 

@@ -55,6 +55,7 @@ class Example:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.python = sys.executable
         (folder / "ane").mkdir(parents=True)
         for path in EXAMPLE.glob("*.py"):
             shutil.copy(path, folder)
@@ -91,7 +92,7 @@ class Example:
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "harness_ane.py", *words],
+            [self.python, "harness_ane.py", *words],
             cwd=self.folder,
             env=self.environment | environment,
             stdout=subprocess.PIPE,
