@@ -3,8 +3,9 @@
 Figures of examples/llm_pretrain_ane on a CPU, by programs that compare within one run:
 
 - `steps`: micro-steps per second, milliseconds of each phase, a micro-step against its matrix products alone (by the
-  best of own loops and OpenBLAS), the update against copying memory; at toy size and, with `--full`, at that of
-  67 million parameters. The targets: 100 micro-steps per second at toy size, 1.3 times the products at full size.
+  best of own loops and OpenBLAS), the updates of Lion and AdamW against copying memory; at toy size and, with `--full`,
+  at that of 67 million parameters. The targets: 100 micro-steps per second at toy size, 1.3 times the products at
+  full size.
 - `products`: own matrix products against OpenBLAS, one thread, compiled for AVX2 and for this processor. The target:
   0.7 with AVX2. Needs libopenblas.so.0.
 - `sim`: the simulator of the Neural Engine against the CPU backend at toy size. The target: at most 30 times slower.

@@ -1,4 +1,4 @@
-/* Speed of training on random tokens: micro-steps, their phases, the matrix products of a micro-step alone, the update.
+/* Speed of training on random tokens: micro-steps, their phases, the matrix products of a micro-step alone, updates.
  *
  * Prints `key: value` lines. All that is compared is measured in turn, so that another program slows both. */
 #include <math.h>
@@ -153,10 +153,12 @@ static void copy_piece(void *context, int part) {
     memcpy(copy->to + begin, copy->from + begin, left < COPY_PIECE ? left : COPY_PIECE);
 }
 
-/* Bytes read and written per second by Lion's update and by a copy of as many numbers. */
-static void measure_update(struct Parameters *parameters, struct Pool *pool) {
-    struct Settings settings = {.lion = true, .learning_rate = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .grad_clip = 1,
-                                .embed_lr_scale = 1, .matrix_lr_scale = 1, .total_steps = 1000, .loss_scale = 1};
+/* Bytes read and written per second by an optimizer's update and by a copy of as many numbers. */
+static void measure_update(bool lion, struct Parameters *parameters, struct Pool *pool) {
+    struct Settings settings = {.lion = lion, .learning_rate = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8,
+                                .weight_decay = 0.1, .grad_clip = 1, .embed_lr_scale = 1, .matrix_lr_scale = 1,
+                                .total_steps = 1000, .loss_scale = 1};
+    const char *name = lion ? "lion" : "adamw";
     size_t count = 0;
     for (int i = 0; i < parameters->count; i++)
         count += (size_t)parameters->tensors[i].rows * (size_t)parameters->tensors[i].columns;
@@ -171,10 +173,11 @@ static void measure_update(struct Parameters *parameters, struct Pool *pool) {
         copies[i] = seconds() - middle;
     }
     double seconds_of_update = median(updates, UPDATES);
-    /* The norm reads the gradient; then weight, gradient and moment are read and written. */
-    printf("ms_update: %.3f\n", 1e3 * seconds_of_update);
-    printf("update_gb_per_second: %.2f\n", 7 * (double)(count * sizeof(real)) / seconds_of_update * 1e-9);
-    printf("copy_gb_per_second: %.2f\n", 2 * (double)copy.bytes / median(copies, UPDATES) * 1e-9);
+    /* The norm reads the gradient; then weight, gradient and one moment, or two, are read and written. */
+    double bytes = (lion ? 7 : 9) * (double)(count * sizeof(real));
+    printf("ms_update_%s: %.3f\n", name, 1e3 * seconds_of_update);
+    printf("update_%s_gb_per_second: %.2f\n", name, bytes / seconds_of_update * 1e-9);
+    printf("copy_beside_%s_gb_per_second: %.2f\n", name, 2 * (double)copy.bytes / median(copies, UPDATES) * 1e-9);
     free(copy.from);
     free(copy.to);
 }
@@ -263,10 +266,13 @@ int main(int count, char **arguments) {
     model_stage(model);
     struct Products products = products_new(pool, parameters);
     measure_steps(&options, model, &timers, &products);
-    measure_update(parameters, pool);
     products_free(&products);
     model_free(model);
     kernels.close(kernels.self);
+    measure_update(true, parameters, pool);
+    parameters_free(parameters);
+    parameters = parameters_new(shape, ADAMW);
+    measure_update(false, parameters, pool);
     parameters_free(parameters);
     pool_free(pool);
     return 0;
