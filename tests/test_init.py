@@ -328,6 +328,29 @@ def test_a_commit_of_another_git_that_takes_new_files_out_of_the_index_is_surviv
     assert git(code, "status", "--porcelain") == ""
 
 
+def hook_before_commits(code: Path, script: str) -> None:
+    hook = code / ".git/hooks/pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\n{script}\n")
+    hook.chmod(0o755)
+
+
+def test_a_hook_that_says_much_and_leaves_a_process_behind(code, tmp_path):
+    """More than a pipe holds; and the pipe would be open as long as the process is."""
+    hook_before_commits(code, f"yes | head -c 300000 >&2; sleep 60 & echo $! > '{tmp_path}/left'")
+    try:
+        ark("init", "sub", cwd=code)
+        assert git(code, "log", "-1", "--format=%s") == "Start sub, a project of ark\n"
+    finally:
+        os.kill(int((tmp_path / "left").read_text()), signal.SIGKILL)
+
+
+def test_what_a_hook_says_is_told(code):
+    hook_before_commits(code, "echo no commits on Sundays >&2; exit 1")
+    assert "no commits on Sundays" in ark("init", "sub", cwd=code, code=1).stderr
+    assert not (code / "sub").exists() and git(code, "status", "--porcelain") == ""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
@@ -335,10 +358,7 @@ def test_a_commit_of_another_git_that_takes_new_files_out_of_the_index_is_surviv
     ids=["Ctrl-C", "terminated alone"],
 )
 def test_ended_while_git_commits_it_leaves_nothing(how, code, tmp_path):
-    hook = code / ".git/hooks/pre-commit"
-    hook.parent.mkdir(exist_ok=True)
-    hook.write_text(f"#!/bin/sh\n: > '{tmp_path}/begun'\nsleep 30\n")
-    hook.chmod(0o755)
+    hook_before_commits(code, f": > '{tmp_path}/begun'\nsleep 30")
     process = subprocess.Popen(
         [*ARK, "init", "sub"], cwd=code, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,13 +111,22 @@ def _patiently(repository: git.Repo, *commands: list[str]) -> None:
 
 
 def _run(repository: git.Repo, command: list[str]) -> None:
-    process = repository.git.execute(command, as_process=True)
-    try:
-        process.wait()
-    except git.GitCommandError:
-        raise
-    except BaseException:  # whoever ended us must not find a commit later on
-        if process.proc is not None:
-            process.proc.terminate()
-            process.proc.wait()  # for git alone: a hook of the user's may outlive it
-        raise
+    # What it says goes to a file: a pipe would fill up or stay open, as hooks say much and leave others behind.
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            command,
+            cwd=repository.working_dir,
+            env={**os.environ, "LANGUAGE": "C", "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        )
+        try:
+            status = process.wait()
+        except BaseException:  # whoever ended us must not find a commit later on
+            process.terminate()
+            process.wait()  # for git alone: a hook of the user's may outlive it
+            raise
+        if status != 0:
+            said.seek(0)
+            raise git.GitCommandError(command, status, said.read())
