@@ -5,6 +5,9 @@ BIN := .venv/bin
 ARK := $(BIN)/ark
 DEMO := examples/kernel_tuning
 
+# The tests start `ark` a thousand times: each would compile its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint fix docs bench clean
 
 # Forty attempts in all, however often it is called.
