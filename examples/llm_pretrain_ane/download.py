@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import socket
+import ssl
 import sys
 import tarfile
 import time
@@ -75,7 +77,14 @@ def fetch(repository: str, name: str, path: Path, sha256: str | None = None) -> 
                 raise Failure(f"{what} cannot be had from {endpoint} ({reason})", "check HF_ENDPOINT") from None
         except _Again as error:
             reason = str(error)
-        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+        # In Python 3.9 socket.timeout is no TimeoutError.
+        except (urllib.error.URLError, ConnectionError, socket.timeout) as error:  # noqa: UP041
+            if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+                raise Failure(
+                    f"{endpoint} cannot prove who it is to this Python ({error.reason.verify_message})",
+                    "export SSL_CERT_FILE=/a/file/of/certificates, or on a Mac run Install Certificates.command, which"
+                    " python.org's Python brings",
+                ) from None
             reason = str(getattr(error, "reason", None) or error)
         except (http.client.HTTPException, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"

@@ -10,8 +10,13 @@ import io
 import math
 import random
 import re
+import shutil
+import ssl
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 from array import array
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ane_modules import load
+from ane_modules import EXAMPLE, load
 
 prepare, download, stories = load("prepare"), load("download"), load("stories")
 PATH = "/datasets/enio/TinyStories/resolve/main/tok32000/TinyStories_tok32000.tar.gz"
@@ -52,6 +57,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.data, self.states, self.cuts, self.ranges = GOOD, "", 0, True
+        self.stall = threading.Event()  # where it is set a cut download is not closed, but says no more
         self.status, self.log = 200, []
         hub = self
 
@@ -99,6 +105,8 @@ class Hub:
             end = begin + (end - begin) // 2
             request.close_connection = True
         request.wfile.write(self.data[begin:end])
+        if end < len(self.data) and self.stall.is_set():
+            time.sleep(2)
 
 
 @pytest.fixture
@@ -148,6 +156,51 @@ def test_a_cut_download_goes_on_where_it_stopped(hub, run):
     ranges = [wanted for path, wanted in hub.log if path == "/file"]
     assert ranges[0] is None and len(ranges) == 3
     assert ranges[1] == f"bytes={len(GOOD) // 2}-"
+
+
+STALLED = """
+import sys, download, prepare
+download.PAUSE_SECONDS, download.TIMEOUT_SECONDS, prepare.MEMBER_TOKENS = 0, 0.3, int(sys.argv[1])
+sys.exit(prepare.main(["tinystories"]))
+"""
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["this_python", "python3.9"])
+def test_a_download_that_stalls_goes_on_where_it_stopped(hub, old, request):
+    """In Python 3.9 its error is another one."""
+    hub.stall.set()
+    hub.cuts = 2
+    python = request.getfixturevalue("old_python") if old else sys.executable
+    done = subprocess.run([python, "-c", STALLED, str(COUNT)], cwd=EXAMPLE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [begins is not None for path, begins in hub.log if path != PATH] == [False, True, True]
+
+
+def test_a_server_that_cannot_prove_who_it_is(hub, run, tmp_path, monkeypatch):
+    """python.org's Python on a Mac knows no authority before it is told: no use in trying again."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    files = ("-keyout", str(key), "-out", str(certificate))
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", *files],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    accept, tries = hub.server.get_request, []
+
+    def secured():
+        tries.append(1)
+        connection, address = accept()
+        return context.wrap_socket(connection, server_side=True), address
+
+    monkeypatch.setattr(hub.server, "get_request", secured)
+    monkeypatch.setenv("HF_ENDPOINT", hub.address.replace("http:", "https:"))
+    code, output, errors = run("tinystories")
+    assert (code, output) == (1, "") and "cannot prove who it is to this Python (self" in errors
+    assert "hint: export SSL_CERT_FILE=" in errors and len(tries) == 1 and hub.log == []
 
 
 def test_the_next_command_goes_on(hub, run, tmp_path):
