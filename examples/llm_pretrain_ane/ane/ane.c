@@ -109,12 +109,26 @@ static void release(CFTypeRef object) {
         CFRelease(object);
 }
 
-/* "<what> failed: <the framework's words>", with line breaks as spaces. Returns false. */
+/* As many whole characters as there is room for. CFStringGetCString gives all or nothing. */
+static void copy_text(CFStringRef text, char *room, size_t bytes) {
+    CFIndex used = 0;
+    CFStringGetBytes(text, CFRangeMake(0, CFStringGetLength(text)), kCFStringEncodingUTF8, '?', false, (UInt8 *)room,
+                     (CFIndex)bytes - 1, &used);
+    room[used] = '\0';
+}
+
+/* "<what> failed: <the framework's words>", with line breaks as spaces. Returns false. The words are often longer than
+   the sentence may be; what matters is in their first half, since the second one repeats it. */
 static bool refused(struct Problem *why, const char *what, CFErrorRef error) {
-    char words[320] = "no reason was given";
+    char words[sizeof why->text - 32] = "no reason was given";
     CFStringRef text = error ? CFCopyDescription(error) : NULL;
-    if (text && !CFStringGetCString(text, words, sizeof words, kCFStringEncodingUTF8))
-        snprintf(words, sizeof words, "code %ld", (long)CFErrorGetCode(error)); /* too long */
+    if (text) {
+        copy_text(text, words, sizeof words);
+    } else if (error) {
+        char domain[200];
+        copy_text(CFErrorGetDomain(error), domain, sizeof domain);
+        snprintf(words, sizeof words, "Error Domain=%s Code=%ld", domain, (long)CFErrorGetCode(error));
+    }
     release(text);
     for (char *c = words; *c; c++)
         if ((unsigned char)*c < ' ')

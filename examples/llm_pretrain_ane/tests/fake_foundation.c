@@ -210,11 +210,17 @@ CFStringRef fake_constant(const char *text) {
 CFStringRef CFCopyDescription(CFTypeRef object) {
     if (!fake_is(object, ERROR))
         fake_complain("a description is wanted of what is no error");
+    if (fake_faulty("description"))
+        return NULL;
     return (CFStringRef)fake_new(STRING, ((id)object)->bytes, ((id)object)->length);
 }
 
 CFIndex CFErrorGetCode(CFErrorRef error) {
     return (CFIndex)((id)error)->number;
+}
+
+CFStringRef CFErrorGetDomain(CFErrorRef error) {
+    return (CFStringRef)((id)error)->items[0];
 }
 
 CFStringRef CFStringCreateWithCString(CFAllocatorRef allocator, const char *text, CFStringEncoding encoding) {
@@ -232,6 +238,35 @@ Boolean CFStringGetCString(CFStringRef string, char *buffer, CFIndex bytes, CFSt
     memcpy(buffer, object->bytes, object->length);
     buffer[object->length] = '\0';
     return true;
+}
+
+static bool starts_character(char byte) {
+    return (byte & 0xC0) != 0x80;
+}
+
+/* Of UTF-16, as CFString counts. */
+CFIndex CFStringGetLength(CFStringRef string) {
+    CFIndex units = 0;
+    for (const char *c = ((id)string)->bytes; *c; c++)
+        units += starts_character(*c) + ((*c & 0xF8) == 0xF0);
+    return units;
+}
+
+CFIndex CFStringGetBytes(CFStringRef string, CFRange range, CFStringEncoding encoding, UInt8 loss_byte,
+                         Boolean is_external, UInt8 *buffer, CFIndex most_bytes, CFIndex *used_bytes) {
+    id object = (id)string;
+    if (!fake_is(object, STRING) || encoding != kCFStringEncodingUTF8 || loss_byte == 0 || is_external ||
+        range.location != 0 || range.length != CFStringGetLength(string))
+        fake_complain("bytes are wanted of what is no string, or of a part of it");
+    size_t used = object->length < (size_t)most_bytes ? object->length : (size_t)most_bytes;
+    while (!starts_character(object->bytes[used])) /* the zero at the end starts one */
+        used--;
+    memcpy(buffer, object->bytes, used);
+    *used_bytes = (CFIndex)used;
+    CFIndex characters = 0;
+    for (size_t i = 0; i < used; i++)
+        characters += starts_character(object->bytes[i]);
+    return characters;
 }
 
 CFDataRef CFDataCreate(CFAllocatorRef allocator, const UInt8 *bytes, CFIndex length) {

@@ -81,6 +81,11 @@ Method class_getInstanceMethod(Class class, SEL selector) {
 
 /* ---- models ---- */
 
+/* As others report it. */
+#define INFERENCE_ERROR \
+    "processRequest:model:qos:qIndex:modelStringID:options:returnValue:error:: ANEProgramProcessRequestDirect() " \
+    "Failed with status=0x1d : statusType=0x9: Program Inference error"
+
 enum { MOST_FILES = 8 };
 struct State {
     enum { NEW, COMPILED, LOADED, UNLOADED } stage;
@@ -97,11 +102,15 @@ static struct Executor *sim(void) {
     return &simulator;
 }
 
+/* Longer than any message of ours, and of the form of NSError: the text twice. */
 static id description(const char *domain, int code, const char *text) {
-    char words[800];
-    int length = snprintf(words, sizeof words, "Error Domain=%s Code=%d\n\"%s\"", domain, code, text);
-    id error = fake_new(ERROR, words, (size_t)length);
+    char words[1400];
+    int length = snprintf(words, sizeof words,
+                          "Error Domain=%s Code=%d \"%s\"\nUserInfo={NSLocalizedDescription=%s}", domain, code, text, text);
+    id error = fake_new(ERROR, words, (size_t)length), of = fake_new(STRING, domain, strlen(domain));
     error->number = code;
+    fake_hold(error, of);
+    CFRelease(of);
     return fake_autorelease(error);
 }
 
@@ -344,7 +353,13 @@ static bool evaluate(id model, Word qos, Word options, id made, Word error) {
     if (input->locks || output->locks)
         fake_complain("evaluated while a surface is locked");
     if (fake_faulty("evaluate"))
-        return refuse(error, "com.apple.appleneuralengine", 8, "Program Inference error, status=0x1d");
+        return refuse(error, "com.apple.appleneuralengine", 8, INFERENCE_ERROR);
+    if (fake_faulty("umlauts")) {
+        static char text[601];
+        for (size_t i = 0; i + 1 < sizeof text; i++)
+            text[i] = "\xc3\xa4"[i % 2];
+        return refuse(error, "umlaut", 8, text);
+    }
     struct Problem why = {""};
     struct State *state = model->state;
     const size_t sizes[] = {input->length, output->length};

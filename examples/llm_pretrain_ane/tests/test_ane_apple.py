@@ -23,7 +23,8 @@ SOURCES = sorted(path.name for path in ANE.glob("*.c"))
 SETTINGS = '.dim = 128, .hidden = 384, .heads = 4, .kv_heads = 4, .seq = 128, .layers = 2, .architecture = ""'
 FRAMEWORKS = """
     CFArrayCreate CFCopyDescription CFDataCreate CFDictionaryCreate CFDictionaryCreateMutable CFDictionarySetValue
-    CFErrorGetCode CFNumberCreate CFRelease CFRetain CFStringCreateWithCString CFStringGetCString
+    CFErrorGetCode CFErrorGetDomain CFNumberCreate CFRelease CFRetain CFStringCreateWithCString CFStringGetBytes
+    CFStringGetCString CFStringGetLength
     __CFConstantStringClassReference kCFTypeArrayCallBacks kCFTypeDictionaryKeyCallBacks
     kCFTypeDictionaryValueCallBacks
     IOSurfaceCreate IOSurfaceGetAllocSize IOSurfaceGetBaseAddress IOSurfaceLock IOSurfaceUnlock kIOSurfaceAllocSize

@@ -62,6 +62,12 @@ FAILURES = {
 }
 
 
+INFERENCE_ERROR = (
+    'evaluating failed: Error Domain=com.apple.appleneuralengine Code=8 "processRequest:model:qos:qIndex:modelStringID:'
+    "options:returnValue:error:: ANEProgramProcessRequestDirect() Failed with status=0x1d : statusType=0x9: "
+)
+
+
 @pytest.mark.parametrize("fault", FAILURES)
 def test_loading_that_fails_is_a_sentence_and_leaves_nothing(mac: Mac, fault: str) -> None:
     engine = mac.open()
@@ -140,7 +146,9 @@ def test_a_surface_too_large_to_count(mac: Mac) -> None:
     ("fault", "words"),
     [
         ("request", "the framework makes no request"),
-        ("evaluate", "evaluating failed: Error Domain=com.apple.appleneuralengine Code=8 "),
+        ("evaluate", INFERENCE_ERROR),
+        ("umlauts", 'evaluating failed: Error Domain=umlaut Code=8 "ääää'),
+        ("description@1,evaluate", "evaluating failed: Error Domain=com.apple.appleneuralengine Code=8"),
     ],
 )
 def test_an_evaluation_that_fails(mac: Mac, fault: str, words: str) -> None:

@@ -23,6 +23,13 @@ typedef struct __CFDictionary *CFMutableDictionaryRef;
 typedef struct __CFError *CFErrorRef;
 
 typedef struct {
+    CFIndex location, length;
+} CFRange;
+static inline CFRange CFRangeMake(CFIndex location, CFIndex length) {
+    return (CFRange){location, length};
+}
+
+typedef struct {
     CFIndex version;
 } CFArrayCallBacks;
 typedef struct {
@@ -43,8 +50,12 @@ CFTypeRef CFRetain(CFTypeRef object);
 void CFRelease(CFTypeRef object);
 CFStringRef CFCopyDescription(CFTypeRef object);
 CFIndex CFErrorGetCode(CFErrorRef error);
+CFStringRef CFErrorGetDomain(CFErrorRef error);
 CFStringRef CFStringCreateWithCString(CFAllocatorRef allocator, const char *text, CFStringEncoding encoding);
 Boolean CFStringGetCString(CFStringRef string, char *buffer, CFIndex bytes, CFStringEncoding encoding);
+CFIndex CFStringGetBytes(CFStringRef string, CFRange range, CFStringEncoding encoding, UInt8 loss_byte,
+                         Boolean is_external, UInt8 *buffer, CFIndex most_bytes, CFIndex *used_bytes);
+CFIndex CFStringGetLength(CFStringRef string);
 CFDataRef CFDataCreate(CFAllocatorRef allocator, const UInt8 *bytes, CFIndex length);
 CFNumberRef CFNumberCreate(CFAllocatorRef allocator, CFNumberType type, const void *value);
 CFArrayRef CFArrayCreate(CFAllocatorRef allocator, const void **values, CFIndex count, const CFArrayCallBacks *are);
