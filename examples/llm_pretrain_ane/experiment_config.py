@@ -161,14 +161,14 @@ def needed_gb(values: Mapping[str, int | float]) -> float:
     """About what training holds at most: weights, gradients, two moments, copies in half precision, activations."""
     dim, hidden, seq, layers = (int(values[name]) for name in ("DIM", "HIDDEN", "SEQ", "NLAYERS"))
     parameters = parameter_count(values)
-    activations = layers * (10 * dim + 4 * hidden) * seq + 3 * VOCAB * seq + 3 * int(values["HEADS"]) * seq * seq
+    activations = layers * (13 * dim + 4 * hidden) * seq + 3 * VOCAB * seq + 3 * int(values["HEADS"]) * seq * seq
     return (parameters * (4 * 4 + 2 * 2) + activations * 4) / 1e9
 
 
 def activation_count(values: Mapping[str, int | float]) -> int:
-    """Numbers that are kept for the way back, as settings.c counts them."""
+    """Numbers that a model keeps per layer and token, as settings.c counts them."""
     dim, hidden, seq, layers = (int(values[name]) for name in ("DIM", "HIDDEN", "SEQ", "NLAYERS"))
-    return layers * seq * (10 * dim + 3 * hidden)
+    return layers * seq * (13 * dim + 3 * hidden)
 
 
 def parameter_count(values: Mapping[str, int | float]) -> int:

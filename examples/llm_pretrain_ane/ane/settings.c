@@ -18,9 +18,9 @@ int64_t parameter_count(int dim, int hidden, int layers) {
     return layers * layer + d + VOCAB * d;
 }
 
-/* What is kept per token for the way back; the classifier's rows are done in chunks. */
+/* What a model keeps per layer and token; the classifier's rows are done in chunks. */
 static int64_t activation_count(int dim, int hidden, int seq, int layers) {
-    return (int64_t)layers * seq * (10 * (int64_t)dim + 3 * (int64_t)hidden);
+    return (int64_t)layers * seq * (13 * (int64_t)dim + 3 * (int64_t)hidden);
 }
 
 bool architecture_check(int dim, int hidden, int heads, int kv_heads, int seq, int layers, const char digest[16],
