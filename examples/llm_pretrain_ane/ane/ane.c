@@ -9,6 +9,7 @@
 #include <dlfcn.h>
 #include <objc/message.h>
 #include <objc/runtime.h>
+#include <pthread.h>
 #include <pthread/qos.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,6 +90,7 @@ struct Program {
     bool loaded, has_folder;
     struct Folder folder;
     char name[64];
+    struct Program *next; /* of those not yet unloaded */
 };
 
 struct Surface {
@@ -103,6 +105,8 @@ struct Binding {
 };
 
 static int loads; /* of this process */
+static struct Program *live;
+static pthread_t loader; /* the thread that has the executor */
 
 static void release(CFTypeRef object) {
     if (object) /* CFRelease(NULL) is a crash */
@@ -237,8 +241,11 @@ static void notice(const struct Program *program, const struct Problem *why) {
 
 static void unload(void *self, void *handle) {
     const struct Engine *engine = self;
-    struct Program *program = handle;
+    struct Program *program = handle, **at = &live;
     struct Problem why;
+    while (*at != program)
+        at = &(*at)->next;
+    *at = program->next;
     void *pool = objc_autoreleasePoolPush();
     CFErrorRef error = NULL;
     if (program->loaded && !send.unload(program->model, engine->selectors[UNLOAD], engine->qos, &error)) {
@@ -252,13 +259,26 @@ static void unload(void *self, void *handle) {
     free(program);
 }
 
+/* The programs of a process that ends early, so that no folder is left. Surfaces are not touched, since other
+   threads may be at work on them. Should another thread end the process, the next run removes the folders. */
+static void unload_all(void) {
+    while (live && pthread_equal(pthread_self(), loader))
+        unload((void *)live->engine, live);
+}
+
 static void *load(void *self, const struct Source *source, struct Problem *why) {
+    static bool registered; /* here, since what is registered after the framework's own functions is called before them */
+    if (!registered)
+        registered = atexit(unload_all) == 0;
+    loader = pthread_self();
     if (loads >= MOST_LOADS) {
         problem(why, "a process cannot compile more than %d programs", MOST_LOADS);
         return NULL;
     }
     struct Program *program = need(1, sizeof *program);
     program->engine = self;
+    program->next = live;
+    live = program;
     snprintf(program->name, sizeof program->name, "%s", source->name);
     void *pool = objc_autoreleasePoolPush();
     bool fine = make_program(program, source, why);

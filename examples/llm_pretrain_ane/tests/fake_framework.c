@@ -106,7 +106,8 @@ static struct Executor *sim(void) {
 static id description(const char *domain, int code, const char *text) {
     char words[1400];
     int length = snprintf(words, sizeof words,
-                          "Error Domain=%s Code=%d \"%s\"\nUserInfo={NSLocalizedDescription=%s}", domain, code, text, text);
+                          "Error Domain=%s Code=%d \"%s\"\nUserInfo={NSLocalizedDescription=%s}", domain, code, text,
+                          text);
     id error = fake_new(ERROR, words, (size_t)length), of = fake_new(STRING, domain, strlen(domain));
     error->number = code;
     fake_hold(error, of);

@@ -34,8 +34,8 @@ FRAMEWORKS = """
     objc_msgSend sel_registerName
 """
 SYSTEM = """
-    __stderrp dlopen fprintf free getenv memset nanosleep pthread_set_qos_class_self_np qos_class_self snprintf strcmp
-    strlen
+    __stderrp atexit dlopen fprintf free getenv memset nanosleep pthread_equal pthread_self
+    pthread_set_qos_class_self_np qos_class_self snprintf strcmp strlen
 """
 OURS = ["folder_make", "folder_remove", "folder_write", "need", "problem"]
 OF_THE_COMPILER = {"memcpy", "bzero", "__stack_chk_fail", "__stack_chk_guard"}  # calls that it may put in

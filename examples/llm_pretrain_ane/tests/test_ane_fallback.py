@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from ane_fake import FAKED, FLAGS, LOADED, PORTABLE, SHAPE, Mac
 from ane_kernels import CALLS
 from ane_model import Kernels
 from ane_programs import PROGRAMS, Executor
-from ane_runs import block, run, shared, write_config
+from ane_runs import block, refused, run, shared, write_config
 from ane_tokens import write_tokens
 
 OF_PROGRAM = dict(zip(PROGRAMS, [*list(CALLS)[:5], "sdpa_back", "sdpa_back", "qkv_back"], strict=True))
@@ -141,32 +143,72 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def trained(tokens: Path, folder: Path, backend: str, fault: str = "") -> tuple[dict[str, str], str]:
-    """The final block and the notices of four micro-steps with sanitizers; nothing was left of the fake's."""
+@pytest.fixture(scope="module")
+def trainer() -> Path:
+    """train with the fake and sanitizers."""
     sizes = {"dim": SHAPE.dim, "hidden": SHAPE.hidden, "heads": SHAPE.heads, "kv_heads": SHAPE.heads, "seq": SHAPE.seq}
     flags = [*FLAGS, f"-I{write_config(**sizes)}"]
-    made = program(ANE / "train.c", *FAKED[len(PORTABLE) :], shared(sanitize=True), flags=flags, sanitize=True)
-    folder.mkdir()
-    environment = os.environ | {"TMPDIR": str(folder), "FAKE_ANE": fault, "FAKE_ANE_REPORT": str(folder / "report")}
-    arguments = ["--data", tokens, "--checkpoint", folder / "out.ckpt", "--wall-time", 300, "--max-steps", 4]
-    done = run(made, *arguments, "--threads", 1, "--backend", backend, env=environment)
-    assert done.returncode == 0, done.stderr
+    return program(ANE / "train.c", *FAKED[len(PORTABLE) :], shared(sanitize=True), flags=flags, sanitize=True)
+
+
+def surroundings(folder: Path, fault: str = "") -> dict[str, str]:
+    """The environment of a run, whose temporary files and report of the fake are in the folder."""
+    folder.mkdir(exist_ok=True)
+    return os.environ | {"TMPDIR": str(folder), "FAKE_ANE": fault, "FAKE_ANE_REPORT": str(folder / "report")}
+
+
+def reported(folder: Path) -> list[str]:
+    """The report, in which nobody had a complaint."""
     report = (folder / "report").read_text().splitlines()
-    assert report[0] == "live 0"
     assert not [line for line in report if line.startswith("complaint")]
+    return report
+
+
+def trained(trainer: Path, tokens: Path, folder: Path, backend: str, fault: str = "") -> tuple[dict[str, str], str]:
+    """The final block and the notices of four micro-steps; nothing was left of the fake's."""
+    arguments = ["--data", tokens, "--checkpoint", folder / "out.ckpt", "--wall-time", 300, "--max-steps", 4]
+    done = run(trainer, *arguments, "--threads", 1, "--backend", backend, env=surroundings(folder, fault))
+    assert done.returncode == 0, done.stderr
+    assert reported(folder)[0] == "live 0"
     assert sorted(path.name for path in folder.iterdir()) == ["out.ckpt", "report"]
     return block(done.stdout), done.stderr
 
 
 @pytest.mark.slow
-def test_training_goes_on_when_a_kernel_fails(tokens: Path, tmp_path: Path) -> None:
-    by_sim, _ = trained(tokens, tmp_path / "sim", "sim")
-    by_ane, notices = trained(tokens, tmp_path / "ane", "ane")
+def test_training_goes_on_when_a_kernel_fails(trainer: Path, tokens: Path, tmp_path: Path) -> None:
+    by_sim, _ = trained(trainer, tokens, tmp_path / "sim", "sim")
+    by_ane, notices = trained(trainer, tokens, tmp_path / "ane", "ane")
     assert notices == ""
     assert by_ane["kernels_on_device"] == by_sim["kernels_on_device"] == "8"
     assert by_ane["trainer_val_loss"] == by_sim["trainer_val_loss"]
-    failed, notices = trained(tokens, tmp_path / "failed", "ane", "evaluate@20-21")
+    failed, notices = trained(trainer, tokens, tmp_path / "failed", "ane", "evaluate@20-21")
     assert [line.split()[1] for line in notices.splitlines()] == ["ane:"] * len(notices.splitlines())
     assert 1 <= len(notices.splitlines()) <= 3
     assert int(failed["kernels_on_device"]) == 8 - len(notices.splitlines())
     assert float(failed["trainer_val_loss"]) == pytest.approx(float(by_sim["trainer_val_loss"]), rel=1e-3)
+
+
+def ended_early(folder: Path) -> None:
+    """Every program was unloaded once, and its folder removed."""
+    steps = [line.split()[0] for line in reported(folder)]
+    assert steps.count("unload") == steps.count("load") == len(PROGRAMS)
+    assert [path.name for path in folder.iterdir()] == ["report"]
+
+
+def test_a_start_that_fails_leaves_no_folder(trainer: Path, tokens: Path, tmp_path: Path) -> None:
+    arguments = ["--data", tokens, "--checkpoint", tmp_path / "out.ckpt", "--backend", "ane", "--threads", 2]
+    sentence = refused(trainer, *arguments, "--wall-time", 1e-6, env=surroundings(tmp_path))
+    assert "is too short" in sentence
+    ended_early(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["int", "term"])
+def test_an_interrupted_run_leaves_no_folder(trainer: Path, tokens: Path, tmp_path: Path, number: int) -> None:
+    command = [trainer, "--data", tokens, "--checkpoint", tmp_path / "out.ckpt", "--backend", "ane", "--threads", "2"]
+    command += ["--wall-time", "300", "--log-every", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=surroundings(tmp_path)) as running:
+        assert running.stdout and running.stdout.readline().startswith("step 1 ")
+        running.send_signal(number)
+        running.communicate(timeout=60)
+    assert running.returncode == 128 + number
+    ended_early(tmp_path)

@@ -15,6 +15,8 @@ typedef unsigned long pthread_key_t;
 #define PTHREAD_ONCE_INIT {{0x30b1bcba}}
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument);
+pthread_t pthread_self(void);
+int pthread_equal(pthread_t one, pthread_t other);
 int pthread_join(pthread_t thread, void **result);
 int pthread_attr_init(pthread_attr_t *attributes);
 int pthread_attr_destroy(pthread_attr_t *attributes);
