@@ -47,7 +47,7 @@ static const union {
     CFStringRef (*text_of)(Class, SEL);
     unsigned (*number_of)(Class, SEL);
     BOOL (*flag_of)(Class, SEL);
-} send = {objc_msgSend};
+} message = {objc_msgSend};
 
 enum Name { DESCRIPTOR, MODEL, SURFACE, REQUEST, CLASSES };
 static const char *const class_names[CLASSES] = {
@@ -178,7 +178,7 @@ static id describe(const struct Engine *engine, const struct Source *source) {
     CFDictionaryRef weights = weights_of(engine, source);
     id descriptor = NULL;
     if (text && weights)
-        descriptor = send.describe(engine->classes[DESCRIPTOR], engine->selectors[DESCRIBE], text, weights, NULL);
+        descriptor = message.describe(engine->classes[DESCRIPTOR], engine->selectors[DESCRIBE], text, weights, NULL);
     release(weights);
     release(text);
     return descriptor;
@@ -187,7 +187,7 @@ static id describe(const struct Engine *engine, const struct Source *source) {
 /* The compiler service is another process and reads files, under the name that the framework makes of the content. */
 static bool write_files(struct Program *program, const struct Source *source, struct Problem *why) {
     const struct Engine *engine = program->engine;
-    CFStringRef identifier = send.identifier(program->model, engine->selectors[IDENTIFIER]);
+    CFStringRef identifier = message.identifier(program->model, engine->selectors[IDENTIFIER]);
     CFStringRef temporary = NSTemporaryDirectory();
     char name[200], parent[1024];
     if (!identifier || !temporary || !CFStringGetCString(identifier, name, sizeof name, kCFStringEncodingUTF8) ||
@@ -210,14 +210,14 @@ static bool write_files(struct Program *program, const struct Source *source, st
 static bool prepare(const struct Program *program, enum Method method, CFErrorRef *error) {
     const struct Engine *engine = program->engine;
     *error = NULL;
-    return send.prepare(program->model, engine->selectors[method], engine->qos, engine->none, error);
+    return message.prepare(program->model, engine->selectors[method], engine->qos, engine->none, error);
 }
 
 static bool make_program(struct Program *program, const struct Source *source, struct Problem *why) {
     const struct Engine *engine = program->engine;
     id descriptor = describe(engine, source), model = NULL;
     if (descriptor)
-        model = send.make_model(engine->classes[MODEL], engine->selectors[MAKE_MODEL], descriptor);
+        model = message.make_model(engine->classes[MODEL], engine->selectors[MAKE_MODEL], descriptor);
     if (!model)
         return problem(why, "the framework makes no %s of it", descriptor ? "model" : "descriptor");
     program->model = (id)CFRetain(model);
@@ -248,7 +248,7 @@ static void unload(void *self, void *handle) {
     *at = program->next;
     void *pool = objc_autoreleasePoolPush();
     CFErrorRef error = NULL;
-    if (program->loaded && !send.unload(program->model, engine->selectors[UNLOAD], engine->qos, &error)) {
+    if (program->loaded && !message.unload(program->model, engine->selectors[UNLOAD], engine->qos, &error)) {
         refused(&why, "unloading", error);
         notice(program, &why);
     }
@@ -259,15 +259,15 @@ static void unload(void *self, void *handle) {
     free(program);
 }
 
-/* The programs of a process that ends early, so that no folder is left. Surfaces are not touched, since other
-   threads may be at work on them. Should another thread end the process, the next run removes the folders. */
+/* The programs of a process that ends early, so that no folder is left. Surfaces are not touched, since other threads
+   may be at work on them. Should another thread end the process, the next run removes the folders. */
 static void unload_all(void) {
     while (live && pthread_equal(pthread_self(), loader))
         unload((void *)live->engine, live);
 }
 
 static void *load(void *self, const struct Source *source, struct Problem *why) {
-    static bool registered; /* here, since what is registered after the framework's own functions is called before them */
+    static bool registered; /* only now: what is registered after the framework's own functions is called before them */
     if (!registered)
         registered = atexit(unload_all) == 0;
     loader = pthread_self();
@@ -352,7 +352,7 @@ static bool make_surface(const struct Engine *engine, struct Surface *surface, s
     surface->memory = create(bytes);
     if (!surface->memory || IOSurfaceGetAllocSize(surface->memory) < bytes)
         return problem(why, "there is no memory for a surface of %zu bytes", bytes);
-    id object = send.wrap(engine->classes[SURFACE], engine->selectors[WRAP], surface->memory);
+    id object = message.wrap(engine->classes[SURFACE], engine->selectors[WRAP], surface->memory);
     if (!object)
         return problem(why, "the framework refuses a surface of %zu bytes", bytes);
     surface->object = (id)CFRetain(object);
@@ -382,15 +382,15 @@ static id request(const struct Engine *engine, id input, id output) {
     CFArrayRef outputs = CFArrayCreate(NULL, outs, 1, &kCFTypeArrayCallBacks);
     id made = NULL;
     if (inputs && outputs)
-        made = send.make_request(engine->classes[REQUEST], engine->selectors[MAKE_REQUEST], inputs, engine->first,
-                                 outputs, engine->first, NULL, NULL, engine->zero);
+        made = message.make_request(engine->classes[REQUEST], engine->selectors[MAKE_REQUEST], inputs, engine->first,
+                                    outputs, engine->first, NULL, NULL, engine->zero);
     release(outputs);
     release(inputs);
     return made ? (id)CFRetain(made) : NULL;
 }
 
 /* The surfaces' objects are held, too: whether a request holds them is not known. */
-static void *bind(void *self, void *handle, void *input, void *output, struct Problem *why) {
+static void *bind_surfaces(void *self, void *handle, void *input, void *output, struct Problem *why) {
     struct Program *program = handle;
     struct Binding *binding = need(1, sizeof *binding);
     binding->program = program;
@@ -422,8 +422,8 @@ static bool run(void *self, void *handle, struct Problem *why) {
     struct Binding *binding = handle;
     void *pool = objc_autoreleasePoolPush();
     CFErrorRef error = NULL;
-    bool fine = send.evaluate(binding->program->model, engine->selectors[EVALUATE], engine->qos, engine->none,
-                              binding->request, &error);
+    bool fine = message.evaluate(binding->program->model, engine->selectors[EVALUATE], engine->qos, engine->none,
+                                 binding->request, &error);
     if (!fine)
         refused(why, "evaluating", error);
     objc_autoreleasePoolPop(pool);
@@ -455,7 +455,7 @@ static bool look_up(struct Engine *engine, struct Problem *why) {
 static bool has_engine(void) {
     Class info = (Class)objc_getClass("_ANEDeviceInfo");
     SEL selector = sel_registerName("hasANE");
-    return !has_method(info, selector, true) || send.flag_of(info, selector);
+    return !has_method(info, selector, true) || message.flag_of(info, selector);
 }
 
 /* ANE_QOS, the quality of service of compilations and evaluations: 0 real-time, 9 background, 17 utility, 21 default,
@@ -522,7 +522,7 @@ bool ane_executor(struct Executor *executor, struct Problem *why) {
         .release = release_surface,
         .lock = lock,
         .unlock = unlock,
-        .bind = bind,
+        .bind = bind_surfaces,
         .unbind = unbind,
         .run = run,
         .close = close_engine,
@@ -533,7 +533,7 @@ bool ane_executor(struct Executor *executor, struct Problem *why) {
 /* What a class method without arguments says, or "unknown". */
 static void say(Class class, const char *selector, char *text, size_t bytes) {
     SEL registered = sel_registerName(selector);
-    CFStringRef said = has_method(class, registered, true) ? send.text_of(class, registered) : NULL;
+    CFStringRef said = has_method(class, registered, true) ? message.text_of(class, registered) : NULL;
     if (!said || !CFStringGetCString(said, text, (CFIndex)bytes, kCFStringEncodingUTF8))
         snprintf(text, bytes, "unknown");
 }
@@ -550,7 +550,7 @@ void ane_banner(char *text, size_t bytes) {
     say(info, "buildVersion", build, sizeof build);
     SEL count = sel_registerName("numANECores");
     if (has_method(info, count, true))
-        snprintf(cores, sizeof cores, "%u", send.number_of(info, count));
+        snprintf(cores, sizeof cores, "%u", message.number_of(info, count));
     snprintf(text, bytes, "Neural Engine: architecture %s, cores %s, build %s", type, cores, build);
     objc_autoreleasePoolPop(pool);
 }
