@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,16 +27,24 @@ def data_folder() -> Path:
 
 
 @contextmanager
-def locked(folder: Path, busy: Failure | None = None) -> Iterator[int]:
-    """Alone in the folder among those that ask; waits for others, or raises `busy`. Yields the lock's descriptor: what
-    inherits it holds the lock too."""
+def locked(folder: Path, busy: Failure, patience: float = 0.0) -> Iterator[int]:
+    """Alone in the folder among those that ask; waits for others, but raises `busy` after `patience` seconds. Yields
+    the lock's descriptor: what inherits it holds the lock too."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    ends = time.monotonic() + patience
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-        except BlockingIOError:
-            assert busy is not None  # else flock waits
-            raise busy from None
+        while not _lock(descriptor):
+            if time.monotonic() >= ends:
+                raise busy
+            time.sleep(0.05)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -388,7 +388,17 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         options.wall_time = from_environment(("ANE_WALL_TIME", "ARK_BUDGET_SECONDS"), wall_time, 300.0)
     if options.seed is None:
         options.seed = from_environment(("ARK_SEED",), whole_number(0, LARGEST_SEED), None)
+    if options.lineage is not None:
+        check_lineage(options.lineage)
     return options
+
+
+def check_lineage(folder: str) -> None:
+    """Failure for an empty name, and for the folder of a harness, whose lock and candidate.ckpt are that one's."""
+    if not folder:
+        raise Failure("--lineage is empty: a variable that is not set, perhaps", "--lineage runs", 2)
+    if os.path.lexists(Path(folder, Path(__file__).name)):
+        raise Failure(f"--lineage needs a folder of its own, and {folder} holds a harness", "--lineage runs", 2)
 
 
 def from_environment(names: tuple[str, ...], parse: Callable[[str], Any], default: Any) -> Any:

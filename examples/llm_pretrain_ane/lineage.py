@@ -19,6 +19,7 @@ import shutil
 import stat
 import zlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from failure import Failure, sha256
 from folders import locked
 
 NEWEST_LEFT = 4  # checkpoints of other attempts that stay; a full-size one has half a GB
+PATIENCE_SECONDS = 60.0  # with another cycle that leaves its result there, which takes seconds
 NEW_RUN = "begin a new run under another --tag"
 CANDIDATE, KEPT = "candidate.ckpt", "kept.ckpt"
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
@@ -76,7 +78,7 @@ def save(cycle: Cycle, checkpoint: Path) -> None:
     """Leaves the checkpoint in the lineage, as a link where the file system can, and deletes old ones."""
     target = cycle.folder / cycle.result
     try:
-        with locked(cycle.folder):
+        with _alone(cycle.folder):
             if cycle.replaces:
                 target.unlink(missing_ok=True)
             if not os.path.lexists(target) and not (cycle.prunes and _is_taken_back(target)):
@@ -149,7 +151,7 @@ def _under_ark(root: Path, home: Path, architecture: str, data: Path, environmen
             raise Failure(f"{each} is a link and no folder", f"rm {each}")
     result = f"{tree[:16]}-{parent[:16]}.ckpt"
     if int(attempt) == 0:
-        with locked(folder):
+        with _alone(folder):
             for path, *_ in _checkpoints(folder):
                 path.unlink()
     if int(attempt) == 0 or tree == parent:
@@ -160,6 +162,11 @@ def _under_ark(root: Path, home: Path, architecture: str, data: Path, environmen
     # Of two, the newer: a head that was measured anew as a baseline, and its value is that one's.
     resume, notice = _resumable(left[0], architecture)
     return Cycle(resume, notice, folder, result, False, True)
+
+
+def _alone(folder: Path) -> AbstractContextManager[int]:
+    busy = Failure(f"another harness is at work in {folder}", "wait for it, or give another --lineage")
+    return locked(folder, busy, PATIENCE_SECONDS)
 
 
 def _resumable(checkpoint: Path, architecture: str) -> tuple[Path | None, str]:

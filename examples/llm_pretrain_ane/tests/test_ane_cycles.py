@@ -27,6 +27,23 @@ def test_by_hand_a_cycle_goes_on_from_what_was_kept(example):
     failed(example.run("keep"), 2, "keep needs --lineage")
 
 
+@pytest.mark.parametrize("name", [".", "../example", "link", "other"])
+def test_a_lineage_in_the_folder_of_a_harness_is_refused(example, name):
+    """Its own it holds a lock of, and would wait for itself; another's candidate.ckpt would be replaced."""
+    (example.folder / "link").symlink_to(example.folder)
+    Example(example.folder / "other")
+    (example.folder / name / "candidate.ckpt").write_text("mine")
+    for words in (["train"], [], ["keep"]):
+        failed(example.run(*words, "--lineage", name), 2, "--lineage needs a folder of its own", "--lineage runs")
+    assert not example.log("built") and (example.folder / name / "candidate.ckpt").read_text() == "mine"
+
+
+def test_an_empty_lineage_is_refused(example):
+    for verb in ("all", "train", "keep"):
+        failed(example.run(verb, "--lineage", ""), 2, "--lineage is empty", "--lineage runs")
+    assert not example.log("built")
+
+
 def test_a_damaged_parent_is_named(example):
     runs = example.folder / "runs"
     example.run("train", "--lineage", str(runs))

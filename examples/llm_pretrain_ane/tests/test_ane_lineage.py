@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from ane_modules import load
 from ane_stubs import content as content_of
 from ane_stubs import stub
 
-lineage = load("lineage")
+lineage, folders = load("lineage"), load("folders")
 ONE, OTHER = "0123456789abcdef", "fedcba9876543210"
 TREES = {name: f"{i:x}" * 40 for i, name in enumerate(["base", "one", "two", "three", "four", "five", "six", "seven"])}
 
@@ -306,3 +307,21 @@ def test_a_link_is_not_resumed_by_hand(project):
     (project.root / "kept.ckpt").symlink_to(project.root / "candidate.ckpt")
     with pytest.raises(lineage.Failure, match="is no plain file"):
         by_hand(project, "second")
+
+
+def test_another_that_leaves_its_result_is_waited_for_but_not_for_ever(project, monkeypatch):
+    cycle = lineage.begin(project.root, project.bench, ONE, project.data, {})
+    made = checkpoint(project.folder / "candidate.ckpt", "made")
+    other = os.open(project.root, os.O_RDONLY)
+    folders.fcntl.flock(other, folders.fcntl.LOCK_EX)
+    ends = threading.Timer(0.5, os.close, [other])
+    try:
+        monkeypatch.setattr(lineage, "PATIENCE_SECONDS", 0.1)
+        with pytest.raises(lineage.Failure, match="another harness is at work in") as caught:
+            lineage.save(cycle, made)
+        assert "wait for it" in caught.value.hint and not (project.root / "candidate.ckpt").exists()
+        monkeypatch.setattr(lineage, "PATIENCE_SECONDS", 60)
+    finally:
+        ends.start()
+    lineage.save(cycle, made)
+    assert content_of(project.root / "candidate.ckpt") == "made"
