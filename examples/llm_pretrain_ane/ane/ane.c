@@ -189,10 +189,11 @@ static bool write_files(struct Program *program, const struct Source *source, st
     const struct Engine *engine = program->engine;
     CFStringRef identifier = message.identifier(program->model, engine->selectors[IDENTIFIER]);
     CFStringRef temporary = NSTemporaryDirectory();
-    char name[200], parent[1024];
-    if (!identifier || !temporary || !CFStringGetCString(identifier, name, sizeof name, kCFStringEncodingUTF8) ||
-        !CFStringGetCString(temporary, parent, sizeof parent, kCFStringEncodingUTF8))
+    char name[sizeof program->folder.name], parent[1024];
+    if (!identifier || !temporary || !CFStringGetCString(temporary, parent, sizeof parent, kCFStringEncodingUTF8))
         return problem(why, "the framework does not say where it wants the files");
+    if (!CFStringGetCString(identifier, name, sizeof name, kCFStringEncodingUTF8))
+        return problem(why, "the framework's name for the folder is longer than %zu letters", sizeof name - 1);
     size_t length = strlen(parent);
     if (length > 1 && parent[length - 1] == '/')
         parent[length - 1] = '\0';

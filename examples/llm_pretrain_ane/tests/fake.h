@@ -4,7 +4,7 @@
  *
  * FAKE_ANE lists faults, separated by commas: NAME fails at every call, NAME@2 at the second, NAME@2-5, NAME@2- from
  * the second on. Names: "missing NAME" of a class or selector; framework's steps descriptor, model, identifier, escape,
- * compile, load, object, request, evaluate, umlauts, zeros, unload; surface, lock, unlock; no-engine, background,
+ * long, compile, load, object, request, evaluate, umlauts, zeros, unload; surface, lock, unlock; no-engine, background,
  * temporary, description.
  * FAKE_ANE_REPORT names a file that is written at the end of the process: see fake_report. */
 #ifndef FAKE_H

@@ -160,8 +160,8 @@ static id make_model(id descriptor) {
         id data = fake_value(weights->items[i + 1], "data");
         crc = checksum(crc, data->bytes, data->length);
     }
-    char name[40];
-    int length = snprintf(name, sizeof name, "%08X_%08X_%08X", checksum(0, text->bytes, text->length), crc, 0u);
+    char name[200]; /* as long as the real one, three SHA-256 */
+    int length = snprintf(name, sizeof name, "%064X_%064X_%064X", checksum(0, text->bytes, text->length), crc, 0u);
     id model = fake_autorelease(fake_new(MODEL, name, (size_t)length));
     fake_hold(model, descriptor);
     model->state = need(1, sizeof *model->state);
@@ -172,7 +172,9 @@ static id identifier(id model) {
     fake_note("identifier %s", model->bytes);
     if (fake_faulty("identifier"))
         return NULL;
-    const char *name = fake_faulty("escape") ? "../escape" : model->bytes;
+    char longer[400];
+    snprintf(longer, sizeof longer, "%s_%s", model->bytes, model->bytes);
+    const char *name = fake_faulty("escape") ? "../escape" : fake_faulty("long") ? longer : model->bytes;
     return fake_autorelease(fake_new(STRING, name, strlen(name)));
 }
 

@@ -57,6 +57,7 @@ FAILURES = {
     "model": ("the framework makes no model of it", LOADED[:2]),
     "identifier": ("the framework does not say where it wants the files", LOADED[:3]),
     "temporary": ("the framework does not say where it wants the files", LOADED[:3]),
+    "long": ("the framework's name for the folder is longer than ", LOADED[:3]),
     "compile": ("compiling failed: Error Domain=com.apple.appleneuralengine.compiler Code=1 ", LOADED[:4]),
     "load": ("loading failed: Error Domain=com.apple.appleneuralengine Code=2 ", [*LOADED, "load"]),
 }
