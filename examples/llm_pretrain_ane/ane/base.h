@@ -27,7 +27,7 @@ _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)
 /* count * size bytes, zeroed, aligned to 64; free() releases them. Fails with a sentence where there are none. */
 void *need(size_t count, size_t size);
 
-/* Seconds of a clock that never goes back. */
+/* Seconds of a clock that never goes back, and stands still while the machine sleeps. */
 double seconds(void);
 
 /* CRC-32 (IEEE 802.3, reflected, as in zlib) of the bytes, going on from `crc`, which is 0 at the start. */

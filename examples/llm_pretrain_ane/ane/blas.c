@@ -2,6 +2,7 @@
 #include "blas.h"
 
 #include <dlfcn.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The C interface to the BLAS, as both have it. */
@@ -51,6 +52,7 @@ void CBLAS_GEMM(int order, int transpose_a, int transpose_b, int m, int n, int k
 
 static Product *accelerate(struct Problem *why) {
     (void)why;
+    setenv("VECLIB_MAXIMUM_THREADS", "1", 0); /* the threads are the pool's */
     cblas = CBLAS_GEMM;
     return product;
 }

@@ -92,11 +92,21 @@ static void put_numbers(struct Writer *writer, const real *values, size_t count)
     }
 }
 
+/* fsync of macOS leaves the bytes in the disk's own memory; a network disk may know nothing else. */
+static bool sync_to_disk(int descriptor) {
+#ifdef __APPLE__
+    if (fcntl(descriptor, F_FULLFSYNC) == 0) {
+        return true;
+    }
+#endif
+    return fsync(descriptor) == 0;
+}
+
 /* Brings the bytes to the disk and closes the file. */
 static void writer_finish(struct Writer *writer) {
     errno = 0;
     note(writer, fflush(writer->stream) == 0);
-    note(writer, writer->error != 0 || fsync(fileno(writer->stream)) == 0);
+    note(writer, writer->error != 0 || sync_to_disk(fileno(writer->stream)));
     note(writer, fclose(writer->stream) == 0);
 }
 
@@ -118,7 +128,7 @@ static bool sync_folder(const char *path, struct Problem *p) {
     int descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     free(folder);
     /* Some file systems cannot sync folders, and need not. */
-    bool good = descriptor >= 0 && (fsync(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP);
+    bool good = descriptor >= 0 && (sync_to_disk(descriptor) || errno == EINVAL || errno == ENOTSUP);
     int error = errno;
     if (descriptor >= 0) {
         close(descriptor);

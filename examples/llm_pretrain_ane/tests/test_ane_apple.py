@@ -86,6 +86,20 @@ def test_neon(name: str, tmp_path: Path) -> None:
     assert re.search(instruction, (tmp_path / "object.o").read_text()), "no vector instruction was emitted"
 
 
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("base.c", r"mov\tw0, #8\b[^#]*bl\t_clock_gettime"),  # CLOCK_UPTIME_RAW
+        ("blas.c", r"bl\t_setenv\b"),
+        ("checkpoint_save.c", r"mov\tw1, #51\b[^#]*bl\t_fcntl(.|\n)*bl\t_fsync\b"),  # F_FULLFSYNC
+    ],
+)
+def test_what_only_macos_is_asked_for(name: str, call: str, tmp_path: Path) -> None:
+    done = compiled(tmp_path, ANE / name, "-O1", what="-S")
+    assert done.returncode == 0, done.stderr
+    assert re.search(call, (tmp_path / "object.o").read_text())
+
+
 def test_the_glue_wants_only_what_macos_has(tmp_path: Path) -> None:
     done = compiled(tmp_path, ANE / "ane.c", "-O0")
     assert done.returncode == 0, done.stderr

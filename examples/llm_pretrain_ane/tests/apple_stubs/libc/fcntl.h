@@ -18,6 +18,9 @@ enum {
 };
 enum { AT_FDCWD = -2, AT_SYMLINK_NOFOLLOW = 0x20, AT_REMOVEDIR = 0x80 };
 
+enum { F_FULLFSYNC = 51 };
+
+int fcntl(int file, int command, ...);
 int open(const char *path, int flags, ...);
 int openat(int folder, const char *path, int flags, ...);
 

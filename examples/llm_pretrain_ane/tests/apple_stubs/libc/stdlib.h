@@ -16,6 +16,7 @@ _Noreturn void exit(int status);
 _Noreturn void abort(void);
 int atexit(void (*function)(void));
 char *getenv(const char *name);
+int setenv(const char *name, const char *value, int overwrite);
 int atoi(const char *text);
 long strtol(const char *text, char **end, int base);
 unsigned long strtoul(const char *text, char **end, int base);

@@ -8,7 +8,7 @@ struct timespec {
     time_t tv_sec;
     long tv_nsec;
 };
-typedef enum { CLOCK_REALTIME = 0, CLOCK_MONOTONIC = 6 } clockid_t;
+typedef enum { CLOCK_REALTIME = 0, CLOCK_MONOTONIC = 6, CLOCK_UPTIME_RAW = 8 } clockid_t;
 
 int clock_gettime(clockid_t clock, struct timespec *now);
 int nanosleep(const struct timespec *wanted, struct timespec *left);
