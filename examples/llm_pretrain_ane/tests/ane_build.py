@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,12 +21,14 @@ EXAMPLE = Path(__file__).parents[1]
 ANE = EXAMPLE / "ane"
 MAINS = {"train.c", "evaluate.c", "selftest.c", "bench.c"}
 RUNTIME = "ane.c"  # needs Apple's headers
+ON_A_MAC = sys.platform == "darwin"
+# The Makefile's: those of other systems come first.
+LIBRARIES = re.findall(r"^ *LIBRARIES = (.*)", (EXAMPLE / "Makefile").read_text(), re.M)[ON_A_MAC].split()
 CACHE = Path(tempfile.gettempdir()) / f"ark-ane-tests-{os.getuid()}"
 FLAGS = [
     "-std=c11",
     "-D_GNU_SOURCE",
     "-O3",
-    "-march=native",
     "-ffp-contract=fast",
     "-fno-math-errno",
     "-fno-trapping-math",
@@ -40,8 +45,19 @@ def shared_object(*names: str, double: bool = False) -> ctypes.CDLL:
 
 
 def modules() -> list[Path]:
-    """Every C file without a main that needs no Mac."""
-    return [path for path in sorted(ANE.glob("*.c")) if path.name not in MAINS | {RUNTIME}]
+    """Every C file without a main that this machine can compile."""
+    apart = MAINS if ON_A_MAC else MAINS | {RUNTIME}
+    return [path for path in sorted(ANE.glob("*.c")) if path.name not in apart]
+
+
+@functools.cache
+def native(compiler: str) -> list[str]:
+    """The flag for this processor, whose name differs between compilers."""
+    for flag in ("-march=native", "-mcpu=native"):
+        command = [compiler, flag, "-x", "c", "-c", os.devnull, "-o", os.devnull]
+        if subprocess.run(command, capture_output=True).returncode == 0:
+            return [flag]
+    return []
 
 
 def program(*sources: Path, flags: list[str] | None = None, compiler: str = "cc", sanitize: bool = False) -> Path:
@@ -53,7 +69,7 @@ def build(sources: list[Path], flags: list[str], compiler: str = "cc") -> Path:
     """The compiled file; skips the test where there is no compiler, fails it with the compiler's words."""
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler} on this machine")
-    command = [compiler, *FLAGS, *flags, f"-I{ANE}"]
+    command = [compiler, *FLAGS, *native(compiler), *flags, f"-I{ANE}"]
     digest = hashlib.sha256(repr((command, [str(source) for source in sources])).encode())
     for path in sorted({*ANE.glob("*.[ch]"), *sources, *(p for s in sources for p in s.parent.glob("*.[ch]"))}):
         digest.update(path.read_bytes())
@@ -63,9 +79,10 @@ def build(sources: list[Path], flags: list[str], compiler: str = "cc") -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)  # workers of pytest build the same things
         if not made.exists():
             part = made.with_suffix(".part")
-            done = subprocess.run(
-                [*command, *map(str, sources), "-o", str(part), "-lm", "-ldl"], capture_output=True, text=True
-            )
+            # A Mac's library says itself where programs find it.
+            name = [f"-Wl,-install_name,{made}"] if ON_A_MAC and "-shared" in flags else []
+            linked = [*map(str, sources), "-o", str(part), *name, *LIBRARIES]
+            done = subprocess.run([*command, *linked], capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             part.rename(made)
     return made
