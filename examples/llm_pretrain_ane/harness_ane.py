@@ -64,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     def terminate(number: int, frame: object) -> NoReturn:
         raise Terminated
 
+    open_streams()
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
@@ -87,10 +88,18 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
+def open_streams() -> None:
+    """A standard stream that was closed goes nowhere: it is None in Python, and the next file would get its number."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+
+
 def _report(status: str, sentence: str, hint: str, code: int) -> int:
     with contextlib.suppress(OSError):
         _print_block({"status": status, "error": " ".join(sentence.split())})
-    complain("harness_ane.py", sentence, hint)
+    with contextlib.suppress(OSError):
+        complain("harness_ane.py", sentence, hint)
     return code
 
 

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from ane_example import failed, gone, here, in_process, waiting
+from ane_example import Example, failed, gone, here, in_process, waiting
 from ane_modules import load
 
 
@@ -19,6 +19,28 @@ def test_interrupted_it_leaves_no_process(example, number, status):
     output, errors = process.communicate(timeout=30)
     failed((process.returncode, output, errors), status, f"interrupted by .*{'Ctrl-C' if status == 130 else 'TERM'}")
     assert gone(trainer)
+
+
+def redirected(example: Example, how: str, *words: str) -> int:
+    """The status of a harness that a shell starts so."""
+    command = ["sh", "-c", f'exec "$0" "$@" {how}', example.python, "harness_ane.py", "--data", str(example.data)]
+    done = subprocess.run([*command, *words], cwd=example.folder, env=example.environment, capture_output=True)
+    assert b"Traceback" not in done.stderr
+    return done.returncode
+
+
+@pytest.mark.parametrize("how", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_changes_nothing(example, how):
+    """Nor does what is opened next get its number."""
+    assert redirected(example, how, "--config", "nope.h") == 2
+    assert redirected(example, how, "train") == 0 and example.candidate.exists()
+
+
+@pytest.mark.parametrize("how", [">/dev/full", "2>/dev/full", "2</dev/null"])
+def test_a_refusal_that_cannot_be_written_is_one_all_the_same(example, how):
+    if "full" in how and not os.path.exists("/dev/full"):
+        pytest.skip("only Linux has it")
+    assert redirected(example, how, "--config", "nope.h") == 2
 
 
 def test_one_harness_at_a_time(example):
