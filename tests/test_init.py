@@ -328,8 +328,8 @@ def test_a_commit_of_another_git_that_takes_new_files_out_of_the_index_is_surviv
     assert git(code, "status", "--porcelain") == ""
 
 
-def hook_before_commits(code: Path, script: str) -> None:
-    hook = code / ".git/hooks/pre-commit"
+def hook(code: Path, script: str, name: str = "pre-commit") -> None:
+    hook = code / ".git/hooks" / name
     hook.parent.mkdir(exist_ok=True)
     hook.write_text(f"#!/bin/sh\n{script}\n")
     hook.chmod(0o755)
@@ -337,7 +337,7 @@ def hook_before_commits(code: Path, script: str) -> None:
 
 def test_a_hook_that_says_much_and_leaves_a_process_behind(code, tmp_path):
     """More than a pipe holds; and the pipe would be open as long as the process is."""
-    hook_before_commits(code, f"yes | head -c 300000 >&2; sleep 60 & echo $! > '{tmp_path}/left'")
+    hook(code, f"yes | head -c 300000 >&2; sleep 60 & echo $! > '{tmp_path}/left'")
     try:
         ark("init", "sub", cwd=code)
         assert git(code, "log", "-1", "--format=%s") == "Start sub, a project of ark\n"
@@ -346,7 +346,7 @@ def test_a_hook_that_says_much_and_leaves_a_process_behind(code, tmp_path):
 
 
 def test_what_a_hook_says_is_told(code):
-    hook_before_commits(code, "echo no commits on Sundays >&2; exit 1")
+    hook(code, "echo no commits on Sundays >&2; exit 1")
     assert "no commits on Sundays" in ark("init", "sub", cwd=code, code=1).stderr
     assert not (code / "sub").exists() and git(code, "status", "--porcelain") == ""
 
@@ -358,7 +358,7 @@ def test_what_a_hook_says_is_told(code):
     ids=["Ctrl-C", "terminated alone"],
 )
 def test_ended_while_git_commits_it_leaves_nothing(how, code, tmp_path):
-    hook_before_commits(code, f": > '{tmp_path}/begun'\nsleep 30")
+    hook(code, f": > '{tmp_path}/begun'\nsleep 30")
     process = subprocess.Popen(
         [*ARK, "init", "sub"], cwd=code, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -366,11 +366,99 @@ def test_ended_while_git_commits_it_leaves_nothing(how, code, tmp_path):
         assert process.poll() is None
         time.sleep(0.02)
     how(process.pid)
-    assert "Traceback" not in process.communicate(timeout=30)[1]
-    assert process.returncode == 130
+    said = process.communicate(timeout=30)[1]
+    assert "Traceback" not in said
+    assert process.returncode == 130, said
     assert not (code / "sub").exists()
     assert git(code, "log", "--format=%s") == "code\n"
     assert git(code, "diff", "--cached", "--name-only") == ""
+
+
+@pytest.mark.slow
+def test_ended_after_the_commit_it_stays(code, tmp_path):
+    """A commit without its files would be worse than either."""
+    hook(code, f": > '{tmp_path}/begun'\nsleep 30", "post-commit")
+    process = subprocess.Popen([*ARK, "init", "sub"], cwd=code, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    assert "Traceback" not in process.communicate(timeout=30)[1] and process.returncode == 130
+    assert git(code, "log", "-1", "--format=%s") == "Start sub, a project of ark\n"
+    assert git(code, "status", "--porcelain") == "" and (code / "sub/program.md").exists()
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["staged", "committed"])
+def test_a_file_that_git_tracks_but_is_gone_is_left_so(code, committed):
+    (code / "sub").mkdir()
+    (code / "sub/program.md").write_text("mine\n")
+    git(code, "add", ".")
+    if committed:
+        git(code, "commit", "-qm", "mine")
+    (code / "sub/program.md").unlink()
+    before = git(code, "status", "--porcelain")
+    said = ark("init", "sub", "--template", "blank", cwd=code, code=1).stderr
+    assert "git tracks sub/program.md, which was not there any more" in said
+    assert git(code, "status", "--porcelain") == before and not list((code / "sub").iterdir())
+
+
+@pytest.mark.parametrize("name", ["s*", "su[b]", "su?", ":(glob)s*", "!sub"])
+def test_a_name_that_looks_like_a_pattern(code, name):
+    (code / "sub").mkdir()
+    (code / "sub/program.md").write_text("mine\n")
+    git(code, "add", ".")
+    git(code, "commit", "-qm", "mine")
+    (code / "sub/program.md").write_text("changed\n")
+    ark("init", name, "--template", "blank", cwd=code)
+    assert git(code, "status", "--porcelain") == " M sub/program.md\n"
+    assert (code / name / "program.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "what", "left"),
+    [
+        ("revert --no-edit HEAD~1", "revert", "REVERT_HEAD"),
+        ("cherry-pick side", "cherry-pick", "CHERRY_PICK_HEAD"),
+        ("merge side", "merge", "MERGE_HEAD"),
+        ("merge --squash side", "merge --squash", "SQUASH_MSG"),
+        ("rebase side", "rebase", "rebase-merge"),
+    ],
+    ids=["revert", "cherry-pick", "merge", "squash", "rebase"],
+)
+def test_in_the_middle_of_something_it_waits_for_its_end(code, command, what, left):
+    """A commit would become a part of it, or end it: the user could not abort it any more."""
+    git(code, "switch", "-qc", "side")
+    for content in ("x\n", "y\n"):
+        (code / "train.py").write_text(content)
+        git(code, "commit", "-qam", "side")
+    git(code, "switch", "-q", "-")
+    for content in ("c\n", "d\n"):
+        (code / "train.py").write_text(content)
+        git(code, "commit", "-qam", "main")
+    subprocess.run(["git", *command.split()], cwd=code, capture_output=True)
+    before = git(code, "status", "--porcelain")
+    assert (code / ".git" / left).exists()
+    said = ark("init", "sub", cwd=code, code=1).stderr
+    assert f"in the middle of a {what}\n" in said and "git status" in said
+    assert git(code, "status", "--porcelain") == before and (code / ".git" / left).exists()
+    assert not (code / "sub").exists()
+
+
+def test_without_standard_streams(tmp_path):
+    words = f"{shlex.join(ARK)} init"
+    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        name = f"p{len(list(tmp_path.iterdir()))}"
+        done = subprocess.run(["sh", "-c", f"{words} {name} {closed}"], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+        assert git(tmp_path / name, "status", "--porcelain") == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_repository_of_somebody_else(code):
+    for path in (code, *code.rglob("*")):
+        os.lchown(path, 65534, 65534)
+    assert "hint: git config --global --add safe.directory" in ark("init", "sub", cwd=code, code=1).stderr
+    assert not (code / "sub").exists()
 
 
 # Code that is there

@@ -11,6 +11,7 @@ import gc
 import io
 import os
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -65,6 +66,7 @@ def main() -> None:
 
     Start with `ark init`, see what is missing with `ark check`, and let it work with `ark run`.
     """
+    _open_what_is_closed()
     # A title may hold what the terminal's encoding does not.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -73,6 +75,13 @@ def main() -> None:
     gc.disable()
     # Nor does anybody look at the end: thousands of records would be searched for garbage once more.
     atexit.register(gc.freeze)
+
+
+def _open_what_is_closed() -> None:
+    """Some daemons start programs without standard streams: the next file that we opened would become one of them."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 (for ever, at the lowest free number)
 
 
 for _verb in (

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -478,13 +479,16 @@ def git_error(verb: str, status: int, err: str | bytes) -> ArkError:
     """The error for a git that failed, in its own last words."""
     text = err.decode("utf-8", "replace") if isinstance(err, bytes) else err
     said = [line for line in text.strip().splitlines() if line.startswith(("fatal: ", "error: "))]
-    said = said or text.strip().splitlines() or [f"exit code {status}"]
+    said = said or [line for line in text.strip().splitlines() if not line.startswith("hint: ")]
+    said = said or [f"exit code {status}"]
     last = said[-1].removeprefix("fatal: ").removeprefix("error: ")
     hint = ""
     if "No space left" in text or "Out of diskspace" in text:
         hint = DISK_HINT
     elif "Permission denied" in text or "Read-only file system" in text:
         hint = WRITE_HINT
+    elif remedy := re.search(r"^\s*(git config --global --add safe\.directory .*)$", text, re.MULTILINE):
+        hint = remedy[1]
     elif ".lock'" in text:
         hint = "if no other git is at work, remove the lock file that it names"
     return ArkError(f"git {verb} failed: {last}", hint)

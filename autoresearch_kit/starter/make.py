@@ -22,7 +22,7 @@ from autoresearch_kit.core.globs import is_glob
 from autoresearch_kit.core.names import PROGRAM_NAME, SPEC_NAME
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.core.specfile import parse_spec
-from autoresearch_kit.ledger.first_commit import commit_new_files, refuse_bare
+from autoresearch_kit.ledger.first_commit import commit_new_files, refuse_repository
 from autoresearch_kit.ledger.git import DISK_HINT
 from autoresearch_kit.project import with_name
 from autoresearch_kit.serve.place import refuse_desk
@@ -50,7 +50,7 @@ def refuse_place(folder: Path) -> None:
     if os.path.lexists(folder) and not folder.is_dir():
         raise ArkError(f"{folder} is not a folder", "give another name")
     refuse_desk(folder)
-    refuse_bare(folder)
+    refuse_repository(folder)
 
 
 def refuse_what_is_there(folder: Path, names: Iterable[str] = (SPEC_NAME, PROGRAM_NAME)) -> None:
@@ -108,8 +108,7 @@ def _make(folder: Path, text: str, source: Path, files: Mapping[str, Path], igno
             if not os.path.lexists(folder / ".git"):
                 undo.callback(shutil.rmtree, folder / ".git", ignore_errors=True)
             made = sorted({*contents, *files})
-            author = commit_new_files(folder, made, f"Start {spec.name}, a project of ark")
-            undo.pop_all()
+            author = commit_new_files(folder, made, f"Start {spec.name}, a project of ark", undo.pop_all)
     except FileExistsError as error:  # somebody was quicker
         raise _in_the_way(folder, [os.path.relpath(error.filename, folder)]) from None
     except OSError as error:
