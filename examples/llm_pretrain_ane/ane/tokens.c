@@ -5,15 +5,31 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "token files are mapped as they are");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "token files are read as they are");
 
-enum { IDS = 65536, EVALUATED = 25600, LONGEST = 1024 };
+enum { IDS = 65536, EVALUATED = 25600, LONGEST = 1024, BLOCK = 1 << 24 };
 
-static bool map_file(struct Tokens *tokens, int file, const char *path, struct Problem *p) {
+/* macOS refuses to read more than 2 GB at once, hence blocks. */
+static bool read_bytes(int file, char *bytes, int64_t count, const char *path, struct Problem *p) {
+    for (int64_t done = 0; done < count;) {
+        int64_t left = count - done;
+        ssize_t got = read(file, bytes + done, left < BLOCK ? (size_t)left : BLOCK);
+        if (got < 0) {
+            return problem(p, "cannot read the token file %s: %s", path, strerror(errno));
+        }
+        if (got == 0) {
+            return problem(p, "the token file %s became shorter while it was read", path);
+        }
+        done += got;
+    }
+    char more;
+    return read(file, &more, 1) == 0 || problem(p, "the token file %s became longer while it was read", path);
+}
+
+static bool read_ids(struct Tokens *tokens, int file, const char *path, struct Problem *p) {
     struct stat status;
     if (fstat(file, &status) != 0) {
         return problem(p, "cannot read the token file %s: %s", path, strerror(errno));
@@ -28,13 +44,9 @@ static bool map_file(struct Tokens *tokens, int file, const char *path, struct P
         return problem(p, "the token file %s has an odd number of bytes, %lld, but tokens have two bytes each", path,
                        (long long)status.st_size);
     }
-    void *bytes = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, file, 0);
-    if (bytes == MAP_FAILED) {
-        return problem(p, "cannot map the token file %s: %s", path, strerror(errno));
-    }
-    tokens->ids = bytes;
     tokens->count = status.st_size / 2;
-    return true;
+    tokens->ids = need((size_t)tokens->count, sizeof *tokens->ids);
+    return read_bytes(file, (char *)tokens->ids, status.st_size, path, p);
 }
 
 static void number_classes(struct Tokens *tokens, const bool *occurs, bool compact) {
@@ -76,7 +88,7 @@ bool tokens_open(struct Tokens *tokens, const char *path, int vocab, bool compac
     if (file < 0) {
         return problem(p, "cannot open the token file %s: %s", path, strerror(errno));
     }
-    bool good = map_file(tokens, file, path, p);
+    bool good = read_ids(tokens, file, path, p);
     close(file);
     if (good) {
         good = check_ids(tokens, path, compact, p);
@@ -90,9 +102,7 @@ bool tokens_open(struct Tokens *tokens, const char *path, int vocab, bool compac
 }
 
 void tokens_close(struct Tokens *tokens) {
-    if (tokens->ids) {
-        munmap((void *)tokens->ids, (size_t)tokens->count * 2);
-    }
+    free(tokens->ids);
     free(tokens->class_of);
     free(tokens->token_of);
     memset(tokens, 0, sizeof *tokens);
@@ -118,17 +128,12 @@ bool tokens_suffice(const struct Tokens *tokens, int seq, struct Problem *p) {
     return true;
 }
 
-static int32_t class_at(const struct Tokens *tokens, int64_t i) {
-    uint16_t id = tokens->ids[i];
-    return id < tokens->vocab ? tokens->class_of[id] : -1;
-}
-
 bool tokens_window(const struct Tokens *tokens, int64_t start, int seq, int32_t *inputs, int32_t *targets,
                    struct Problem *p) {
     for (int i = 0; i <= seq; ++i) {
-        int32_t class = class_at(tokens, start + i);
+        int32_t class = tokens->class_of[tokens->ids[start + i]];
         if (class < 0) {
-            return problem(p, "token %lld has changed since the token file was opened", (long long)(start + i));
+            return problem(p, "token %lld of the token file has no class", (long long)(start + i));
         }
         if (i < seq) {
             inputs[i] = class;

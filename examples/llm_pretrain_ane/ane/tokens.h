@@ -7,7 +7,7 @@
 enum Split { TRAIN, VALIDATION, HOLDOUT }; /* the first 90 %, then 5 %, then 5 % */
 
 struct Tokens {
-    const uint16_t *ids; /* [count], mapped read-only */
+    uint16_t *ids; /* [count]: a copy, since a mapped file that becomes shorter ends the program */
     int64_t count;
     uint32_t checksum;  /* of the file's bytes */
     int classes;        /* different ids that occur, or vocab without compaction */
@@ -16,15 +16,16 @@ struct Tokens {
     int vocab;
 };
 
-/* False for a file that is missing, not plain, of odd size, empty, or has an id that is not below vocab. */
+/* False for a file that is missing, not plain, of odd size, empty, changes its size while it is read, or has an id that
+   is not below vocab. */
 bool tokens_open(struct Tokens *tokens, const char *path, int vocab, bool compact, struct Problem *problem);
 void tokens_close(struct Tokens *tokens);
 /* First token of a split, and the one after its last. */
 void tokens_split(const struct Tokens *tokens, enum Split split, int64_t *begin, int64_t *end);
 /* False unless every split holds a window of seq tokens and the token after it. */
 bool tokens_suffice(const struct Tokens *tokens, int seq, struct Problem *problem);
-/* seq inputs from `start` and their successors as targets, as classes. False for tokens that have no class: the file
-   has changed since it was opened. */
+/* seq inputs from `start` and their successors as targets, as classes. False for a token that has no class, of which
+   tokens_open leaves none: a class is an index, and -1 would be one. */
 bool tokens_window(const struct Tokens *tokens, int64_t start, int seq, int32_t *inputs, int32_t *targets,
                    struct Problem *problem);
 /* Windows of `split` that are evaluated; window i starts at begin + i * seq. They predict its first 25,600 tokens after

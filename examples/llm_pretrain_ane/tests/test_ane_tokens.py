@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ane_build import Problem, pointer, shared_object
+from ane_build import ANE, Problem, build, pointer, shared_object
 from ane_tokens import VOCAB, markov_tokens, write_tokens
 
 TRAIN, VALIDATION, HOLDOUT = range(3)
@@ -33,7 +33,10 @@ class Tokens(ctypes.Structure):
 
 @pytest.fixture(scope="module")
 def c() -> ctypes.CDLL:
-    made = shared_object("base.c", "tokens.c")
+    return declared(shared_object("base.c", "tokens.c"))
+
+
+def declared(made: ctypes.CDLL) -> ctypes.CDLL:
     for name in ("tokens_open", "tokens_suffice", "tokens_window"):
         getattr(made, name).restype = ctypes.c_bool
     made.tokens_window.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int] + [ctypes.c_void_p] * 3
@@ -159,7 +162,51 @@ def test_a_token_that_lost_its_class_is_an_error(c: ctypes.CDLL, tmp_path: Path)
     with opened(c, tmp_path / "t.bin") as tokens:
         tokens.class_of[int(ids[3])] = -1
         assert not c.tokens_window(ctypes.byref(tokens), 0, 8, pointer(inputs), pointer(targets), ctypes.byref(problem))
-    assert problem.text == b"token 3 has changed since the token file was opened"
+    assert problem.text == b"token 3 of the token file has no class"
+
+
+def test_a_file_that_changes_after_it_was_opened_changes_nothing(c: ctypes.CDLL, tmp_path: Path) -> None:
+    path = tmp_path / "t.bin"
+    ids = write_tokens(path)
+    with opened(c, path) as tokens:
+        for text in (b"\xff" * 2 * len(ids), b""):
+            path.write_bytes(text)  # into the same file, which would end the process if it were mapped
+            assert np.array(tokens.ids[: len(ids)]).tolist() == ids.tolist()
+
+
+# In place of read(): pieces of 999 bytes, and from `place` on always the same answer.
+READ = """
+#include <errno.h>
+#include <unistd.h>
+long place, answer;
+ssize_t pieces(int file, void *bytes, size_t count) {
+    long at = lseek(file, 0, SEEK_CUR);
+    errno = EIO;
+    if (at >= place)
+        return answer;
+    ssize_t got = pread(file, bytes, count < 999 ? count : 999, at);
+    lseek(file, at + got, SEEK_SET);
+    return got;
+}
+"""
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path, shim = tmp_path / "t.bin", tmp_path / "read.c"
+    ids = write_tokens(path)
+    shim.write_text(READ)
+    sources = [shim, ANE / "base.c", ANE / "tokens.c"]
+    c = declared(ctypes.CDLL(str(build(sources, ["-fPIC", "-shared", "-Dread=pieces"]))))
+    place, answer = (ctypes.c_long.in_dll(c, name) for name in ("place", "answer"))
+    size = place.value = path.stat().st_size
+    with opened(c, path) as tokens:
+        assert tokens.checksum == zlib.crc32(ids.tobytes())
+    for place.value, answer.value, what in (
+        (999, 0, "became shorter while it was read"),
+        (size, 1, "became longer while it was read"),
+        (999, -1, "Input/output error"),
+    ):
+        assert refusal(c, path).endswith(what)
 
 
 def test_files_that_are_none(c: ctypes.CDLL, tmp_path: Path) -> None:
