@@ -363,8 +363,9 @@ def run_program(
     hint = hints[-1] if hints else ""
     data = command[command.index("--data") + 1]
     if done.status < 0:
-        name = signal.Signals(-done.status).name
-        raise Failure(f"{what} was ended by {name}", hint or "perhaps for want of memory: lower DIM, HIDDEN or NLAYERS")
+        if done.status == -signal.SIGKILL:  # what the system does where memory is short
+            hint = hint or "perhaps for want of memory: lower DIM, HIDDEN or NLAYERS"
+        raise Failure(f"{what} was ended by {signal.Signals(-done.status).name}", hint)
     sentence = sentences[-1] if sentences else f"{what} ended with status {done.status}"
     if cycle and cycle.resume and str(cycle.resume) in sentence:
         hint = cycle.without_resume
