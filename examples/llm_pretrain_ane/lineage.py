@@ -130,7 +130,10 @@ def architecture_of(checkpoint: Path) -> str | None:
 
 
 def _by_hand(root: Path, architecture: str) -> Cycle:
-    (root / CANDIDATE).unlink(missing_ok=True)  # of the run before; if this one fails there is nothing to keep
+    candidate = root / CANDIDATE
+    if candidate.is_dir() and not candidate.is_symlink():
+        raise Failure(f"{candidate} is a folder", f"rm -r {shlex.quote(str(candidate))}")
+    candidate.unlink(missing_ok=True)  # of the run before; if this one fails there is nothing to keep
     kept = root / KEPT
     if not os.path.lexists(kept):
         return Cycle(None, f"there is no {kept} yet", root, CANDIDATE, True, False)
@@ -171,7 +174,7 @@ def _alone(folder: Path) -> AbstractContextManager[int]:
 
 def _resumable(checkpoint: Path, architecture: str) -> tuple[Path | None, str]:
     if _plain(checkpoint) is None:
-        raise Failure(f"{checkpoint} is no plain file", f"rm {checkpoint}")
+        raise Failure(f"{checkpoint} is no plain file", f"rm -r {shlex.quote(str(checkpoint))}")
     if architecture_of(checkpoint) not in (None, architecture):
         return None, f"{checkpoint} has another architecture"
     return checkpoint, ""

@@ -309,6 +309,15 @@ def test_a_link_is_not_resumed_by_hand(project):
         by_hand(project, "second")
 
 
+@pytest.mark.parametrize(("name", "what"), [("candidate", "a folder"), ("kept", "no plain file")])
+def test_a_folder_in_place_of_a_checkpoint_is_named_with_what_removes_it(project, name, what):
+    path = project.root / f"{name}.ckpt"
+    path.mkdir(parents=True)
+    with pytest.raises(lineage.Failure, match=f"{path} is {what}") as caught:
+        by_hand(project, "first")
+    assert caught.value.hint == f"rm -r {path}"
+
+
 def test_another_that_leaves_its_result_is_waited_for_but_not_for_ever(project, monkeypatch):
     cycle = lineage.begin(project.root, project.bench, ONE, project.data, {})
     made = checkpoint(project.folder / "candidate.ckpt", "made")
