@@ -459,9 +459,9 @@ static bool has_engine(void) {
     return !has_method(info, selector, true) || message.flag_of(info, selector);
 }
 
-/* ANE_QOS, the quality of service of compilations and evaluations: 0 real-time, 9 background, 17 utility, 21 default,
+/* Of compilations and evaluations: 0 real-time, 9 background, 17 utility, 21 default,
    25 user-initiated, 33 user-interactive. Which is fastest differs between chips. */
-static bool chosen_qos(unsigned *qos, struct Problem *why) {
+bool ane_qos(unsigned *qos, struct Problem *why) {
     static const struct {
         const char *text;
         unsigned value;
@@ -485,7 +485,7 @@ static void close_engine(void *self) {
 }
 
 static bool open_engine(struct Engine *engine, struct Problem *why) {
-    if (!chosen_qos(&engine->qos, why))
+    if (!ane_qos(&engine->qos, why))
         return false;
     if (!dlopen(FRAMEWORK_PATH, RTLD_NOW)) /* for good: classes cannot be unloaded */
         return problem(why, "this machine has no Neural Engine, or its framework is blocked");

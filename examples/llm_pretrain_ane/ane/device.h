@@ -63,12 +63,18 @@ uint64_t sim_overflows(const struct Executor *executor);
    headers: the tests give it their own and a framework of their own. */
 #if defined(__APPLE__) || defined(FRAMEWORK_PATH)
 bool ane_executor(struct Executor *executor, struct Problem *problem);
+/* The quality of service by ANE_QOS; false with a sentence for one that there is not. */
+bool ane_qos(unsigned *qos, struct Problem *problem);
 /* What the framework says of the chip, in one line; always leaves a text. */
 void ane_banner(char *text, size_t bytes);
 #else
 static inline bool ane_executor(struct Executor *executor, struct Problem *why) {
     (void)executor;
     return problem(why, "the Neural Engine needs macOS on Apple Silicon");
+}
+static inline bool ane_qos(unsigned *qos, struct Problem *why) {
+    (void)qos, (void)why;
+    return true;
 }
 #endif
 

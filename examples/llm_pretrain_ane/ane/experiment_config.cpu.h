@@ -12,7 +12,8 @@
 #define NLAYERS 2          // 1 to 64: layers; residuals are scaled by 1 / sqrt(2 NLAYERS)
 #define USE_ROPE 0         // 0 or 1: rotary positions; without them only the causal mask tells order
 
-/* Optimizer. From here on a change keeps the checkpoint, but USE_LION sets the moments to zero. */
+/* Optimizer. From here on a change keeps the checkpoint, but USE_LION sets the moments to zero, and USE_VOCAB_COMPACT
+ * the rows of ids that do not occur to their first values. */
 #define USE_LION 1             // 0 or 1: AdamW or Lion
 #define LEARNING_RATE 5e-4f    // 1e-08 to 1: at the peak of the schedule
 #define ADAM_BETA1 .9f         // 0 to 0.9999: first moment; Lion's mix for the sign

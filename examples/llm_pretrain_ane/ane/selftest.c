@@ -78,7 +78,9 @@ static struct Executor open_executor(const char *backend, struct Pool *pool) {
     if (strcmp(backend, "sim") == 0)
         return sim_executor(pool);
     if (!ane_executor(&executor, &why)) {
-        fprintf(stderr, "selftest: %s\n\nhint: make selftest OPTIONS=\"--backend sim\" runs the same programs on the CPU\n", why.text);
+        fprintf(stderr,
+                "selftest: %s\n\nhint: make selftest OPTIONS=\"--backend sim\" runs the same programs on the CPU\n",
+                why.text);
         exit(2);
     }
     return executor;

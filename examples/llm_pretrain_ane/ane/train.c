@@ -142,6 +142,12 @@ static void start_from_checkpoint(struct Trainer *t) {
         fprintf(stderr, "notice: the checkpoint was trained with %s, so the moments begin at zero\n",
                 file.header.lion ? "Lion" : "AdamW");
     }
+    if (file.header.compact != (int)settings.vocab_compact) {
+        fprintf(stderr,
+                "notice: the checkpoint was trained with USE_VOCAB_COMPACT %d, so the embedding of ids that do not occur"
+                " in the data begins anew\n",
+                file.header.compact);
+    }
     if (t->options.seed != NO_SEED) {
         mix_order(&t->state.order, (uint64_t)t->options.seed);
     }
@@ -158,6 +164,8 @@ static void choose_kernels(struct Trainer *t) {
         t->kernels = &t->device;
     } else if (strcmp(backend, "ane") == 0) {
         struct Executor executor;
+        unsigned qos;
+        check(ane_qos(&qos, &p), &p); /* a slip of the user's is no reason to train on the CPU */
         if (ane_executor(&executor, &p) &&
             device_kernels(&t->device, executor, t->cpu, shape, t->pool, false, &t->timers, &p)) {
             t->kernels = &t->device;
@@ -291,9 +299,10 @@ static int kernels_on_device(const struct Trainer *t) {
     return there;
 }
 
-/* Share of the peak that the products in the kernels make, those done by the CPU instead counted too: an estimate. */
+/* Share of the peak that the products in the kernels make: an estimate, which counts those done by the CPU instead as
+   long as one is not. */
 static double utilisation(const struct Trainer *t, const struct Cycle *cycle, double train_seconds) {
-    if (strcmp(t->kernels->name, "ane") != 0) {
+    if (strcmp(t->kernels->name, "ane") != 0 || kernels_on_device(t) == 0) {
         return 0;
     }
     double d = settings.dim, f = settings.hidden, s = settings.seq, layers = settings.layers;

@@ -104,7 +104,7 @@ def test_the_glue_wants_only_what_macos_has(tmp_path: Path) -> None:
     done = compiled(tmp_path, ANE / "ane.c", "-O0")
     assert done.returncode == 0, done.stderr
     defined, wanted = symbols(tmp_path / "object.o")
-    assert defined == {"ane_executor", "ane_banner"}
+    assert defined == {"ane_executor", "ane_qos", "ane_banner"}
     assert wanted - OF_THE_COMPILER == {*FRAMEWORKS.split(), *SYSTEM.split(), *OURS}
     if reader := shutil.which("llvm-nm"):
         listed = subprocess.run([reader, "-u", str(tmp_path / "object.o")], capture_output=True, text=True, check=True)

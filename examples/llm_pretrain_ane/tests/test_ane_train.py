@@ -182,6 +182,19 @@ def test_another_optimizer_is_noticed(made: Path, data: Path, tmp_path: Path) ->
     assert (tmp_path / "b").stat().st_size == HEADER.itemsize + 12 * PARAMETERS + 4
 
 
+def test_another_choice_of_classes_is_noticed(made: Path, data: Path, tmp_path: Path) -> None:
+    train(made, data, tmp_path / "a", "--max-steps", 4)
+    done = run(
+        train_program(vocab_compact=0),
+        *("--data", data, "--checkpoint", tmp_path / "b", "--resume", tmp_path / "a"),
+        *("--wall-time", 300, "--max-steps", 2),
+    )
+    assert done.returncode == 0 and done.stderr == (
+        "notice: the checkpoint was trained with USE_VOCAB_COMPACT 1, so the embedding of ids that do not occur in the"
+        " data begins anew\n"
+    )
+
+
 def test_adamw_after_lion_begins_with_steps_of_the_learning_rate(made: Path, data: Path, tmp_path: Path) -> None:
     """Bias corrections go by the updates since the moments were zero, the schedule by all of them."""
     rates = {"embed_lr_scale": 1.0, "matrix_lr_scale": 1.0, "weight_decay": 0.0, "warmup_steps": 0, "lr_min_frac": 1.0}
@@ -511,7 +524,15 @@ def test_kernels_that_the_neural_engine_refuses_run_on_the_cpu(mac: Path, data: 
     assert done.returncode == 0 and "sdpaWoFwd runs on the CPU" in done.stderr
     assert 0 < int(block(done.stdout)["kernels_on_device"]) < 8
     done = on_mac(mac, data, tmp_path, FAKE_ANE="compile")
-    assert done.returncode == 0 and block(done.stdout)["kernels_on_device"] == "0"
+    result = block(done.stdout)
+    assert done.returncode == 0 and (result["kernels_on_device"], result["ane_util_pct"]) == ("0", "0.00")
+
+
+def test_a_quality_of_service_that_is_none_ends_it(mac: Path, data: Path, tmp_path: Path) -> None:
+    """It would not be a reason to train on the CPU."""
+    done = on_mac(mac, data, tmp_path, ANE_QOS="5")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == 'ANE_QOS is "5", but must be 0, 9, 17, 21, 25 or 33\n'
 
 
 def test_a_peak_that_is_no_number(made: Path, data: Path, tmp_path: Path) -> None:
