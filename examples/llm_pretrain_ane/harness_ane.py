@@ -25,9 +25,9 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import lineage
 import processes
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Terminated:
         return _report("interrupted", "interrupted by SIGTERM", "", 143)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _to_nowhere(sys.stdout)
         return 1
     except OSError as error:  # a full disk, a file that was taken away: whatever has no sentence of its own
         name = f"{error.filename}: " if error.filename else ""
@@ -96,11 +96,24 @@ def open_streams() -> None:
 
 
 def _report(status: str, sentence: str, hint: str, code: int) -> int:
-    with contextlib.suppress(OSError):
+    with _or_nowhere(sys.stdout):
         _print_block({"status": status, "error": " ".join(sentence.split())})
-    with contextlib.suppress(OSError):
+    with _or_nowhere(sys.stderr):
         complain("harness_ane.py", sentence, hint)
     return code
+
+
+@contextlib.contextmanager
+def _or_nowhere(stream: TextIO) -> Iterator[None]:
+    """What cannot be written does not change the exit status, neither now nor when Python flushes its streams."""
+    try:
+        yield
+    except OSError:
+        _to_nowhere(stream)
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _print_block(pairs: Mapping[str, str]) -> None:
