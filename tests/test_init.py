@@ -329,10 +329,23 @@ def test_a_commit_of_another_git_that_takes_new_files_out_of_the_index_is_surviv
 
 
 def hook(code: Path, script: str, name: str = "pre-commit") -> None:
-    hook = code / ".git/hooks" / name
-    hook.parent.mkdir(exist_ok=True)
-    hook.write_text(f"#!/bin/sh\n{script}\n")
-    hook.chmod(0o755)
+    path = code / ".git/hooks" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def init_in_hook(code: Path, name: str) -> subprocess.Popen[str]:
+    """`ark init sub` in a session of its own, at the moment when git has begun this hook, which takes long."""
+    begun = code.parent / "begun"
+    hook(code, f": > '{begun}'\nsleep 30", name)
+    process = subprocess.Popen(
+        [*ARK, "init", "sub"], cwd=code, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not begun.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    return process
 
 
 def test_a_hook_that_says_much_and_leaves_a_process_behind(code, tmp_path):
@@ -357,14 +370,8 @@ def test_what_a_hook_says_is_told(code):
     [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGTERM)],
     ids=["Ctrl-C", "terminated alone"],
 )
-def test_ended_while_git_commits_it_leaves_nothing(how, code, tmp_path):
-    hook(code, f": > '{tmp_path}/begun'\nsleep 30")
-    process = subprocess.Popen(
-        [*ARK, "init", "sub"], cwd=code, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    while not (tmp_path / "begun").exists():
-        assert process.poll() is None
-        time.sleep(0.02)
+def test_ended_while_git_commits_it_leaves_nothing(how, code):
+    process = init_in_hook(code, "pre-commit")
     how(process.pid)
     said = process.communicate(timeout=30)[1]
     assert "Traceback" not in said
@@ -375,13 +382,9 @@ def test_ended_while_git_commits_it_leaves_nothing(how, code, tmp_path):
 
 
 @pytest.mark.slow
-def test_ended_after_the_commit_it_stays(code, tmp_path):
+def test_ended_after_the_commit_it_stays(code):
     """A commit without its files would be worse than either."""
-    hook(code, f": > '{tmp_path}/begun'\nsleep 30", "post-commit")
-    process = subprocess.Popen([*ARK, "init", "sub"], cwd=code, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "begun").exists():
-        assert process.poll() is None
-        time.sleep(0.02)
+    process = init_in_hook(code, "post-commit")
     process.terminate()
     assert "Traceback" not in process.communicate(timeout=30)[1] and process.returncode == 130
     assert git(code, "log", "-1", "--format=%s") == "Start sub, a project of ark\n"

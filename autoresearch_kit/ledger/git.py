@@ -348,8 +348,7 @@ class Repository:
                 if error.errno in (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM) and pause is not None:
                     time.sleep(pause)
                     continue
-                hint = DISK_HINT if error.errno in (errno.ENOSPC, errno.EDQUOT) else WRITE_HINT
-                raise ArkError(f"{self.objects} cannot be written: {error.strerror}", hint) from None
+                raise unwritable(self.objects, error) from None
         oid = str(stream.hexsha.decode())
         with contextlib.suppress(OSError):  # one that was there already must look as young as it is wanted
             os.utime(self.objects / oid[:2] / oid[2:])
@@ -473,6 +472,12 @@ def _age(path: Path) -> float | None:
         return max(0.0, time.time() - path.stat().st_mtime)
     except OSError:
         return None
+
+
+def unwritable(path: Path, error: OSError, otherwise: str = WRITE_HINT) -> ArkError:
+    """The error for a path that cannot be written, with the hint `otherwise` unless there is no space left."""
+    hint = DISK_HINT if error.errno in (errno.ENOSPC, errno.EDQUOT) else otherwise
+    return ArkError(f"{path} cannot be written: {error.strerror}", hint)
 
 
 def git_error(verb: str, status: int, err: str | bytes) -> ArkError:

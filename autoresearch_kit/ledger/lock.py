@@ -8,7 +8,6 @@ systems the lock is as good as their `flock`.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 
 from autoresearch_kit.core.errors import ArkError
-from autoresearch_kit.ledger.git import DISK_HINT, WRITE_HINT
+from autoresearch_kit.ledger.git import unwritable
 
 GLANCE_SECONDS = 0.3
 """How long to doubt that the holder on record is the holder: `is_held` takes the lock for a moment."""
@@ -44,7 +43,7 @@ class Lock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise unwritable(self.path, error) from None
         began = time.monotonic()
         while not self._try():
             holder = self._holder()
@@ -64,11 +63,7 @@ class Lock:
             os.pwrite(self._file, record.encode(), 0)
         except OSError as error:
             self.release()
-            raise self._unwritable(error) from None
-
-    def _unwritable(self, error: OSError) -> ArkError:
-        hint = DISK_HINT if error.errno in (errno.ENOSPC, errno.EDQUOT) else WRITE_HINT
-        return ArkError(f"{self.path} cannot be written: {error.strerror}", hint)
+            raise unwritable(self.path, error) from None
 
     def is_held(self) -> bool:
         """Whether some process holds the lock now; does not take it."""

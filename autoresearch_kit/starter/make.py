@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import errno
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from autoresearch_kit.core.names import PROGRAM_NAME, SPEC_NAME
 from autoresearch_kit.core.spec import Spec
 from autoresearch_kit.core.specfile import parse_spec
 from autoresearch_kit.ledger.first_commit import commit_new_files, refuse_repository
-from autoresearch_kit.ledger.git import DISK_HINT
+from autoresearch_kit.ledger.git import unwritable
 from autoresearch_kit.project import with_name
 from autoresearch_kit.serve.place import refuse_desk
 from autoresearch_kit.starter.catalog import IGNORE_RULES, IGNORED, files_of, find_template, ignore_rules
@@ -112,8 +111,7 @@ def _make(folder: Path, text: str, source: Path, files: Mapping[str, Path], igno
     except FileExistsError as error:  # somebody was quicker
         raise _in_the_way(folder, [os.path.relpath(error.filename, folder)]) from None
     except OSError as error:
-        hint = DISK_HINT if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        raise ArkError(f"{folder} cannot be written: {error.strerror}", hint) from None
+        raise unwritable(folder, error, otherwise="") from None
     return Started(spec, made, author, lacking or [])
 
 

@@ -159,9 +159,9 @@ def write_header(config: Config, build: Path) -> None:
 
 def needed_gb(values: Mapping[str, int | float]) -> float:
     """About what training holds at most: weights, gradients, two moments, copies in half precision, activations."""
-    dim, hidden, seq, layers = (int(values[name]) for name in ("DIM", "HIDDEN", "SEQ", "NLAYERS"))
+    hidden, heads, seq, layers = (int(values[name]) for name in ("HIDDEN", "HEADS", "SEQ", "NLAYERS"))
     parameters = parameter_count(values)
-    activations = layers * (13 * dim + 4 * hidden) * seq + 3 * VOCAB * seq + 3 * int(values["HEADS"]) * seq * seq
+    activations = activation_count(values) + layers * hidden * seq + 3 * VOCAB * seq + 3 * heads * seq * seq
     return (parameters * (4 * 4 + 2 * 2) + activations * 4) / 1e9
 
 

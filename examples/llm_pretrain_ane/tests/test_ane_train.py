@@ -169,27 +169,27 @@ def test_an_unfinished_accumulation_is_one_update(made: Path, data: Path, tmp_pa
     assert (result["steps"], result["updates"]) == ("5", "3")
 
 
-def test_another_optimizer_is_noticed(made: Path, data: Path, tmp_path: Path) -> None:
-    train(made, data, tmp_path / "a", "--max-steps", 4)
+def notices_of_going_on(made: Path, data: Path, folder: Path, **changes: int) -> str:
+    """What a trainer with these settings says of the checkpoint of one without them; its own is `b`."""
+    train(made, data, folder / "a", "--max-steps", 4)
     done = run(
-        train_program(lion=0),
-        *("--data", data, "--checkpoint", tmp_path / "b", "--resume", tmp_path / "a"),
+        train_program(**changes),
+        *("--data", data, "--checkpoint", folder / "b", "--resume", folder / "a"),
         *("--wall-time", 300, "--max-steps", 4),
     )
     assert done.returncode == 0
-    assert done.stderr == "notice: the checkpoint was trained with Lion, so the moments begin at zero\n"
+    return done.stderr
+
+
+def test_another_optimizer_is_noticed(made: Path, data: Path, tmp_path: Path) -> None:
+    notices = notices_of_going_on(made, data, tmp_path, lion=0)
+    assert notices == "notice: the checkpoint was trained with Lion, so the moments begin at zero\n"
     assert read_header(tmp_path / "b")["lion"] == 0
     assert (tmp_path / "b").stat().st_size == HEADER.itemsize + 12 * PARAMETERS + 4
 
 
 def test_another_choice_of_classes_is_noticed(made: Path, data: Path, tmp_path: Path) -> None:
-    train(made, data, tmp_path / "a", "--max-steps", 4)
-    done = run(
-        train_program(vocab_compact=0),
-        *("--data", data, "--checkpoint", tmp_path / "b", "--resume", tmp_path / "a"),
-        *("--wall-time", 300, "--max-steps", 2),
-    )
-    assert done.returncode == 0 and done.stderr == (
+    assert notices_of_going_on(made, data, tmp_path, vocab_compact=0) == (
         "notice: the checkpoint was trained with USE_VOCAB_COMPACT 1, so the embedding of ids that do not occur in the"
         " data begins anew\n"
     )
