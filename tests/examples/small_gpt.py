@@ -38,5 +38,10 @@ def check_six_attempts(project: Path) -> None:
 def prepare_less(project: Path) -> None:
     """Fewer stories, made and pinned as users do it with data of their own."""
     edit(project / CPU_SPEC, r'^setup_command: "([^"]*)"', rf'setup_command: "\1 {LESS}"')
+    set_up(project, f"--pin {CPU_SPEC}")
+
+
+def set_up(project: Path, further: str = "") -> None:
+    """The CPU spec's own setup, with further options."""
     command = yaml.safe_load((project / CPU_SPEC).read_text())["setup_command"]
-    subprocess.run(["sh", "-c", f"{command} --pin {CPU_SPEC}"], cwd=project, check=True, capture_output=True)
+    subprocess.run(["sh", "-c", f"{command} {further}"], cwd=project, check=True, capture_output=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from example_project import CPU_SPEC, ark, laid
-from small_gpt import check_six_attempts
+from small_gpt import check_six_attempts, set_up
 
 from autoresearch_kit.lab.cache import data_root
 
@@ -49,14 +49,12 @@ def test_engine_and_example_agree_where_data_lie(project, monkeypatch):
 def test_the_small_data_are_pinned_by_the_hash_of_what_prepare_makes(project):
     """So the stories, their tokenizer and their packing are the same here as where the spec was written."""
     spec = yaml.safe_load((project / CPU_SPEC).read_text())
-    subprocess.run(["sh", "-c", spec["setup_command"]], cwd=project, check=True, capture_output=True)
+    set_up(project)
     names = {item["path"].removeprefix("$ARK_CACHE/llm/stories/") for item in spec["inputs"]}
     assert names == {path.name for path in (data_root() / "llm" / "stories").iterdir()}
     assert "not the pinned one" not in ark(project, "check", CPU_SPEC).stdout
     before = (project / CPU_SPEC).read_text()
-    subprocess.run(
-        ["sh", "-c", f"{spec['setup_command']} --pin {CPU_SPEC}"], cwd=project, check=True, capture_output=True
-    )
+    set_up(project, f"--pin {CPU_SPEC}")
     assert (project / CPU_SPEC).read_text() == before
 
 
